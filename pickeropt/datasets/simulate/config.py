@@ -1,0 +1,126 @@
+"""What a simulation is made of (its defaults stand here only) and what it returns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pickeropt.errors import GeometryError
+from pickeropt.records import FloatArray
+
+Range = tuple[float, float]
+"""Both ends of a uniform draw."""
+
+CONTAMINANT_KINDS = (
+    "ice_ball",
+    "ice_cluster",
+    "ice_crystal",
+    "crystalline_ice",
+    "ethane",
+    "gold_bead",
+    "vesicle",
+    "fibre",
+    "aggregate",
+    "denatured",
+    "network",
+    "fragment",
+    "crack",
+    "bubble",
+)
+CARBON_KINDS = (
+    "hole_edge",
+    "straight_edge",
+    "ragged_edge",
+    "rim_edge",
+    "bar",
+    "lacey",
+    "film",
+    "gold_edge",
+)
+MASK_CLASSES = ("background", "particle", "contaminant", "carbon")
+"""Class of each value of `SimulatedMicrograph.mask`."""
+SOURCE_NAMES = ("empty_ice", "particle", *CONTAMINANT_KINDS, *CARBON_KINDS)
+"""Meaning of each value of `SimulatedMicrograph.source_map`."""
+CLASS_OF_SOURCE: NDArray[np.uint8] = np.array(
+    [0, 1] + [2] * len(CONTAMINANT_KINDS) + [3] * len(CARBON_KINDS), dtype=np.uint8
+)
+"""(len(SOURCE_NAMES),) index into `MASK_CLASSES`."""
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """One simulated micrograph. Ranges are uniform draws (dose: of its logarithm), one a micrograph.
+
+    shape : h, w in px
+    pixel_size : Å/px
+    diameter_angstrom : the species is scaled to it; None keeps the species' own size
+    occupancy : particles per squared diameter of free ice (EMPIAR-10017 has about 0.45)
+    overlap_fraction : share of the particles that may touch or overlap a neighbour
+    defocus_um : µm, positive is underfocus
+    dose : electrons/Å² that count, that is exposure times the detector's DQE
+    b_factor : Å², envelope exp(-B k²/4) on the wave
+    ice_angstrom, ice_gradient : mean thickness, and its relative change across the field
+    contaminants : least and most contaminants a micrograph
+    carbon_probability : chance that a micrograph has a support edge or film
+    filtered_probability, filter_diameters : chance of a low-pass and 8 bits; where the
+        low-pass falls to 1/e, in particle diameters (EMPIAR-10017 as published: roughly 0.5)
+    """
+
+    shape: tuple[int, int] = (1024, 1024)
+    pixel_size: float = 4.0
+    diameter_angstrom: float | None = None
+    occupancy: Range = (0.08, 0.4)
+    overlap_fraction: float = 0.06
+    defocus_um: Range = (1.5, 4.5)
+    voltage_kv: float = 300.0
+    cs_mm: float = 2.7
+    amplitude_contrast: float = 0.08
+    dose: Range = (2.0, 25.0)
+    b_factor: Range = (80.0, 400.0)
+    ice_angstrom: Range = (250.0, 700.0)
+    ice_gradient: Range = (0.0, 0.25)
+    contaminants: tuple[int, int] = (3, 8)
+    contaminant_kinds: tuple[str, ...] = CONTAMINANT_KINDS
+    carbon_probability: float = 0.5
+    carbon_kinds: tuple[str, ...] = CARBON_KINDS
+    filtered_probability: float = 0.5
+    filter_diameters: Range = (0.08, 0.5)
+
+    def __post_init__(self) -> None:
+        """Raise GeometryError for a size or a kind that cannot be simulated."""
+        if min(self.shape) < 64:
+            raise GeometryError(f"shape {self.shape}: a simulated micrograph needs at least 64 px a side")
+        if not self.pixel_size > 0:
+            raise GeometryError(f"pixel_size {self.pixel_size}: must be above 0 Å/px")
+        unknown = (set(self.contaminant_kinds) - set(CONTAMINANT_KINDS)) | (
+            set(self.carbon_kinds) - set(CARBON_KINDS)
+        )
+        if unknown:
+            raise GeometryError(f"unknown kinds {sorted(unknown)}: use {CONTAMINANT_KINDS + CARBON_KINDS}")
+
+
+@dataclass(frozen=True)
+class SimulatedMicrograph:
+    """A micrograph and the truth about it.
+
+    pixels : (h, w) float32, electrons a pixel, or 8-bit grey values where `filtered`
+    coordinates : (n, 2) float64, x and y of the particle centres inside the frame, px
+    source_class : (n,) species name of each particle
+    mask : (h, w) uint8, index into `MASK_CLASSES`; a particle is a disc of its diameter
+    source_map : (h, w) uint8, index into `SOURCE_NAMES`
+    """
+
+    pixels: FloatArray
+    pixel_size: float
+    diameter_angstrom: float
+    coordinates: NDArray[np.float64]
+    source_class: tuple[str, ...]
+    mask: NDArray[np.uint8]
+    source_map: NDArray[np.uint8]
+    defocus_angstrom: float
+    filtered: bool
+
+    @property
+    def diameter_px(self) -> float:
+        """Particle diameter in px."""
+        return self.diameter_angstrom / self.pixel_size

@@ -1,0 +1,113 @@
+"""Image formation: exit wave, microscope, electrons counted.
+
+Sign convention: defocus is positive for underfocus, and
+chi(k) = pi λ Δf k² - pi/2 Cs λ³ k⁴. A weak object of phase phi gives the contrast
+2 CTF phi with CTF = -(sqrt(1 - A²) sin chi + A cos chi). So CTF(0) = -A, in focus and
+without Cs the CTF is -A everywhere, and matter is dark. (The form of Rohou & Grigorieff,
+J. Struct. Biol. 2015, without astigmatism and phase plate.)
+
+Carbon, gold and ice balls are no weak objects. The image is therefore |wave|² of the full
+exit wave exp(i phi - a), times exp(i chi) in Fourier space: Fresnel fringes come out of
+it, and for small phi it equals the linear CTF.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from pickeropt.records import FloatArray
+
+ELECTRON_REST_VOLT = 510998.95
+
+
+@dataclass(frozen=True)
+class Optics:
+    """The microscope: kV, mm, Å (positive is underfocus), fraction, Å²."""
+
+    voltage_kv: float
+    cs_mm: float
+    defocus_angstrom: float
+    amplitude_contrast: float
+    b_factor: float = 0.0
+
+
+def wavelength(voltage_kv: float) -> float:
+    """Relativistic electron wavelength in Å."""
+    volt = voltage_kv * 1e3
+    return float(12.264259 / np.sqrt(volt * (1.0 + volt / (2.0 * ELECTRON_REST_VOLT))))
+
+
+def interaction(voltage_kv: float) -> float:
+    """Phase per projected potential, rad/(V Å) (relativistic)."""
+    volt = voltage_kv * 1e3
+    mass = (ELECTRON_REST_VOLT + volt) / (2.0 * ELECTRON_REST_VOLT + volt)
+    return float(2.0 * np.pi * mass / (wavelength(voltage_kv) * volt))
+
+
+def aberration(k2: FloatArray, optics: Optics) -> FloatArray:
+    """chi in rad for squared spatial frequencies, 1/Å²; same shape."""
+    lam = wavelength(optics.voltage_kv)
+    cs = optics.cs_mm * 1e7
+    defocus_term = np.pi * lam * optics.defocus_angstrom
+    chi: FloatArray = k2 * np.float32(defocus_term) - k2 * k2 * np.float32(0.5 * np.pi * cs * lam**3)
+    return chi
+
+
+def ctf(k2: FloatArray, optics: Optics) -> FloatArray:
+    """Contrast transfer, envelope included, for squared frequencies, 1/Å²; same shape."""
+    chi = aberration(k2, optics)
+    a = optics.amplitude_contrast
+    transfer = -(np.sqrt(1.0 - a * a) * np.sin(chi) + a * np.cos(chi))
+    result: FloatArray = transfer * np.exp(-0.25 * optics.b_factor * k2)
+    return result
+
+
+def squared_frequencies(shape: tuple[int, int], pixel_size: float, half: bool = False) -> FloatArray:
+    """k² in 1/Å² on the grid of fft2, or of rfft2 where `half`."""
+    kx = (fft.rfftfreq if half else fft.fftfreq)(shape[1], pixel_size).astype(np.float32)
+    ky = fft.fftfreq(shape[0], pixel_size).astype(np.float32)
+    grid: FloatArray = ky[:, None] ** 2 + kx[None, :] ** 2
+    return grid
+
+
+def intensity(phase: FloatArray, absorption: FloatArray, pixel_size: float, optics: Optics) -> FloatArray:
+    """Image intensity, 1 where there is no specimen.
+
+    phase : (h, w) rad, real part of the potential
+    absorption : (h, w), amplitude lost to scattering: a thickness over twice its mean free
+        path. The share of the phase that is amplitude contrast is added here.
+    """
+    a = optics.amplitude_contrast
+    damping = absorption + phase * np.float32(a)
+    wave = np.empty(phase.shape, dtype=np.complex64)
+    modulus = np.exp(-damping)
+    shift = phase * np.float32(np.sqrt(1.0 - a * a))
+    wave.real = modulus * np.cos(shift)
+    wave.imag = modulus * np.sin(shift)
+    spectrum = fft.fft2(wave, overwrite_x=True)
+    k2 = squared_frequencies((phase.shape[0], phase.shape[1]), pixel_size)
+    chi = aberration(k2, optics)
+    transfer = np.empty(phase.shape, dtype=np.complex64)
+    envelope = np.exp(np.float32(-0.25 * optics.b_factor) * k2)
+    transfer.real = envelope * np.cos(chi)
+    transfer.imag = envelope * np.sin(chi)
+    spectrum *= transfer
+    image = fft.ifft2(spectrum, overwrite_x=True)
+    result: FloatArray = image.real**2 + image.imag**2
+    return result
+
+
+def count_electrons(expected: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Shot noise: Poisson counts of the expected electrons a pixel, (h, w) float32."""
+    counts: NDArray[np.int64] = rng.poisson(np.maximum(expected, 0.0))
+    return counts.astype(np.float32)
+
+
+def low_pass(image: FloatArray, resolution: float, pixel_size: float) -> FloatArray:
+    """Gaussian low-pass that falls to 1/e at `resolution` Å; (h, w) float32."""
+    k2 = squared_frequencies((image.shape[0], image.shape[1]), pixel_size, half=True)
+    spectrum = fft.rfft2(image) * np.exp(-k2 * np.float32(resolution**2))
+    result: FloatArray = fft.irfft2(spectrum, s=image.shape)
+    return result.astype(np.float32, copy=False)

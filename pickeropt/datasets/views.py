@@ -1,0 +1,88 @@
+"""A micrograph as the network sees it: resampled to the particle's size, normalised, edges replicated.
+
+The one place where coordinates change from micrograph pixels (x, y) to view pixels (y, x).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from pickeropt.errors import GeometryError
+from pickeropt.records import FloatArray
+
+GRID = 16
+"""View sides are a multiple of this plus one, so that feature cells sit symmetrically."""
+
+CLIP = 10.0
+"""Noise units beyond which a pixel says no more: hot pixels and gold stay finite."""
+
+
+@dataclass(frozen=True)
+class ViewFrame:
+    """Where a view lies on its micrograph: view = (px + 0.5) * scale - 0.5 + offset."""
+
+    scale_y: float
+    scale_x: float
+    top: int
+    left: int
+
+    def to_view(self, coordinates: NDArray[np.float64]) -> Tensor:
+        """(n, 2) x, y in micrograph px -> (n, 2) float64 y, x in view px."""
+        x, y = coordinates[:, 0], coordinates[:, 1]
+        return torch.from_numpy(
+            np.stack(
+                [(y + 0.5) * self.scale_y - 0.5 + self.top, (x + 0.5) * self.scale_x - 0.5 + self.left], axis=1
+            )
+        )
+
+
+def make_view(pixels: FloatArray, diameter_px: float, view_diameter: float) -> tuple[Tensor, ViewFrame]:
+    """Resample a micrograph so that the particle is `view_diameter` px across, and normalise it.
+
+    pixels : (h, w) float32, rows as stored
+    diameter_px : particle diameter in micrograph px
+    returns : (1, 1, H, W) float32 in units of the micrograph's own noise, H and W of the form
+        16 k + 1, at least half a diameter of replicated edge on each side; and its frame
+
+    The grey level is the micrograph's median and the noise its median absolute deviation
+    (x 1.4826), both of the resampled pixels: padding, edges and large ice do not move them.
+
+    Raises GeometryError where the particle is larger than the micrograph, or where nearly all
+    pixels have one value, so that no noise can be measured.
+    """
+    height, width = pixels.shape
+    if diameter_px > min(height, width):
+        raise GeometryError(
+            f"a particle of {diameter_px:.0f} px does not fit a micrograph of {width} x {height} px; "
+            "check --diameter (Å) and --pixel-size (Å/px)"
+        )
+    factor = view_diameter / diameter_px
+    rows, columns = max(1, round(height * factor)), max(1, round(width * factor))
+    view = functional.interpolate(
+        torch.from_numpy(pixels)[None, None], (rows, columns), mode="bilinear", antialias=True, align_corners=False
+    )
+    view = normalised(view)
+    margin = round(view_diameter / 2)
+    top, bottom = _margins(rows, margin)
+    left, right = _margins(columns, margin)
+    view = functional.pad(view, (left, right, top, bottom), mode="replicate")
+    return view, ViewFrame(rows / height, columns / width, top, left)
+
+
+def normalised(view: Tensor) -> Tensor:
+    """Grey level to 0 and noise to 1, by median and median absolute deviation, clipped at +-CLIP."""
+    sample = view[..., ::2, ::2].flatten()
+    level = sample.median()
+    noise = (sample - level).abs().median() * 1.4826
+    if not noise > 0:
+        raise GeometryError("more than half of the pixels have one value, so the noise cannot be measured")
+    return ((view - level) / noise).clamp_(-CLIP, CLIP)
+
+
+def _margins(size: int, least: int) -> tuple[int, int]:
+    total = -(-(size + 2 * least - 1) // GRID) * GRID + 1 - size
+    return total // 2, total - total // 2

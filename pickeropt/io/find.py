@@ -1,0 +1,157 @@
+"""From the micrograph names in a file of picks to the micrographs on disk.
+
+RELION names micrographs by their path under the project folder; a coordinate file of one
+micrograph only has its own name. Folders are walked once, so thousands of names resolve
+at once.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from pickeropt.errors import MicrographError
+from pickeropt.io.picks import PicksFile
+
+EXTENSIONS = (".mrc", ".mrcs", ".tif", ".tiff")
+PICKER_SUFFIXES = (
+    "_autopick", "_manualpick", "_topazpicks", "_picks", "_pick", "_cryolo", "_coords", "_boxes",
+)  # fmt: skip
+
+
+@dataclass
+class MicrographFinder:
+    """Resolves micrograph names.
+
+    folders : searched with all folders under them, links followed
+    Raises MicrographError for a folder that is not there.
+    """
+
+    folders: Sequence[Path] = ()
+    _by_name: dict[str, list[Path]] = field(default_factory=dict, init=False, repr=False)
+    _by_stem: dict[str, list[Path]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for folder in self.folders:
+            if not folder.is_dir():
+                raise MicrographError(f"{folder}: no such folder; give the folder of the micrographs")
+        for path in _walk(self.folders):
+            self._by_name.setdefault(path.name, []).append(path)
+            self._by_stem.setdefault(path.stem, []).append(path)
+
+    def find(self, name: str, picks_path: Path, from_stem: bool = False) -> Path | None:
+        """The micrograph of a name, or None.
+
+        The path as given: absolute, from the folder of the picks file, from the current
+        folder, from the folders above the picks file (a RELION project is one of them),
+        from `folders`; then by file name in and under `folders`. A name without the
+        extension of a micrograph, or taken from the stem of the picks file (`from_stem`),
+        goes by stem, less the suffixes that pickers append, beside the picks file, in the
+        current folder, then in and under `folders`.
+        Raises MicrographError where two different files fit.
+        """
+        if not from_stem and name.lower().endswith(EXTENSIONS):
+            return self._find_named(name, picks_path)
+        return next((found for stem in _stems(name) if (found := self._find_stem(stem, picks_path))), None)
+
+    def find_all(self, files: Iterable[PicksFile]) -> list[list[Path]]:
+        """For each file the micrographs of its `picks.micrograph_names`, in that order.
+
+        Raises one MicrographError for all that are missing, with a near match.
+        """
+        found: list[list[Path]] = []
+        missing: dict[str, Path] = {}
+        for file in files:
+            paths = []
+            for name in file.picks.micrograph_names:
+                path = self.find(name, file.path, file.names_from_stem)
+                if path is None:
+                    missing[name] = file.path
+                else:
+                    paths.append(path)
+            found.append(paths)
+        if missing:
+            raise self._missing(missing)
+        return found
+
+    def _find_named(self, name: str, picks_path: Path) -> Path | None:
+        bases = [picks_path.parent, Path()]
+        if os.sep in name:
+            bases += picks_path.resolve().parent.parents
+        given = next((base / name for base in [*bases, *self.folders] if (base / name).is_file()), None)
+        return given or _only(name, self._by_name.get(Path(name).name, []))
+
+    def _find_stem(self, stem: str, picks_path: Path) -> Path | None:
+        bases = [picks_path.parent, Path()]
+        for base in bases:
+            beside = [base / f"{stem}{extension}" for extension in EXTENSIONS]
+            found = _only(stem, [path for path in beside if path.is_file()])
+            if found:
+                return found
+        return _only(stem, self._by_stem.get(Path(stem).name, []))
+
+    def _missing(self, missing: dict[str, Path]) -> MicrographError:
+        names = list(missing)
+        first, picks_path = names[0], missing[names[0]]
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        folders = [picks_path.parent, Path(), *self.folders]
+        looked = ", ".join(dict.fromkeys(str(folder) for folder in folders))
+        beside = {path.name for path in _images(picks_path.parent)}
+        close = get_close_matches(Path(first).name, [*self._by_name, *beside], n=1, cutoff=0.7)
+        hint = f" (for {first}, is it {close[0]}?)" if close else ""
+        noun = "micrograph is" if len(names) == 1 else "micrographs are"
+        remedy = "give their folder with --micrographs DIR"
+        return MicrographError(f"{len(names)} {noun} missing: {shown}; looked in {looked}{hint}; {remedy}")
+
+
+def _stems(name: str) -> Iterator[str]:
+    """The name, less an extension of micrographs, then less one picker suffix after another."""
+    stem = name
+    if stem.lower().endswith(EXTENSIONS):
+        stem = stem[: stem.rindex(".")]
+    while stem:
+        yield stem
+        suffix = next((s for s in PICKER_SUFFIXES if stem.endswith(s)), None)
+        stem = stem.removesuffix(suffix) if suffix else ""
+
+
+def _only(name: str, paths: list[Path]) -> Path | None:
+    """The one file among the paths. Raises MicrographError where they are different files."""
+    different = sorted({path.resolve() for path in paths}) if len(paths) > 1 else paths
+    if len(different) > 1:
+        what = f"{name}: both {different[0]} and {different[1]} fit"
+        raise MicrographError(f"{what}; name the folder of the right one with --micrographs")
+    return paths[0] if paths else None
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    """The micrographs right in a folder."""
+    for path in sorted(folder.iterdir() if folder.is_dir() else ()):
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
+            yield path
+
+
+def _walk(folders: Sequence[Path]) -> Iterator[Path]:
+    """The micrographs in and under the folders, each folder once however it is reached."""
+    seen: set[tuple[int, int]] = set()
+    todo = list(reversed(folders))
+    while todo:
+        folder = todo.pop()
+        try:
+            status = folder.stat()
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise MicrographError(
+                f"{folder}: cannot be read ({error.strerror}); mend its permissions"
+            ) from error
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                todo.append(Path(entry.path))
+            elif entry.name.lower().endswith(EXTENSIONS) and entry.is_file():
+                yield Path(entry.path)

@@ -1,0 +1,136 @@
+"""What the columns of a RELION STAR file mean: picks, pixel size, class labels.
+
+RELION 3.0 files are one nameless block; from 3.1 on `data_optics` stands beside the
+table. Coordinates are px of the micrograph, 0-based, rows as stored (RELION's
+preprocessing.cpp extracts so).
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pickeropt.errors import FormatError, GeometryError
+from pickeropt.io.star import Block, check_labels, column_spans, find_block
+from pickeropt.io.text import TextFile, column, numbers, row_tokens
+from pickeropt.records import Picks
+
+X, Y = "_rlnCoordinateX", "_rlnCoordinateY"
+MICROGRAPH = "_rlnMicrographName"
+SCORE = "_rlnAutopickFigureOfMerit"
+CLASS = "_pickeroptClass"
+IMAGE = "_rlnImageName"
+COORDINATE_FILE = "_rlnMicrographCoordinates"
+
+
+@dataclass(frozen=True)
+class Names:
+    """A text column as distinct values and an index into them."""
+
+    index: dict[bytes, int] = field(default_factory=dict)
+
+    def add(self, found: list[bytes]) -> NDArray[np.int64]:
+        """(m,): the index of each value, in order of first mention."""
+        known = self.index
+        return np.array([known.setdefault(name, len(known)) for name in found], dtype=np.int64)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name.decode() for name in self.index)
+
+
+def read_star_picks(text: TextFile, blocks: list[Block]) -> tuple[Picks, Block]:
+    """The picks of the first loop that has both coordinates, and that loop.
+
+    Raises FormatError for no such loop, a column twice, a row of the wrong width, a
+    coordinate that is no finite number; GeometryError for optics groups of different
+    pixel sizes.
+    """
+    block = find_block(blocks, X, Y)
+    if block is None:
+        raise _no_coordinates(text, blocks)
+    check_labels(text, block)
+    return _read_columns(text, block, pixel_size(text, blocks, block)), block
+
+
+def _read_columns(text: TextFile, block: Block, size: float | None) -> Picks:
+    count, width = len(block.rows), len(block.labels)
+    at = {label: i for i, label in enumerate(block.labels)}
+    coordinates = np.empty((count, 2))
+    score = np.full(count, np.nan)
+    micrograph = np.zeros(count, dtype=np.int64)
+    labels = np.zeros(count, dtype=np.int64)
+    micrographs, classes = Names(), Names()
+    done = 0
+    for part, spans in row_tokens(text, block.rows, width):
+        here = slice(done, done + len(part))
+        done += len(part)
+        coordinates[here, 0] = numbers(text, spans[at[X] :: width], X)
+        coordinates[here, 1] = numbers(text, spans[at[Y] :: width], Y)
+        if SCORE in at:
+            score[here] = numbers(text, spans[at[SCORE] :: width], SCORE, optional=True)
+        if MICROGRAPH in at:
+            micrograph[here] = micrographs.add(column(text, spans[at[MICROGRAPH] :: width]))
+        if CLASS in at:
+            labels[here] = classes.add(column(text, spans[at[CLASS] :: width]))
+    distinct = classes.names
+    class_names = tuple(distinct[i] for i in labels.tolist()) if CLASS in at else None
+    stem = (text.path.stem,) if count else ()
+    names = micrographs.names if MICROGRAPH in at else stem
+    return Picks(coordinates, names, micrograph, score, class_names, size)
+
+
+def _no_coordinates(text: TextFile, blocks: list[Block]) -> FormatError:
+    found = ", ".join(label for block in blocks for label in block.labels[:8]) or "no column"
+    what = f"{text.path}: no loop_ with {X} and {Y} (found: {found[:200]})"
+    if find_block(blocks, COORDINATE_FILE):
+        return FormatError(f"{what}; this is a list of coordinate files: give the files it names")
+    if any("_CoordinateX" in block.labels for block in blocks):
+        return FormatError(f"{what}; this is a crYOLO CBOX file: give crYOLO's own STAR or EMAN output")
+    if any(X in block.labels for block in blocks if not block.loop):
+        return FormatError(f"{what}; write the single row as a loop_")
+    return FormatError(f"{what}; give a STAR file of picks or particles")
+
+
+def pixel_size(text: TextFile, blocks: list[Block], picks: Block) -> float | None:
+    """Å/px of the micrographs as the file says it, or None.
+
+    `data_optics`: `_rlnMicrographPixelSize`, else `_rlnMicrographOriginalPixelSize` (that
+    of the movie before binning: hold it against the MRC header). `_rlnImagePixelSize` is
+    that of extracted boxes, never of the micrograph. Without an optics block the same
+    columns of the picks' own loop count, then detector pixel (µm) and magnification, but
+    not beside `_rlnImageName`: RELION 3.0 changes the magnification when it rescales boxes.
+    Raises FormatError for a value that is no size, GeometryError where the groups differ.
+    """
+    optics = next((block for block in blocks if block.name == "optics"), picks)
+    for label in ("_rlnMicrographPixelSize", "_rlnMicrographOriginalPixelSize"):
+        if label in optics.labels:
+            return _one_size(text, label, _sizes(text, optics, label))
+    detector, magnification = "_rlnDetectorPixelSize", "_rlnMagnification"
+    if optics is picks and IMAGE not in picks.labels and {detector, magnification} <= set(picks.labels):
+        ratio = _sizes(text, picks, detector) / _sizes(text, picks, magnification)
+        return _one_size(text, f"{detector} / {magnification}", 1e4 * ratio)
+    return None
+
+
+def _sizes(text: TextFile, block: Block, label: str) -> NDArray[np.float64]:
+    """(m,) of a column of sizes, each finite and above 0."""
+    spans = column_spans(text, block, label)
+    sizes = numbers(text, spans, label)
+    wrong = np.flatnonzero(sizes <= 0)
+    if len(wrong):
+        row = wrong[0]
+        remedy = "write the value of the micrographs there"
+        raise text.fault(int(spans[row, 0]), f"{label} is {sizes[row]:g}", remedy)
+    return sizes
+
+
+def _one_size(text: TextFile, label: str, sizes: NDArray[np.float64]) -> float | None:
+    if not len(sizes):
+        return None
+    low, high = float(sizes.min()), float(sizes.max())
+    if high - low > 1e-4 * high:
+        what = f"{text.path}: {label} is {low:g} Å in one row and {high:g} Å in another"
+        remedy = "prune each on its own: relion_star_handler --select rlnOpticsGroup --minval 1 --maxval 1"
+        raise GeometryError(f"{what}; {remedy}")
+    return low

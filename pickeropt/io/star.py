@@ -1,0 +1,111 @@
+"""The structure of a STAR file: blocks, their labels, and where their rows lie.
+
+Sources: Hall, Allen and Brown, J. Chem. Inf. Comput. Sci. 31, 326 (1991), as RELION
+narrows it: one row a line, `#` starts a comment only where a token starts. As STAR has it,
+a blank line does not end a loop, though RELION 3.1 reads no row after one. Nothing is
+converted; a block holds offsets into the file.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pickeropt.io.text import HASH, Spans, TextFile, first_characters, line_spans, row_tokens, tokens
+
+
+@dataclass(frozen=True)
+class Block:
+    """One table of a `data_` block; a block with several loops gives several of these.
+
+    name : what follows `data_`; RELION leaves it empty in old files
+    labels : with their underscore, in order; empty for a block without a table
+    loop : False for a list of `_label value` lines
+    rows : (m, 2) bytes of the loop's rows, or of the list's `_label value` lines
+    offset : first byte of the line that opens it
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    loop: bool
+    rows: Spans
+    offset: int
+
+
+def read_blocks(text: TextFile) -> list[Block]:
+    """All tables, in the order of the file. An empty list: this is no STAR file.
+
+    A line opens a block only when it is one token, so that a row whose first value is
+    `data_001.mrc` stays a row. Raises FormatError for a loop before any `data_` line.
+    """
+    lines = line_spans(text.content)
+    first = first_characters(text.content, lines)
+    headers = _keywords(text, lines, first, b"data_")
+    loops = _keywords(text, lines, first, b"loop_")
+    if loops and (not headers or loops[0] < headers[0]):
+        offset = int(lines[loops[0], 0])
+        raise text.fault(offset, "loop_ stands before any data_ line", "write `data_` above it")
+    blocks: list[Block] = []
+    for header, end in pairwise([*headers, len(lines)]):
+        name = tokens(text.content[slice(*lines[header])])[0][len(b"data_") :].decode()
+        inner = [line for line in loops if header < line < end]
+        bounds = [header, *inner, end]
+        for start, stop in pairwise(bounds):
+            block = _table(text, name, (lines[start:stop], first[start:stop]), start in inner)
+            if block.labels or not inner:
+                blocks.append(block)
+    return blocks
+
+
+def _keywords(text: TextFile, lines: Spans, first: NDArray[np.int64], word: bytes) -> list[int]:
+    """The lines whose only token is, or for `data_` starts with, the word."""
+    data = np.frombuffer(text.content, dtype=np.uint8)
+    found = np.flatnonzero(first >= 0)
+    for i, letter in enumerate(word):
+        found = found[data[np.minimum(first[found] + i, len(data) - 1)] == letter]
+    single = []
+    for line in found.tolist():
+        row = text.content[slice(*lines[line])].split()
+        alone = len(row) == 1 or row[1].startswith(b"#")
+        if alone and (row[0] == word or word == b"data_"):
+            single.append(line)
+    return single
+
+
+def _table(text: TextFile, name: str, part: tuple[Spans, NDArray[np.int64]], loop: bool) -> Block:
+    """The table in some lines; the first of them is `data_` or `loop_`."""
+    lines, first = part
+    data = np.frombuffer(text.content, dtype=np.uint8)
+    kind = np.where(first >= 0, data[first], HASH)
+    filled = np.flatnonzero(kind != HASH)[1:]
+    others = np.flatnonzero(kind[filled] != ord("_"))
+    tags = filled[: others[0]] if loop and len(others) else filled[kind[filled] == ord("_")]
+    labels = tuple(tokens(text.content[slice(*lines[line])])[0].decode() for line in tags.tolist())
+    rows = filled[len(tags) :] if loop else tags
+    return Block(name, labels, loop, lines[rows], int(lines[0, 0]))
+
+
+def find_block(blocks: Iterable[Block], *labels: str) -> Block | None:
+    """The first loop that has all the labels."""
+    return next((b for b in blocks if b.loop and all(label in b.labels for label in labels)), None)
+
+
+def check_labels(text: TextFile, block: Block) -> None:
+    """Raises FormatError where a loop has a label twice."""
+    twice = [label for label in block.labels if block.labels.count(label) > 1]
+    if twice:
+        what = f"data_{block.name} has the column {twice[0]} twice"
+        raise text.fault(block.offset, what, "remove one of the two and its values")
+
+
+def column_spans(text: TextFile, block: Block, label: str) -> Spans:
+    """(m, 2): where the values of one column lie; one value for a list.
+
+    Raises FormatError for rows of the wrong width.
+    """
+    i = block.labels.index(label)
+    rows, i, width = (block.rows, i, len(block.labels)) if block.loop else (block.rows[i : i + 1], 1, 2)
+    parts = [spans[i::width] for _, spans in row_tokens(text, rows, width)]
+    return np.concatenate(parts) if parts else np.empty((0, 2), dtype=np.int64)

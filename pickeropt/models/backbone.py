@@ -1,0 +1,96 @@
+"""The feature extractor: a timm ResNet on grey micrographs, cut after the last stage that is used.
+
+timm stays behind this file.
+"""
+
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pickeropt.errors import CheckpointError
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+
+
+class Backbone(nn.Module):
+    """Residual stages of a timm ResNet, grey in, one feature map a stage out.
+
+    name : a timm ResNet, e.g. ``resnet18``
+    stages : stages whose maps are returned, of ``layer1`` … ``layer4``, in order; nothing
+        behind the last one is built
+    pretrained : fetch timm's ImageNet weights through timm (needs a network or timm's cache)
+
+    forward : (b, 1, h, w) float, in units of the micrograph's noise -> one (b, c, h/s, w/s)
+    a stage, with strides s = 4, 8, 16, 32. For h, w of the form 32 k + 1 (16 k + 1 up to
+    layer3) cell i of a map is centred on pixel i * s exactly, whichever way the image is turned.
+    """
+
+    def __init__(self, name: str = "resnet18", stages: tuple[str, ...] = ("layer3",), *, pretrained: bool = False):
+        super().__init__()
+        if "resnet" not in name or name not in timm.list_models("*resnet*"):
+            raise CheckpointError(f"backbone {name!r} is not a timm ResNet; `resnet18` and `resnet50` are two")
+        self.name, self.stages = name, stages
+        indices = tuple(STAGES.index(stage) + 1 for stage in stages)
+        self.body = timm.create_model(name, pretrained=pretrained, features_only=True, in_chans=1, out_indices=indices)
+        self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
+        self.strides: tuple[int, ...] = tuple(self.body.feature_info.reduction())
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = self.body(x)
+        return maps
+
+
+def load_backbone_weights(backbone: Backbone, path: Path) -> None:
+    """Fill `backbone` from a safetensors file with torchvision's or timm's ResNet names.
+
+    A three-channel first convolution is summed to grey. Heads are passed over.
+
+    Raises CheckpointError where the file is no safetensors file, or lacks a layer the
+    backbone needs, or has it in another shape.
+    """
+    try:
+        weights = load_file(str(path))
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    wanted = backbone.body.state_dict()
+    found: dict[str, Tensor] = {}
+    for name, target in wanted.items():
+        if name.endswith("num_batches_tracked"):
+            found[name] = target
+            continue
+        value = weights.get(name, weights.get(f"backbone.{name}"))
+        if value is None:
+            raise CheckpointError(
+                f"{path}: no weights {name!r}, which {backbone.name} up to {backbone.stages[-1]} needs; "
+                "give a file with that stage, or use fewer stages"
+            )
+        if name == "conv1.weight" and value.shape[1] == 3:
+            value = value.sum(1, keepdim=True)
+        if value.shape != target.shape:
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(value.shape)}, {backbone.name} needs {tuple(target.shape)}"
+            )
+        found[name] = value.to(target.dtype)
+    backbone.body.load_state_dict(found)
+
+
+def deepest_stage(path: Path) -> str:
+    """The last ResNet stage that a weights file holds in whole (by its second convolution)."""
+    try:
+        names = load_file(str(path)).keys()
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    held = [stage for stage in STAGES if any(name.endswith(f"{stage}.0.conv2.weight") for name in names)]
+    if not held:
+        raise CheckpointError(f"{path}: holds no ResNet stage")
+    return held[-1]
+
+
+def no_grad_maps(backbone: Backbone, x: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """Feature maps for inference, in `dtype` (bfloat16 pays on CPUs that have it, and on GPUs)."""
+    with torch.inference_mode():
+        return backbone(x.to(dtype=dtype, memory_format=torch.channels_last))

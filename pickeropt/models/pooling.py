@@ -1,0 +1,49 @@
+"""Means over square windows of feature maps, at any position and any size, through integral images.
+
+A window costs the same whatever its size, so windows of several sizes around thousands of picks
+cost less than one convolution. Windows reach over fractions of cells, and are cut at the map's edge.
+"""
+
+import torch
+from torch import Tensor
+
+
+def integral_image(maps: Tensor) -> Tensor:
+    """(c, h, w) -> (h + 1, w + 1, c) float64, the sum of all cells above and to the left."""
+    channels, height, width = maps.shape
+    table = torch.zeros(height + 1, width + 1, channels, dtype=torch.float64, device=maps.device)
+    table[1:, 1:] = maps.permute(1, 2, 0).to(torch.float64).cumsum(0).cumsum(1)
+    return table
+
+
+def window_means(table: Tensor, centres: Tensor, side: float) -> Tensor:
+    """Mean feature over a square window around each centre.
+
+    table : (h + 1, w + 1, c), of `integral_image`
+    centres : (n, 2) y, x in cells, cell centres being whole numbers
+    side : side of the window in cells
+    returns : (n, c) float32
+    """
+    limits = torch.tensor([table.shape[0] - 1, table.shape[1] - 1], dtype=torch.float64, device=table.device)
+    # a centre off the map takes the window at the nearest edge: a pick is scored, never dropped
+    centres = torch.minimum((centres.to(torch.float64) + 0.5).clamp(min=0.5), limits - 0.5)
+    low = (centres - side / 2).clamp(min=0)
+    high = torch.minimum(centres + side / 2, limits)
+    total = (
+        _at(table, high[:, 0], high[:, 1])
+        - _at(table, low[:, 0], high[:, 1])
+        - _at(table, high[:, 0], low[:, 1])
+        + _at(table, low[:, 0], low[:, 1])
+    )
+    area = (high - low).prod(1)
+    return (total / area[:, None]).to(torch.float32)
+
+
+def _at(table: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """The table at fractional positions, by bilinear interpolation: (n, c)."""
+    height, width, _ = table.shape
+    top, left = y.floor().clamp(max=height - 2).long(), x.floor().clamp(max=width - 2).long()
+    fy, fx = (y - top)[:, None], (x - left)[:, None]
+    upper = table[top, left] * (1 - fx) + table[top, left + 1] * fx
+    lower = table[top + 1, left] * (1 - fx) + table[top + 1, left + 1] * fx
+    return upper * (1 - fy) + lower * fy

@@ -1,0 +1,74 @@
+"""The records that travel between rooms, and the class names.
+
+Coordinates are (x, y) in pixels of the named micrograph, 0-based, rows as stored in the
+MRC file, pick centres; arrays of pixels are indexed [y, x].
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+PARTICLE = "particle"
+"""The class that is kept; first in every class list."""
+
+DEFAULT_CLASSES = (PARTICLE, "background", "contaminant", "carbon")
+"""The four classes of the documentation; a user may name any others beside `particle`."""
+
+
+@dataclass(frozen=True)
+class Micrograph:
+    """One micrograph in memory.
+
+    path : the file it was read from
+    pixels : (h, w) float32, rows as stored
+    pixel_size : Å/px, or None where the header does not say (0 and 1 mean unset)
+    """
+
+    path: Path
+    pixels: FloatArray
+    pixel_size: float | None
+
+
+@dataclass(frozen=True)
+class Picks:
+    """The picks of one coordinate file, in its order.
+
+    coordinates : (n, 2) float64, x and y of the pick centre, px
+    micrograph_names : the distinct names as the file has them, in order of first mention
+    micrograph_index : (n,) int64, into `micrograph_names`
+    figure_of_merit : (n,) float64, the picker's own score, NaN where it gave none
+    class_names : (n,) str per pick where the file has labels (`_pickeroptClass`), else None
+    pixel_size : Å/px of the file's optics block, None where it has none
+    """
+
+    coordinates: NDArray[np.float64]
+    micrograph_names: tuple[str, ...]
+    micrograph_index: NDArray[np.int64]
+    figure_of_merit: NDArray[np.float64]
+    class_names: tuple[str, ...] | None = None
+    pixel_size: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.coordinates)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the classifier says of n picks, by row.
+
+    class_names : k names, `particle` first
+    probabilities : (n, k) float32, rows sum to 1
+    """
+
+    class_names: tuple[str, ...]
+    probabilities: FloatArray
+
+    @property
+    def particle(self) -> FloatArray:
+        """P(particle), (n,)."""
+        column: FloatArray = self.probabilities[:, self.class_names.index(PARTICLE)]
+        return column

@@ -1,0 +1,14 @@
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real files for optional tests: $PICKEROPT_DATA, else ../shared/data beside the checkout."""
+    default = Path(__file__).parents[3] / "shared" / "data"
+    folder = Path(os.environ.get("PICKEROPT_DATA", default))
+    if not folder.is_dir():
+        pytest.skip("no folder of real data")
+    return folder

@@ -1,0 +1,117 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pickeropt.errors import MicrographError
+from pickeropt.io.find import MicrographFinder
+from pickeropt.io.picks import PicksFile
+from pickeropt.records import Picks
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    return path
+
+
+def picks_file(path: Path, *names: str, from_stem: bool = False) -> PicksFile:
+    empty = np.zeros((0, 2))
+    picks = Picks(empty, names, np.zeros(0, dtype=np.int64), np.zeros(0))
+    return PicksFile(path, "", picks, b"", np.zeros((0, 2), dtype=np.int64), from_stem)
+
+
+def test_path_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "project"
+    mic = touch(project / "MotionCorr" / "job002" / "a.mrc")
+    picks = project / "Extract" / "job003" / "particles.star"
+    finder = MicrographFinder()
+    name = "MotionCorr/job002/a.mrc"
+    assert finder.find(name, picks) == mic  # the project is above the picks file
+    assert finder.find(str(mic), picks) == mic
+    assert finder.find("a.mrc", picks) is None
+    assert finder.find("a.mrc", mic.parent / "p.star") == mic
+    monkeypatch.chdir(project)
+    assert finder.find(name, tmp_path / "elsewhere" / "p.star") == Path(name)
+
+
+def test_folders_by_relative_path_then_name(tmp_path: Path) -> None:
+    right = touch(tmp_path / "data" / "set2" / "a.mrc")
+    touch(tmp_path / "data" / "set1" / "a.mrc")
+    only = touch(tmp_path / "data" / "set1" / "deep" / "b.mrc")
+    finder = MicrographFinder([tmp_path / "data"])
+    picks = tmp_path / "p.star"
+    assert finder.find("set2/a.mrc", picks) == right
+    assert finder.find("MotionCorr/job002/b.mrc", picks) == only
+    assert finder.find("MotionCorr/job002/b.tif", picks) is None  # never another extension
+    with pytest.raises(MicrographError, match=r"a\.mrc: both .*set1/a\.mrc and .*set2/a\.mrc fit; name"):
+        finder.find("elsewhere/a.mrc", picks)
+
+
+@pytest.mark.parametrize("extension", [".mrc", ".mrcs", ".tif", ".tiff"])
+@pytest.mark.parametrize(
+    "stem", ["m.1", "m.1_autopick", "m.1_topazpicks", "m.1_manualpick", "m.1_picks", "m.1_cryolo_coords"]
+)
+def test_stems(tmp_path: Path, stem: str, extension: str) -> None:
+    mic = touch(tmp_path / "mics" / "deep" / f"m.1{extension}")
+    finder = MicrographFinder([tmp_path / "mics"])
+    assert finder.find(stem, tmp_path / f"{stem}.star", from_stem=True) == mic
+    assert finder.find("m.2", tmp_path / "m.2.star", from_stem=True) is None
+    assert MicrographFinder().find(stem, mic.parent / f"{stem}.star", from_stem=True) == mic
+
+
+def test_longest_stem_first(tmp_path: Path) -> None:
+    touch(tmp_path / "a.mrc")
+    full = touch(tmp_path / "a_picks.mrc")
+    assert MicrographFinder([tmp_path]).find("a_picks", tmp_path / "x" / "p.box", from_stem=True) == full
+
+
+def test_name_without_extension_goes_by_stem(tmp_path: Path) -> None:
+    mic = touch(tmp_path / "mics" / "a.1.mrc")
+    assert MicrographFinder([tmp_path / "mics"]).find("old/a.1", tmp_path / "p.star") == mic
+
+
+def test_ambiguous_stem_but_one_file_by_two_ways(tmp_path: Path) -> None:
+    mic = touch(tmp_path / "one" / "a.mrc")
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "a.mrc").symlink_to(mic)
+    (tmp_path / "one" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    folders = [tmp_path / "one", tmp_path / "two", tmp_path / "one"]
+    found = MicrographFinder(folders).find("a", tmp_path / "a.box", from_stem=True)
+    assert found is not None
+    assert found.resolve() == mic.resolve()
+    touch(tmp_path / "two" / "a.tif")
+    with pytest.raises(MicrographError, match=r"a: both .*one/a\.mrc and .*two/a\.tif fit"):
+        MicrographFinder(folders).find("a", tmp_path / "a.box", from_stem=True)
+
+
+def test_find_all(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        touch(tmp_path / "mics" / f"{name}.mrc")
+    touch(tmp_path / "mics" / ".snapshot" / "b.mrc")
+    files = [
+        picks_file(tmp_path / "p.star", "x/c.mrc", "a.mrc"),
+        picks_file(tmp_path / "b_autopick.star", "b_autopick", from_stem=True),
+        picks_file(tmp_path / "empty.box"),
+    ]
+    found = MicrographFinder([tmp_path / "mics"]).find_all(files)
+    mics = tmp_path / "mics"
+    assert found == [[mics / "c.mrc", mics / "a.mrc"], [mics / "b.mrc"], []]
+
+
+def test_missing_are_told_at_once(tmp_path: Path) -> None:
+    touch(tmp_path / "mics" / "micrograph_0001_DW.mrc")
+    names = [f"micrograph_000{i}.mrc" for i in range(1, 6)]
+    with pytest.raises(MicrographError) as caught:
+        MicrographFinder([tmp_path / "mics"]).find_all([picks_file(tmp_path / "p.star", *names)])
+    assert str(caught.value) == (
+        "5 micrographs are missing: micrograph_0001.mrc, micrograph_0002.mrc, micrograph_0003.mrc, ...; "
+        f"looked in {tmp_path}, ., {tmp_path / 'mics'} "
+        "(for micrograph_0001.mrc, is it micrograph_0001_DW.mrc?); "
+        "give their folder with --micrographs DIR"
+    )
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(MicrographError, match="no such folder; give"):
+        MicrographFinder([tmp_path / "none"])
