@@ -35,7 +35,8 @@ class ViewFrame:
         x, y = coordinates[:, 0], coordinates[:, 1]
         return torch.from_numpy(
             np.stack(
-                [(y + 0.5) * self.scale_y - 0.5 + self.top, (x + 0.5) * self.scale_x - 0.5 + self.left], axis=1
+                [(y + 0.5) * self.scale_y - 0.5 + self.top, (x + 0.5) * self.scale_x - 0.5 + self.left],
+                axis=1,
             )
         )
 
@@ -63,7 +64,11 @@ def make_view(pixels: FloatArray, diameter_px: float, view_diameter: float) -> t
     factor = view_diameter / diameter_px
     rows, columns = max(1, round(height * factor)), max(1, round(width * factor))
     view = functional.interpolate(
-        torch.from_numpy(pixels)[None, None], (rows, columns), mode="bilinear", antialias=True, align_corners=False
+        torch.from_numpy(pixels)[None, None],
+        (rows, columns),
+        mode="bilinear",
+        antialias=True,
+        align_corners=False,
     )
     view = normalised(view)
     margin = round(view_diameter / 2)

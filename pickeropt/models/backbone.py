@@ -3,13 +3,16 @@
 timm stays behind this file.
 """
 
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pickeropt.errors import CheckpointError
 
@@ -29,15 +32,22 @@ class Backbone(nn.Module):
     layer3) cell i of a map is centred on pixel i * s exactly, whichever way the image is turned.
     """
 
-    def __init__(self, name: str = "resnet18", stages: tuple[str, ...] = ("layer3",), *, pretrained: bool = False):
+    def __init__(
+        self, name: str = "resnet18", stages: tuple[str, ...] = ("layer3",), *, pretrained: bool = False
+    ):
         super().__init__()
         if "resnet" not in name or name not in timm.list_models("*resnet*"):
-            raise CheckpointError(f"backbone {name!r} is not a timm ResNet; `resnet18` and `resnet50` are two")
+            raise CheckpointError(
+                f"backbone {name!r} is not a timm ResNet; `resnet18` and `resnet50` are two"
+            )
         self.name, self.stages = name, stages
         indices = tuple(STAGES.index(stage) + 1 for stage in stages)
-        self.body = timm.create_model(name, pretrained=pretrained, features_only=True, in_chans=1, out_indices=indices)
-        self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
-        self.strides: tuple[int, ...] = tuple(self.body.feature_info.reduction())
+        self.body = timm.create_model(
+            name, pretrained=pretrained, features_only=True, in_chans=1, out_indices=indices
+        )
+        information: Any = self.body.feature_info
+        self.channels: tuple[int, ...] = tuple(information.channels())
+        self.strides: tuple[int, ...] = tuple(information.reduction())
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps: list[Tensor] = self.body(x)
@@ -90,7 +100,19 @@ def deepest_stage(path: Path) -> str:
     return held[-1]
 
 
-def no_grad_maps(backbone: Backbone, x: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """Feature maps for inference, in `dtype` (bfloat16 pays on CPUs that have it, and on GPUs)."""
-    with torch.inference_mode():
-        return backbone(x.to(dtype=dtype, memory_format=torch.channels_last))
+def fuse_batch_norm(module: nn.Module) -> None:
+    """Fold each batch norm that follows a convolution into it, in place: the same function."""
+    previous: tuple[str, nn.Module] | None = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d) and previous is not None and isinstance(previous[1], nn.Conv2d):
+            setattr(module, previous[0], fuse_conv_bn_eval(previous[1], child))
+            setattr(module, name, nn.Identity())
+        fuse_batch_norm(child)
+        previous = (name, child)
+
+
+def inference_copy(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> Backbone:
+    """A copy ready for forward passes: batch norm folded in, on `device`, in `dtype`, channels last."""
+    copy = deepcopy(backbone).eval().requires_grad_(False)
+    fuse_batch_norm(copy)
+    return copy.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,43 @@
+# Every target sets up what it needs in .venv; PYTHON is any Python from 3.10 on.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test check format benchmark-real backbone clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
+
+demo: .venv/.installed ## simulate, fine-tune, prune and evaluate, into demo/
+	$(BIN)/pickeropt demo
+
+test: .venv/.installed ## all tests
+	$(BIN)/python -m pytest
+
+check: .venv/.installed ## format, lint, types, layers
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+format: .venv/.installed ## put the source in its format
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+benchmark-real: .venv/.installed ## accuracy on real micrographs, in the folder $PICKEROPT_DATA
+	$(BIN)/python benchmarks/real.py
+
+backbone: .venv/.installed ## train the shipped backbone again
+	$(BIN)/python benchmarks/backbone.py
+
+clean: ## remove what the other targets made, except .venv
+	rm -rf demo runs dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find pickeropt tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("pickeropt needs Python 3.10 or newer, $(PYTHON) is %d.%d; run make PYTHON=python3.12" % sys.version_info[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	{ $(BIN)/python -m pip install --quiet uv \
+	  && $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable ".[dev]"; } \
+	|| $(BIN)/python -m pip install --constraint constraints.txt --editable ".[dev]"
+	touch $@

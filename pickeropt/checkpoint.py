@@ -1,0 +1,109 @@
+"""A fine-tuned classifier in one safetensors file: weights, geometry, classes, provenance. Never a pickle."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from pickeropt import __version__
+from pickeropt.classifier import PickClassifier
+from pickeropt.errors import CheckpointError
+from pickeropt.io.tables import write_bytes_atomically
+from pickeropt.models.backbone import Backbone
+from pickeropt.models.spec import ModelSpec
+
+FORMAT = "pickeropt classifier 1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A classifier and what it was made for.
+
+    diameter_angstrom : particle diameter in Å; with the pixel size of a micrograph it fixes the view
+    provenance : recipe, seed, shots a class, initial weights, figures on held-out shots, versions
+    digest : sha256 of the file
+    """
+
+    classifier: PickClassifier
+    diameter_angstrom: float
+    provenance: Mapping[str, Any]
+    digest: str
+
+
+def save_checkpoint(
+    path: Path, classifier: PickClassifier, diameter_angstrom: float, provenance: Mapping[str, Any]
+) -> str:
+    """Write a classifier, whole or not at all; returns the sha256 of the file.
+
+    The header's metadata say in JSON, for any reader: backbone, class names, diameter in Å, size of the
+    particle in the network's view (so Å/px of the view), box size, normalisation, recipe, seed, shots,
+    versions.
+    """
+    versions = {name: version(name) for name in ("torch", "timm", "numpy")}
+    spec = classifier.spec
+    described = {
+        "spec": asdict(spec),
+        "diameter_angstrom": diameter_angstrom,
+        "view_angstrom_per_px": [diameter_angstrom / d for d in spec.view_diameters],
+        "input_size_px": None if spec.dense else [spec.box_px(d) for d in spec.view_diameters],
+        "provenance": {**provenance, "versions": {"pickeropt": __version__, **versions}},
+    }
+    state = {name: value.detach().contiguous().cpu() for name, value in classifier.state_dict().items()}
+    content = save(state, {"format": FORMAT, "pickeropt": json.dumps(described)})
+    write_bytes_atomically(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a classifier, on the CPU in float32, in evaluation mode.
+
+    Raises CheckpointError for a missing file, a pickle (never opened as one), a safetensors file that
+    is not a pickeropt classifier, and for one that lacks a weight.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such model file; make one with `pickeropt finetune`")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: {_what_it_is(path)}; make a model with `pickeropt finetune`"
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: a safetensors file, but not a {FORMAT!r}: it says {metadata.get('format')!r}; "
+            "backbone weights go to `pickeropt finetune --init`, which makes a model of them"
+        )
+    try:
+        described = json.loads(metadata["pickeropt"])
+        spec = _spec(described["spec"])
+        classifier = PickClassifier(spec, Backbone(spec.backbone, spec.stages))
+        classifier.load_state_dict(state)
+        diameter = float(described["diameter_angstrom"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: a damaged pickeropt model ({error}); fine-tune again") from error
+    classifier.eval()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Checkpoint(classifier, diameter, described.get("provenance", {}), digest)
+
+
+def _spec(values: Mapping[str, Any]) -> ModelSpec:
+    known = {field.name for field in fields(ModelSpec)}
+    if set(values) != known:
+        raise ValueError(f"fields {sorted(set(values) ^ known)} do not match this version")
+    arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return ModelSpec(**arguments)
+
+
+def _what_it_is(path: Path) -> str:
+    start = path.read_bytes()[:8]
+    if start.startswith((b"PK\x03\x04", b"\x80")):
+        return "a pickle or torch.save file, which can run code when opened, so it is refused"
+    return "not a safetensors file, or a truncated one"

@@ -1,0 +1,258 @@
+"""The command line: one short function a command, parse, call, show.
+
+The user's faults (`PickeroptError`) become one line ``error: …`` on standard error and
+exit code 2, as typer's own usage errors do; Ctrl-C is 130; anything else is a bug of ours
+and keeps its traceback. Defaults are those of the config dataclasses, and everything that
+takes time to import is imported by the command that needs it.
+"""
+
+import io
+import math
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pickeropt import __version__
+from pickeropt.errors import PickeroptError
+from pickeropt.finetune.config import RECIPES, FinetuneConfig
+from pickeropt.prune.config import PruneConfig
+
+if TYPE_CHECKING:
+    from pickeropt.datasets.shots import BoxShots, Shots
+
+MODEL = Path("model.safetensors")
+"""Where `finetune` writes and `prune` looks where the user does not say."""
+
+
+class Commands(TyperGroup):
+    """All commands, with our errors and Ctrl-C turned into exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PickeroptError as error:
+            print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as interrupt:
+            goes_on = "; the same command goes on where it stopped" * (ctx.invoked_subcommand == "prune")
+            print(f"\ninterrupted{goes_on}", file=sys.stderr)
+            raise typer.Exit(130) from interrupt
+
+
+app = typer.Typer(
+    cls=Commands,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; file names that the terminal cannot show are escaped."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    app(prog_name="pickeropt")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"pickeropt {__version__}")
+        raise typer.Exit
+
+
+def _option(name: str, metavar: str | None, help_text: str, **more: Any) -> Any:
+    return typer.Option(name, metavar=metavar, help=help_text, **more)
+
+
+Version = Annotated[bool, _option("--version", None, "Show it.", callback=_show_version, is_eager=True)]
+
+Folders = Annotated[list[Path] | None, _option("--micrographs", "DIR", "Their folder; may be repeated.")]
+PixelSize = Annotated[float | None, _option("--pixel-size", "Å/PX", "Else from the file or MRC header.")]
+Device = Annotated[str, _option("--device", "NAME", "auto, cpu, cuda or cuda:N.")]
+Overwrite = Annotated[bool, _option("--overwrite", None, "Replace what is there already.")]
+Seed = Annotated[int, _option("--seed", "N", "The same seed gives the same result.", min=0)]
+Diameter = Annotated[float, _option("--diameter", "Å", "Particle diameter.")]
+OtherDiameter = Annotated[float | None, _option("--diameter", "Å", "Particle diameter, if not the model's.")]
+
+ShotsPath = Annotated[
+    Path | None, _option("--shots", "FILE_OR_FOLDER", "Labelled STAR, or folders of boxes.")
+]
+ClassFiles = Annotated[
+    list[str] | None, _option("--class", "NAME=FILE", "Coordinates of a class; repeat it.")
+]
+ModelOut = Annotated[Path, _option("--out", "FILE", "The model file to write.")]
+PerClass = Annotated[int, _option("--shots-per-class", "N", "Use at most N of each; 0 uses all.", min=0)]
+Init = Annotated[str, _option("--init", "shipped|imagenet|none|PATH", "Where the features start from.")]
+Weights = Annotated[Path | None, _option("--weights", "FILE", "ImageNet weights, where no network is.")]
+Backbone = Annotated[str, _option("--backbone", "NAME", "Any ResNet of timm.")]
+Recipe = Annotated[str, _option("--recipe", "|".join(RECIPES), "How to train: our way, or the paper's.")]
+LossWeights = Annotated[str, _option("--loss-weights", "W1,W2[,W3]", "One weight for each branch.")]
+
+Picks = Annotated[list[Path], typer.Argument(metavar="PICKS", help="Coordinate files, or folders of them.")]
+Model = Annotated[Path, _option("--model", "FILE", "The model file that finetune wrote.")]
+Out = Annotated[Path, _option("--out", "DIR", "The folder to write.")]
+Threshold = Annotated[float, _option("--threshold", "P", "Least P(particle) to keep.", min=0, max=1)]
+BatchSize = Annotated[int | None, _option("--batch-size", "N", "Computed at once; changes no result.", min=1)]
+
+ScoresFile = Annotated[Path, typer.Argument(metavar="SCORES", help="scores.csv as prune wrote it.")]
+Truth = Annotated[Path, _option("--truth", "DIR_OR_FILE", "Coordinates of the true particles.")]
+Radius = Annotated[float | None, _option("--radius", "PX", "How far a pick may be from its particle.")]
+Pictures = Annotated[Path | None, _option("--out", "DIR", "Where to write; else beside SCORES.")]
+
+
+@app.callback()
+def _options(version: Version = False) -> None:
+    """Prune the picks of any particle picker with a classifier learnt from a few labelled shots."""
+
+
+@app.command("finetune")
+def run_finetune(
+    diameter: Diameter,
+    shots: ShotsPath = None,
+    class_files: ClassFiles = None,
+    micrographs: Folders = None,
+    pixel_size: PixelSize = FinetuneConfig.pixel_size,
+    out: ModelOut = MODEL,
+    shots_per_class: PerClass = FinetuneConfig.shots_per_class or 0,
+    init: Init = FinetuneConfig.init,
+    weights: Weights = FinetuneConfig.weights,
+    backbone: Backbone = FinetuneConfig.backbone,
+    recipe: Recipe = FinetuneConfig.recipe,
+    loss_weights: LossWeights = ",".join(f"{weight:g}" for weight in FinetuneConfig.loss_weights),
+    seed: Seed = FinetuneConfig.seed,
+    device: Device = FinetuneConfig.device,
+    overwrite: Overwrite = False,
+) -> None:
+    """Learn a classifier from labelled shots.
+
+    10 to 30 shots of each class are enough. They are one labelled STAR file (--shots
+    labels.star), a coordinate file a class (--class particle=good.star --class
+    carbon=edges.box), or a folder of boxes (--shots boxes/).
+    """
+    if (shots is None) == (not class_files):
+        raise typer.BadParameter("give exactly one of the two", param_hint="--shots or --class")
+    config = FinetuneConfig(
+        diameter_angstrom=diameter,
+        pixel_size=pixel_size,
+        shots_per_class=shots_per_class or None,
+        backbone=backbone,
+        init=init,
+        weights=weights,
+        recipe=recipe,
+        loss_weights=_numbers(loss_weights, "--loss-weights"),
+        seed=seed,
+        device=device,
+    )
+    folders = tuple(micrographs or ())
+    pairs = [_class_file(text) for text in class_files or ()]
+    from pickeropt.console import progress, show_finetune
+    from pickeropt.finetune.run import finetune
+
+    with progress() as on_progress:
+        found = _read_shots(shots, pairs, folders)
+        report = finetune(found, config, out, overwrite=overwrite, on_progress=on_progress)
+    next_command = ["pickeropt", "prune", "PICKS.star", "--model", str(out)]
+    for folder in folders:
+        next_command += ["--micrographs", str(folder)]
+    show_finetune(report, shlex.join(next_command))
+
+
+@app.command("prune")
+def run_prune(
+    picks: Picks,
+    micrographs: Folders = None,
+    model: Model = PruneConfig.model or MODEL,
+    out: Out = PruneConfig.out,
+    threshold: Threshold = PruneConfig.threshold,
+    diameter: OtherDiameter = PruneConfig.diameter_angstrom,
+    pixel_size: PixelSize = PruneConfig.pixel_size,
+    batch_size: BatchSize = PruneConfig.batch_size,
+    device: Device = PruneConfig.device,
+    overwrite: Overwrite = PruneConfig.overwrite,
+) -> None:
+    """Drop the picks that are not particles.
+
+    PICKS are STAR or EMAN .box files, an autopick.star list, or folders of them. DIR gets
+    kept/NAME, rejected/NAME, scores.csv and summary.json; inputs are never written to. A run
+    that was stopped goes on when the same command is given again.
+    """
+    from pickeropt.console import progress, show_prune
+    from pickeropt.prune.run import prune
+    from pickeropt.prune.scorer import load_scorer
+
+    config = PruneConfig(
+        model=model,
+        micrographs=tuple(micrographs or ()),
+        out=out,
+        threshold=threshold,
+        diameter_angstrom=diameter,
+        pixel_size=pixel_size,
+        batch_size=batch_size,
+        device=device,
+        overwrite=overwrite,
+    )
+    scorer = load_scorer(model, device, batch_size, diameter)
+    with progress("picks") as on_progress:
+        summary = prune(picks, config, scorer, on_progress=partial(on_progress, "pruning"))
+    show_prune(summary)
+
+
+@app.command("evaluate")
+def run_evaluate(scores: ScoresFile, truth: Truth, radius: Radius = None, out: Pictures = None) -> None:
+    """Measure a pruning against true particles.
+
+    Prints precision, recall and F1 before and after, and both rankings: the classifier's
+    and the picker's. Writes evaluation.json and pr_curve.png.
+    """
+    from pickeropt.console import show_evaluation
+    from pickeropt.evaluate.report import evaluate_scores, write_evaluation
+
+    evaluation = evaluate_scores(scores, truth, radius)
+    show_evaluation(evaluation, write_evaluation(evaluation, out or scores.parent))
+
+
+@app.command("demo")
+def run_demonstration(out: Out = Path("demo"), seed: Seed = 0) -> None:
+    """Do all of it on simulated micrographs.
+
+    Simulates micrographs and a picker's picks, labels 20 shots of each class, fine-tunes,
+    prunes, evaluates, and leaves all files and pictures in DIR.
+    """
+    from pickeropt.console import show_demo, stage
+    from pickeropt.demo import run_demo
+
+    show_demo(run_demo(out, seed, stage))
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise typer.BadParameter(f"{text!r} is not numbers with commas between them", param_hint=option)
+    return numbers
+
+
+def _class_file(text: str) -> tuple[str, Path]:
+    name, sign, file = text.partition("=")
+    if not (name.strip() and sign and file):
+        raise typer.BadParameter(f"{text!r} is not NAME=FILE, e.g. particle=good.star", param_hint="--class")
+    return name.strip(), Path(file).expanduser()
+
+
+def _read_shots(
+    shots: Path | None, class_files: list[tuple[str, Path]], micrographs: tuple[Path, ...]
+) -> "Shots | BoxShots":
+    from pickeropt.datasets.shots import read_class_boxes, read_class_files, read_labelled_star
+
+    if shots is None:
+        return read_class_files(class_files, micrographs)
+    return read_class_boxes(shots) if shots.is_dir() else read_labelled_star(shots, micrographs)

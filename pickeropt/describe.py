@@ -1,0 +1,102 @@
+"""From a micrograph and coordinates to one feature vector a pick: where views and models meet.
+
+Fine-tuning and pruning describe picks by this one path, so that what was learnt is what is seen.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pickeropt.datasets.boxes import cut_boxes, fit_box, normalise_each
+from pickeropt.datasets.views import make_view
+from pickeropt.models.backbone import Backbone
+from pickeropt.models.features import box_features, dense_features
+from pickeropt.models.spec import ModelSpec
+from pickeropt.records import FloatArray
+
+BATCH_SIZE = 64
+"""Boxes a forward pass where the user says nothing (dense models pass over whole micrographs)."""
+
+
+def describe_micrograph(
+    backbone: Backbone,
+    spec: ModelSpec,
+    pixels: FloatArray,
+    diameter_px: float,
+    coordinates: NDArray[np.float64],
+    batch_size: int | None = None,
+) -> Tensor:
+    """Features of picks on one micrograph, without gradients.
+
+    pixels : (h, w) float32; diameter_px : particle diameter in micrograph px
+    coordinates : (n, 2) x, y px
+    returns : (n, d) float32 on the CPU, in the order of `spec.layout`
+    """
+    device = next(backbone.parameters()).device
+    parts = []
+    with torch.inference_mode():
+        for index, view_diameter in enumerate(spec.view_diameters):
+            if spec.dense:
+                view, frame = make_view(pixels, diameter_px, view_diameter)
+                centres = frame.to_view(coordinates).to(device)
+                parts.append(dense_features(backbone, spec, view.to(device), centres, index).cpu())
+            else:
+                boxes = boxes_of(spec, pixels, diameter_px, coordinates, view_diameter)
+                parts.append(_in_batches(backbone, spec, boxes, index, batch_size or BATCH_SIZE))
+    return torch.cat(parts, 1)
+
+
+def boxes_of(
+    spec: ModelSpec,
+    pixels: FloatArray,
+    diameter_px: float,
+    coordinates: NDArray[np.float64],
+    view_diameter: float,
+) -> Tensor:
+    """Boxes around picks as a box model sees them, (n, 1, s, s) float32."""
+    view, frame = make_view(pixels, diameter_px, view_diameter)
+    boxes = cut_boxes(view, frame, coordinates, spec.box_px(view_diameter))
+    return normalise_each(boxes) if spec.normalise == "box" else boxes
+
+
+def describe_boxes(
+    backbone: Backbone,
+    spec: ModelSpec,
+    boxes: Sequence[FloatArray],
+    pixel_size: float,
+    diameter_angstrom: float,
+) -> Tensor:
+    """Features of boxes that came without micrographs: (n, d) float32 on the CPU."""
+    with torch.inference_mode():
+        parts = []
+        for index, view_diameter in enumerate(spec.view_diameters):
+            stack = fitted_boxes(spec, boxes, pixel_size, diameter_angstrom, view_diameter)
+            parts.append(_in_batches(backbone, spec, stack, index, BATCH_SIZE))
+        return torch.cat(parts, 1)
+
+
+def fitted_boxes(
+    spec: ModelSpec,
+    boxes: Sequence[FloatArray],
+    pixel_size: float,
+    diameter_angstrom: float,
+    view_diameter: float,
+) -> Tensor:
+    """Boxes of any size brought to the network's scale, (n, 1, s, s)."""
+    size = spec.box_px(view_diameter)
+    return torch.cat([fit_box(box, pixel_size, diameter_angstrom, view_diameter, size) for box in boxes])
+
+
+def _in_batches(
+    backbone: Backbone, spec: ModelSpec, boxes: Tensor, view_index: int, batch_size: int
+) -> Tensor:
+    parameter = next(backbone.parameters())
+    return torch.cat(
+        [
+            box_features(backbone, spec, batch.to(parameter.device, parameter.dtype), view_index).cpu()
+            for batch in torch.split(boxes, batch_size)
+        ]
+    )

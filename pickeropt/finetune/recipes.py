@@ -1,0 +1,121 @@
+"""The two recipes: what the network looks at, and how its classifier is trained.
+
+`default` was chosen by cross-validation on real micrographs (docs/recipe.md has the figures);
+`paper` is that of PickerOptimizer, section 3.2.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from pickeropt.classifier import PickClassifier
+from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.models.features import box_features
+from pickeropt.models.head import multi_loss
+from pickeropt.models.initial import initial_backbone, unfold_batch_norm
+from pickeropt.models.spec import ModelSpec
+from pickeropt.training import SgdSchedule, fit_head, inference_dtype, train_sgd
+
+PENALTY = 500.0
+"""Weight of |weights|²/2 against the summed loss of all shots; divided by their number in the mean."""
+
+STAGES = ("layer2", "layer3")
+VIEW_DIAMETERS = (62.0, 41.0)
+WINDOWS = (0.5, 0.8, 1.2, 1.8, 2.7)
+ORIENTATIONS = 4
+PAPER_BOX_PX = 224
+PAPER_BOX_DIAMETERS = 1.5
+
+
+@dataclass(frozen=True)
+class ShotBoxes:
+    """Boxes of the shots for a recipe that trains the backbone: (n, 1, s, s) normalised, and labels (n,)."""
+
+    boxes: Tensor
+    labels: Tensor
+
+
+def make_classifier(
+    config: FinetuneConfig, class_names: tuple[str, ...], box_diameters: float | None
+) -> PickClassifier:
+    """A backbone with its first weights and a fresh classifier.
+
+    box_diameters : width of the shots' boxes in particle diameters where they came without micrographs
+    """
+    paper = config.recipe == "paper"
+    backbone = initial_backbone(config.backbone, config.init, config.weights, None if paper else STAGES)
+    on_micrographs = box_diameters is None
+    widest = PAPER_BOX_DIAMETERS if paper else max(WINDOWS)
+    spec = ModelSpec(
+        backbone=config.backbone,
+        stages=backbone.stages,
+        channels=backbone.channels,
+        view_diameters=(PAPER_BOX_PX / PAPER_BOX_DIAMETERS,) if paper else VIEW_DIAMETERS,
+        windows=() if paper else WINDOWS,
+        orientations=1 if paper else ORIENTATIONS,
+        dense=on_micrographs and not paper,
+        box_diameters=widest if box_diameters is None else min(widest, box_diameters),
+        centred=on_micrographs and not paper,
+        normalise="micrograph" if on_micrographs else "box",
+        loss_weights=config.loss_weights,
+        class_names=class_names,
+    )
+    return PickClassifier(spec, backbone)
+
+
+def fit_default(classifier: PickClassifier, features: Tensor, labels: Tensor) -> None:
+    """Fit a fresh head to the fixed features (n, d) of the shots, labels (n,)."""
+    fit_head(classifier.head, features, labels, classifier.spec.loss_weights, PENALTY / len(labels))
+
+
+def fit_paper(
+    classifier: PickClassifier,
+    shots: ShotBoxes,
+    seed: int,
+    device: torch.device,
+    on_epoch: Callable[[int, int], None],
+) -> None:
+    """Train all weights as the paper does: the schedule's epochs, no early stop."""
+    schedule = SgdSchedule()
+    backbone, head = classifier.backbone.to(device), classifier.head.to(device)
+    unfold_batch_norm(backbone, shots.boxes[:: max(1, len(shots.boxes) // 64)].to(device))
+    classifier.train()
+    class_weights = torch.ones(len(classifier.spec.class_names), device=device)
+    rng = np.random.default_rng(seed)
+    autocast = inference_dtype(device) == torch.bfloat16
+
+    def loss_of(batch: NDArray[np.int64]) -> Tensor:
+        boxes = augment(shots.boxes[batch], rng).to(device).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            features = box_features(backbone, classifier.spec, boxes, 0)
+        labels = shots.labels[batch].to(device)
+        return multi_loss(head(features.float()), labels, classifier.spec.loss_weights, class_weights)
+
+    train_sgd(
+        classifier,
+        loss_of,
+        len(shots.labels),
+        schedule,
+        seed,
+        lambda epoch, _: on_epoch(epoch, schedule.epochs),
+    )
+    classifier.eval()
+
+
+def augment(boxes: Tensor, rng: np.random.Generator) -> Tensor:
+    """Random flips and rotation by any angle, edges replicated, as in the paper: (n, 1, s, s)."""
+    angle = rng.uniform(0, 2 * np.pi, len(boxes))
+    flip_x, flip_y = (rng.choice([-1.0, 1.0], len(boxes)) for _ in range(2))
+    cos, sin, zero = np.cos(angle), np.sin(angle), np.zeros(len(boxes))
+    theta = np.stack(
+        [np.stack([flip_x * cos, -flip_x * sin, zero], 1), np.stack([flip_y * sin, flip_y * cos, zero], 1)], 1
+    )
+    grid = functional.affine_grid(
+        torch.from_numpy(theta).to(boxes.dtype), list(boxes.shape), align_corners=False
+    )
+    return functional.grid_sample(boxes, grid, mode="bilinear", padding_mode="border", align_corners=False)

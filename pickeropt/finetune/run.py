@@ -1,0 +1,254 @@
+"""Fine-tune a classifier from a few labelled shots, measure it on held-out shots, save it."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pickeropt.checkpoint import save_checkpoint
+from pickeropt.classifier import PickClassifier
+from pickeropt.datasets.shots import BoxShots, Shots
+from pickeropt.datasets.splits import Split, choose_shots, shortfalls, validation_split
+from pickeropt.errors import GeometryError, OutputError, PickeroptError
+from pickeropt.finetune.config import RECIPES, FinetuneConfig, FinetuneReport
+from pickeropt.finetune.recipes import ShotBoxes, fit_default, fit_paper, make_classifier
+from pickeropt.finetune.sight import LocatedShots, LooseShots, hold_loose, locate
+from pickeropt.models.backbone import inference_copy
+from pickeropt.training import (
+    Quality,
+    choose_device,
+    fit_temperature,
+    inference_dtype,
+    quality,
+    seed_everything,
+)
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+SPLITS = 5
+"""Splits that the default recipe is measured on; its classifier is fitted in a second."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One classifier measured on the shots it had not seen: logits (m, k) and labels (m,) of those."""
+
+    split: Split
+    logits: Tensor
+    labels: Tensor
+
+    @property
+    def quality(self) -> Quality:
+        """Accuracy and F1 on the held-out shots."""
+        return quality(self.labels.numpy(), self.logits.argmax(1).numpy())
+
+
+def finetune(
+    shots: Shots | BoxShots,
+    config: FinetuneConfig,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+) -> FinetuneReport:
+    """Learn a classifier from shots and save it as one safetensors file.
+
+    Part of the shots, whole micrographs where there are several, is held out to measure. The default
+    recipe does so on five splits, takes the temperature of its probabilities from them, and then
+    learns from all shots; the paper's recipe trains once, on the rest.
+
+    Raises PickeroptError for settings, shots, micrographs or weights that cannot be used, all before
+    the first second of compute, and OutputError where `out` exists and `overwrite` is False.
+    """
+    begun = time.perf_counter()
+    _check(config, out, overwrite)
+    progress = on_progress or (lambda what, done, of: None)
+    device = choose_device(config.device)
+    seed_everything(config.seed)
+    groups = shots.micrograph_index if isinstance(shots, Shots) else np.zeros(len(shots), dtype=np.int64)
+    chosen = choose_shots(shots.labels, groups, config.shots_per_class, config.seed)
+    source = _source(_taken(shots, chosen), config)
+    classifier = make_classifier(
+        config, shots.class_names, source.box_diameters if isinstance(source, LooseShots) else None
+    )
+    fit = _fit_paper if config.recipe == "paper" else _fit_default
+    trials = fit(classifier, source, config, (device, progress))
+    warnings = shortfalls(shots.labels, shots.class_names, config.shots_per_class)
+    report = _report(classifier, source, trials, out)
+    report = replace(report, warnings=(*warnings, *report.warnings))
+    save_checkpoint(out, classifier, config.diameter_angstrom, _provenance(config, source, report))
+    return replace(report, seconds=time.perf_counter() - begun)
+
+
+def _check(config: FinetuneConfig, out: Path, overwrite: bool) -> None:
+    if config.recipe not in RECIPES:
+        raise PickeroptError(f"--recipe {config.recipe}: there are {' and '.join(RECIPES)}")
+    if not 2 <= len(config.loss_weights) <= 3 or min(config.loss_weights) < 0 or config.loss_weights[0] <= 0:
+        given = ",".join(map(str, config.loss_weights))
+        raise PickeroptError(
+            f"--loss-weights {given}: give two or three numbers of 0 or more, the first above 0"
+        )
+    if not (np.isfinite(config.diameter_angstrom) and config.diameter_angstrom > 0):
+        raise GeometryError(
+            f"--diameter is {config.diameter_angstrom:g}; give the particle's diameter in Å, above 0"
+        )
+    if config.pixel_size is not None and not (np.isfinite(config.pixel_size) and config.pixel_size > 0):
+        raise GeometryError(f"--pixel-size is {config.pixel_size:g}; give a number of Å/px above 0")
+    if out.is_dir():
+        raise OutputError(
+            f"{out} is a folder; give the name of the model file to write, such as {out}/model.safetensors"
+        )
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out} exists; give another --out, or --overwrite to replace it")
+
+
+def _taken(shots: Shots | BoxShots, chosen: NDArray[np.int64]) -> Shots | BoxShots:
+    labels = shots.labels[chosen]
+    if isinstance(shots, BoxShots):
+        return replace(
+            shots,
+            labels=labels,
+            boxes=tuple(shots.boxes[i] for i in chosen),
+            sources=tuple(shots.sources[i] for i in chosen),
+        )
+    used, index = np.unique(shots.micrograph_index[chosen], return_inverse=True)
+    return replace(
+        shots,
+        labels=labels,
+        coordinates=shots.coordinates[chosen],
+        micrograph_index=index.astype(np.int64),
+        micrographs=tuple(shots.micrographs[i] for i in used),
+    )
+
+
+def _source(shots: Shots | BoxShots, config: FinetuneConfig) -> LocatedShots | LooseShots:
+    return locate(shots, config) if isinstance(shots, Shots) else hold_loose(shots, config)
+
+
+def _fit_default(
+    classifier: PickClassifier,
+    source: LocatedShots | LooseShots,
+    config: FinetuneConfig,
+    machine: tuple[torch.device, OnProgress],
+) -> list[Trial]:
+    """Features once; the head on five splits to measure, then on all shots."""
+    device, progress = machine
+    backbone = inference_copy(classifier.backbone, device, inference_dtype(device))
+    features = source.features(
+        backbone, classifier.spec, lambda done, of: progress("looking at shots", done, of)
+    )
+    labels = torch.from_numpy(source.shots.labels)
+    trials: list[Trial] = []
+    for number in range(SPLITS):
+        split = validation_split(
+            source.shots.labels, source.groups, config.validation_fraction, config.seed + number
+        )
+        if len(split.validation):
+            _fresh_head(classifier, config.seed)
+            fit_default(classifier, features[split.train], labels[split.train])
+            trials.append(_trial(classifier, features[split.validation], labels[split.validation], split))
+        progress("fitting the classifier", number + 1, SPLITS + 1)
+    _fresh_head(classifier, config.seed)
+    fit_default(classifier, features, labels)
+    if trials:
+        pooled = torch.cat([t.logits for t in trials]), torch.cat([t.labels for t in trials])
+        classifier.temperature.fill_(fit_temperature(*pooled))
+    progress("fitting the classifier", SPLITS + 1, SPLITS + 1)
+    return trials
+
+
+def _fresh_head(classifier: PickClassifier, seed: int) -> None:
+    torch.manual_seed(seed)
+    for module in classifier.head.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.reset_parameters()
+
+
+def _fit_paper(
+    classifier: PickClassifier,
+    source: LocatedShots | LooseShots,
+    config: FinetuneConfig,
+    machine: tuple[torch.device, OnProgress],
+) -> list[Trial]:
+    """All weights trained once, on the shots that are not held out."""
+    device, progress = machine
+    boxes = source.boxes(classifier.spec, lambda done, of: progress("looking at shots", done, of))
+    labels = torch.from_numpy(source.shots.labels)
+    split = validation_split(source.shots.labels, source.groups, config.validation_fraction, config.seed)
+    fit_paper(
+        classifier,
+        ShotBoxes(boxes[split.train], labels[split.train]),
+        config.seed,
+        device,
+        lambda epoch, of: progress("training", epoch, of),
+    )
+    if not len(split.validation):
+        return []
+    backbone = inference_copy(classifier.backbone, device, inference_dtype(device))
+    features = source.features(backbone, classifier.spec, lambda done, of: None)
+    classifier.to("cpu")
+    return [_trial(classifier, features[split.validation], labels[split.validation], split)]
+
+
+def _trial(classifier: PickClassifier, features: Tensor, labels: Tensor, split: Split) -> Trial:
+    with torch.no_grad():
+        return Trial(split, classifier.logits(features), labels)
+
+
+def _report(
+    classifier: PickClassifier, source: LocatedShots | LooseShots, trials: list[Trial], out: Path
+) -> FinetuneReport:
+    names = classifier.spec.class_names
+    everything = Split(np.arange(len(source.shots)), np.arange(0), "none")
+    split = trials[0].split if trials else everything
+    figures = [trial.quality for trial in trials]
+    warnings = () if trials else ("too few shots to hold any out: nothing says how good this model is",)
+    return FinetuneReport(
+        checkpoint=out,
+        class_names=names,
+        train_shots=_counted(source.shots.labels[split.train], names),
+        validation_shots=_counted(source.shots.labels[split.validation], names),
+        validation_by=split.by,
+        validation_splits=len(trials),
+        accuracy=float(np.mean([f.accuracy for f in figures])) if figures else None,
+        macro_f1=float(np.mean([f.macro_f1 for f in figures])) if figures else None,
+        per_class_f1=_class_means(figures, names),
+        passes=classifier.spec.passes,
+        seconds=0.0,
+        warnings=warnings,
+    )
+
+
+def _counted(labels: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, int]:
+    return {name: int((labels == index).sum()) for index, name in enumerate(names)}
+
+
+def _class_means(figures: list[Quality], names: tuple[str, ...]) -> dict[str, float]:
+    by_name = {name: [f.per_class[i] for f in figures if i in f.per_class] for i, name in enumerate(names)}
+    return {name: float(np.mean(values)) for name, values in by_name.items() if values}
+
+
+def _provenance(
+    config: FinetuneConfig, source: LocatedShots | LooseShots, report: FinetuneReport
+) -> Mapping[str, Any]:
+    settings = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(config).items()}
+    shots = source.shots
+    return {
+        "settings": settings,
+        "shots": _counted(shots.labels, shots.class_names),
+        "micrographs": len(shots.micrographs) if isinstance(shots, Shots) else None,
+        "held_out": {
+            "by": report.validation_by,
+            "shots": report.validation_shots,
+            "splits": report.validation_splits,
+            "accuracy": report.accuracy,
+            "macro_f1": report.macro_f1,
+        },
+    }

@@ -1,0 +1,115 @@
+"""The multi-branch GAP classifier of PickerOptimizer (Li et al. 2022, section 2.1.3, Fig. 1C).
+
+Branch 1 is GAP and a linear layer. Branch 2 halves the channels by a 1x1 convolution before
+them. Branch 3, which the paper's section 3.4.2 tries, goes down to 128 channels by two. A 1x1
+convolution without activation and a mean over positions commute, so the convolutions act on the
+pooled features: the same function, and the pooling may be over any windows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+NARROW = 128
+"""Channels at the end of the third branch."""
+
+
+@dataclass(frozen=True)
+class FeatureLayout:
+    """How a feature vector is made up: for each map its channels, and how many windows of it are pooled.
+
+    Features are ordered by map, then window, then channel.
+    """
+
+    channels: tuple[int, ...]
+    windows: int
+
+    @property
+    def width(self) -> int:
+        """Length of the feature vector."""
+        return sum(self.channels) * self.windows
+
+
+class PointwiseBranch(nn.Module):
+    """1x1 convolutions on each map, pooled, and one linear layer over all windows.
+
+    widths : for each map the channels after each 1x1 convolution; empty for branch 1
+    """
+
+    def __init__(self, layout: FeatureLayout, widths: Sequence[Sequence[int]], classes: int):
+        super().__init__()
+        self.layout = layout
+        self.convolutions = nn.ModuleList()
+        ends = []
+        for channels, steps in zip(layout.channels, widths, strict=True):
+            sizes = [channels, *steps]
+            layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+            self.convolutions.append(nn.Sequential(*layers))
+            ends.append(sizes[-1])
+        self.linear = nn.Linear(sum(ends) * layout.windows, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(n, d) -> (n, k) logits."""
+        parts = torch.split(features, [c * self.layout.windows for c in self.layout.channels], dim=1)
+        pooled = [
+            convolution(part.reshape(len(part), self.layout.windows, -1)).flatten(1)
+            for convolution, part in zip(self.convolutions, parts, strict=True)
+        ]
+        logits: Tensor = self.linear(torch.cat(pooled, 1))
+        return logits
+
+
+class BranchedHead(nn.Module):
+    """Two or three branches on standardised features; each gives logits.
+
+    layout : of the feature vectors
+    classes : k
+    branches : 2 or 3 (1 for pretraining, as in the paper)
+
+    forward : (n, d) features -> list of (n, k) logits, one a branch.
+    Freshly initialised from uniform distributions (torch's default for linear layers).
+    """
+
+    def __init__(self, layout: FeatureLayout, classes: int, branches: int = 2):
+        super().__init__()
+        if not 1 <= branches <= 3:
+            raise ValueError(f"{branches} branches: one, two or three")
+        self.register_buffer("mean", torch.zeros(layout.width))
+        self.register_buffer("scale", torch.ones(layout.width))
+        steps: list[list[list[int]]] = [
+            [[] for _ in layout.channels],
+            [[c // 2] for c in layout.channels],
+            [[max(c // 2, NARROW), NARROW] for c in layout.channels],
+        ]
+        self.branches = nn.ModuleList(PointwiseBranch(layout, s, classes) for s in steps[:branches])
+
+    def standardise(self, features: Tensor) -> None:
+        """Take mean and spread from the training features (n, d); channels that never vary stay silent."""
+        spread = features.std(0, correction=0)
+        self.mean = features.mean(0)
+        self.scale = torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), torch.zeros_like(spread))
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        x = (features - self.mean) * self.scale
+        return [branch(x) for branch in self.branches]
+
+
+def multi_loss(
+    logits: Sequence[Tensor], labels: Tensor, loss_weights: Sequence[float], class_weights: Tensor
+) -> Tensor:
+    """Weighted sum of one cross-entropy a branch (Eq. 3 of the paper; the weights are the user's).
+
+    logits : one (n, k) a branch; labels : (n,) int; class_weights : (k,), mean over the weighted shots
+    """
+    terms = [functional.cross_entropy(z, labels, weight=class_weights) for z in logits]
+    return torch.stack([w * term for w, term in zip(loss_weights, terms, strict=True)]).sum()
+
+
+def joint_logits(logits: Sequence[Tensor], loss_weights: Sequence[float]) -> Tensor:
+    """All branches read at inference: their logits averaged with the loss weights, (n, k)."""
+    total = torch.stack([w * z for w, z in zip(loss_weights, logits, strict=True)]).sum(0)
+    return total / sum(loss_weights)

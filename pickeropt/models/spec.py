@@ -1,0 +1,51 @@
+"""What a classifier looks at, apart from its weights; kept in the checkpoint."""
+
+from dataclasses import dataclass
+
+from pickeropt.models.head import FeatureLayout
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The geometry of a pick classifier.
+
+    backbone, stages, channels : the ResNet, the residual stages whose maps are pooled, their channels
+    view_diameters : size of the particle in each view of the micrograph, px
+    windows : sides of the pooled square windows in particle diameters; empty for plain GAP over the box
+    orientations : turns and mirrors averaged over, 1 to 8
+    dense : whether the network passes over whole micrographs, so that the cost does not grow with
+        the picks, or over one box a pick
+    box_diameters : side of a box in particle diameters (boxes only)
+    centred : whether each map is freed of its micrograph's typical feature
+    normalise : "micrograph" or "box", whose grey level and noise scale the pixels
+    loss_weights : one a branch
+    """
+
+    backbone: str
+    stages: tuple[str, ...]
+    channels: tuple[int, ...]
+    view_diameters: tuple[float, ...]
+    windows: tuple[float, ...]
+    orientations: int
+    dense: bool
+    box_diameters: float
+    centred: bool
+    normalise: str
+    loss_weights: tuple[float, ...]
+    class_names: tuple[str, ...]
+
+    @property
+    def layout(self) -> FeatureLayout:
+        """Order of the feature vector: view, stage, window, channel."""
+        return FeatureLayout(self.channels * len(self.view_diameters), max(1, len(self.windows)))
+
+    @property
+    def passes(self) -> str:
+        """Forward passes in words, for tables."""
+        count = len(self.view_diameters) * self.orientations
+        plural = "es" if count > 1 else ""
+        return f"{count} pass{plural} a micrograph" if self.dense else f"{count} pass{plural} a pick"
+
+    def box_px(self, view_diameter: float) -> int:
+        """Side of a box in view px, of the form 32 k + 1 so that its centre falls on a cell."""
+        return round(self.box_diameters * view_diameter / 32) * 32 + 1

@@ -1,0 +1,81 @@
+"""What a pruning is told, what it needs, and what it reports."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pickeropt.records import FloatArray, Micrograph
+
+
+class MicrographScorer(Protocol):
+    """A classifier of picks.
+
+    class_names : k names, `particle` first
+    digest : sha256 of the model file, hexadecimal
+    diameter_angstrom : of the particle, Å
+    """
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def diameter_angstrom(self) -> float: ...
+
+    def score(
+        self, micrograph: Micrograph, coordinates: NDArray[np.float64], pixel_size: float
+    ) -> FloatArray:
+        """(m, k) probabilities, rows sum to 1, of picks at (m, 2) x, y px; pixel_size in Å/px."""
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """The settings of `pickeropt prune`.
+
+    micrographs : folders to look for micrographs in
+    out : the folder that is made, with `kept/`, `rejected/`, `scores.csv`, `summary.json`
+    threshold : a pick is kept where P(particle) is at least this
+    diameter_angstrom : Å; None: the model's
+    pixel_size : Å/px; None: from optics block and MRC header
+    overwrite : replace `out`, and an unfinished run of other settings
+    """
+
+    model: Path | None = None
+    micrographs: tuple[Path, ...] = ()
+    out: Path = Path("pruned")
+    threshold: float = 0.5
+    diameter_angstrom: float | None = None
+    pixel_size: float | None = None
+    batch_size: int | None = None
+    device: str = "auto"
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class PruneSummary:
+    """What came of a pruning.
+
+    by_class, rejected_by_class : number of picks by most probable class, all and rejected
+    micrographs : that have picks
+    worst : up to five micrographs that lost most: name, picks, rejected
+    resumed : micrographs taken over from an earlier run that was killed
+    """
+
+    picks: int
+    kept: int
+    rejected: int
+    by_class: dict[str, int]
+    rejected_by_class: dict[str, int]
+    micrographs: int
+    worst: tuple[tuple[str, int, int], ...]
+    threshold: float
+    seconds: float
+    model_digest: str
+    out: Path
+    warnings: tuple[str, ...]
+    resumed: int

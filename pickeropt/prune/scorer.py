@@ -1,0 +1,69 @@
+"""A checkpoint that scores the picks of a micrograph."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pickeropt.checkpoint import Checkpoint, load_checkpoint
+from pickeropt.describe import describe_micrograph
+from pickeropt.models.backbone import Backbone, inference_copy
+from pickeropt.records import FloatArray, Micrograph
+from pickeropt.training import choose_device, inference_dtype
+
+
+@dataclass(frozen=True)
+class CheckpointScorer:
+    """A classifier on its device; implements `prune.config.MicrographScorer`.
+
+    backbone : ready for forward passes, in the precision that the device is fast in
+    diameter_angstrom : the user's where one was given, else the checkpoint's
+    """
+
+    checkpoint: Checkpoint
+    backbone: Backbone
+    diameter_angstrom: float
+    batch_size: int | None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """k names, `particle` first."""
+        return self.checkpoint.classifier.spec.class_names
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the model file."""
+        return self.checkpoint.digest
+
+    def score(
+        self, micrograph: Micrograph, coordinates: NDArray[np.float64], pixel_size: float
+    ) -> FloatArray:
+        """(m, k) float32 probabilities of picks at (m, 2) x, y px; pixel_size in Å/px."""
+        classifier = self.checkpoint.classifier
+        features = describe_micrograph(
+            self.backbone,
+            classifier.spec,
+            micrograph.pixels,
+            self.diameter_angstrom / pixel_size,
+            coordinates,
+            self.batch_size,
+        )
+        with torch.inference_mode():
+            probabilities: FloatArray = classifier.probabilities(features).numpy()
+        return probabilities
+
+
+def load_scorer(
+    path: Path, device: str = "auto", batch_size: int | None = None, diameter_angstrom: float | None = None
+) -> CheckpointScorer:
+    """Load a model for pruning.
+
+    Raises CheckpointError for a file that is no pickeropt model, PickeroptError for a missing device.
+    """
+    checkpoint = load_checkpoint(path)
+    place = choose_device(device)
+    backbone = inference_copy(checkpoint.classifier.backbone, place, inference_dtype(place))
+    diameter = checkpoint.diameter_angstrom if diameter_angstrom is None else diameter_angstrom
+    return CheckpointScorer(checkpoint, backbone, diameter, batch_size)

@@ -1,0 +1,280 @@
+"""The command line with stand-ins for the rooms behind it: what they are asked, what is said, exit codes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from typer.testing import CliRunner
+
+from pickeropt import __version__, console
+from pickeropt.cli import app
+from pickeropt.errors import CheckpointError, PickeroptError, ShotsError
+from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.prune.config import PruneConfig
+
+HEAVY = {"numpy", "torch", "timm", "scipy", "sklearn", "pandas", "matplotlib", "rich.table"}
+
+
+class Calls(dict):
+    """What each stand-in was called with, by name."""
+
+    def stand_in(self, name, answer):
+        def call(*args, **more):
+            self[name] = (args, more)
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+        return call
+
+
+@pytest.fixture
+def calls():
+    return Calls()
+
+
+@pytest.fixture
+def rooms(monkeypatch, calls):
+    """Replaces a module by one with the given functions, each answering or raising what it is given."""
+
+    def replace(module, **answers):
+        stand_in = ModuleType(module)
+        for name, answer in answers.items():
+            setattr(stand_in, name, calls.stand_in(name, answer))
+        monkeypatch.setitem(sys.modules, module, stand_in)
+
+    replace(
+        "pickeropt.datasets.shots",
+        read_labelled_star="star shots",
+        read_class_files="file shots",
+        read_class_boxes="box shots",
+    )
+    for name in ("show_finetune", "show_prune", "show_demo"):
+        monkeypatch.setattr(console, name, calls.stand_in(name, None))
+    replace("pickeropt.finetune.run", finetune="report")
+    replace("pickeropt.prune.scorer", load_scorer="scorer")
+    replace("pickeropt.prune.run", prune="summary")
+    return replace
+
+
+def run(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+# help, version, usage
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("command", [[], ["finetune"], ["prune"], ["evaluate"], ["demo"]])
+def test_help(command, flag):
+    result = run(*command, flag)
+    assert result.exit_code == 0
+    assert " ".join(["Usage: pickeropt", *command]).replace("pickeropt", "") in result.stdout.replace(
+        "root", ""
+    )
+
+
+def test_version():
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"pickeropt {__version__}\n")
+
+
+FLAGS = {
+    "finetune": "--shots --class --micrographs --diameter --pixel-size --out --shots-per-class --init "
+    "--weights --backbone --recipe --loss-weights --seed --device --overwrite",
+    "prune": "--micrographs --model --out --threshold --diameter --pixel-size --batch-size --device "
+    "--overwrite",
+    "evaluate": "--truth --radius --out",
+    "demo": "--out --seed",
+}
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_the_flags_are_these_and_no_others(command):
+    words = run(command, "--help").stdout.split("Options:")[1].split()
+    found = {word.strip(",") for word in words if word.startswith("--")}
+    assert found == {*FLAGS[command].split(), "--help"}
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom pickeropt.cli import app\n"
+        "try:\n    app(['--help'])\nfinally:\n    print('modules', *sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split("modules", 1)[1].split())
+    assert "pickeropt.cli" in loaded
+    assert not loaded & HEAVY
+
+    def seconds():
+        before = os.times()
+        command = [sys.executable, "-m", "pickeropt", "--help"]
+        subprocess.run(command, capture_output=True, check=True)
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    assert min(seconds() for _ in range(3)) < 0.5  # of processor time, whatever else the machine does
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["prune"],
+        ["no-such-command"],
+        ["prune", "a.star", "--threshold", "1.5"],
+        ["prune", "a.star", "--batch-size", "0"],
+        ["prune", "a.star", "--no-such-flag"],
+        ["finetune", "--shots", "a.star"],
+        ["finetune", "--diameter", "191"],
+        ["finetune", "--diameter", "191", "--shots", "a.star", "--class", "particle=b.star"],
+        ["finetune", "--diameter", "191", "--class", "good.star"],
+        ["finetune", "--diameter", "191", "--class", "=good.star"],
+        ["finetune", "--diameter", "191", "--class", "particle="],
+        ["finetune", "--diameter", "191", "--shots", "a.star", "--loss-weights", "1;0.3"],
+        ["finetune", "--diameter", "191", "--shots", "a.star", "--loss-weights", "1,nan"],
+        ["evaluate", "scores.csv"],
+    ],
+)
+def test_wrong_usage_is_2_and_computes_nothing(rooms, calls, words):
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "Error: " in result.stderr
+    assert result.stdout == ""
+    assert calls == {}
+
+
+# finetune
+
+
+def test_finetune_passes_the_defaults_of_the_config(rooms, calls):
+    assert run("finetune", "--shots", "labels.star", "--diameter", 191).exit_code == 0
+    assert calls["read_labelled_star"] == ((Path("labels.star"), ()), {})
+    (shots, config, out), more = calls["finetune"]
+    assert (shots, out, more["overwrite"]) == ("star shots", Path("model.safetensors"), False)
+    assert config == FinetuneConfig(diameter_angstrom=191.0)
+
+
+def test_finetune_passes_every_flag(rooms, calls):
+    words = (
+        "--class particle=good.star --class carbon=a=b.box --micrographs m1 --micrographs m2 "
+        "--diameter 120.5 --pixel-size 1.77 --out my.safetensors --shots-per-class 0 --init imagenet "
+        "--weights w.safetensors --backbone resnet50 --recipe paper "
+        "--loss-weights 1,0.3,0.1 --seed 7 --device cpu --overwrite"
+    )
+    assert run("finetune", *words.split()).exit_code == 0
+    pairs = [("particle", Path("good.star")), ("carbon", Path("a=b.box"))]
+    assert calls["read_class_files"] == ((pairs, (Path("m1"), Path("m2"))), {})
+    (shots, config, out), more = calls["finetune"]
+    assert (shots, out, more["overwrite"]) == ("file shots", Path("my.safetensors"), True)
+    assert config == FinetuneConfig(
+        diameter_angstrom=120.5,
+        pixel_size=1.77,
+        shots_per_class=None,
+        backbone="resnet50",
+        init="imagenet",
+        weights=Path("w.safetensors"),
+        recipe="paper",
+        loss_weights=(1.0, 0.3, 0.1),
+        seed=7,
+        device="cpu",
+    )
+
+
+def test_a_folder_of_shots_is_class_boxes(rooms, calls, tmp_path):
+    assert run("finetune", "--shots", tmp_path, "--diameter", 191).exit_code == 0
+    assert calls["read_class_boxes"] == ((tmp_path,), {})
+    assert calls["finetune"][0][0] == "box shots"
+
+
+def test_finetune_says_what_next(rooms, calls):
+    run("finetune", "--shots", "labels.star", "--diameter", 191, "--micrographs", "my mics", "--out", "a b")
+    next_command = "pickeropt prune PICKS.star --model 'a b' --micrographs 'my mics'"
+    assert calls["show_finetune"] == (("report", next_command), {})
+
+
+# prune
+
+
+def test_prune_passes_the_defaults_of_the_config(rooms, calls):
+    assert run("prune", "picks.star").exit_code == 0
+    model = Path("model.safetensors")
+    assert calls["load_scorer"] == ((model, "auto", None, None), {})
+    (inputs, config, scorer), more = calls["prune"]
+    assert (list(inputs), scorer, set(more)) == ([Path("picks.star")], "scorer", {"on_progress"})
+    assert config == PruneConfig(model=model)
+
+
+def test_prune_passes_every_flag(rooms, calls):
+    words = (
+        "a.star b.box folder --micrographs m1 --micrographs m2 --model my.safetensors --out o "
+        "--threshold 0.25 --diameter 120 --pixel-size 1.5 --batch-size 8 --device cpu --overwrite"
+    )
+    assert run("prune", *words.split()).exit_code == 0
+    assert calls["load_scorer"][0] == (Path("my.safetensors"), "cpu", 8, 120.0)
+    (inputs, config, _), _ = calls["prune"]
+    assert list(inputs) == [Path("a.star"), Path("b.box"), Path("folder")]
+    assert config == PruneConfig(
+        model=Path("my.safetensors"),
+        micrographs=(Path("m1"), Path("m2")),
+        out=Path("o"),
+        threshold=0.25,
+        diameter_angstrom=120.0,
+        pixel_size=1.5,
+        batch_size=8,
+        device="cpu",
+        overwrite=True,
+    )
+
+
+def test_prune_shows_its_summary(rooms, calls):
+    assert run("prune", "picks.star").exit_code == 0
+    assert calls["show_prune"] == (("summary",), {})
+
+
+# errors
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "function"),
+    [
+        (["finetune", "--shots", "a.star", "--diameter", "191"], "pickeropt.finetune.run", "finetune"),
+        (["prune", "a.star"], "pickeropt.prune.run", "prune"),
+    ],
+)
+@pytest.mark.parametrize("error", [PickeroptError, ShotsError, CheckpointError])
+def test_the_users_faults_are_one_line_and_2(rooms, command, module, function, error):
+    rooms(module, **{function: error("a.star, line 3:\nx is 'abc'; write a number")})
+    result = run(*command)
+    assert result.exit_code == 2
+    assert result.stderr == "error: a.star, line 3: x is 'abc'; write a number\n"
+    assert result.stdout == ""
+
+
+def test_our_faults_keep_their_traceback(rooms):
+    rooms("pickeropt.prune.run", prune=ZeroDivisionError("bug"))
+    result = run("prune", "a.star")
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize("command", ["prune", "finetune"])
+def test_interrupted(rooms, command):
+    rooms(f"pickeropt.{command}.run", **{command: KeyboardInterrupt()})
+    words = ["a.star"] if command == "prune" else ["--shots", "a.star", "--diameter", "191"]
+    result = run(command, *words)
+    assert result.exit_code == 130
+    assert ("the same command goes on where it stopped" in result.stderr) == (command == "prune")
+    assert "interrupted" in result.stderr
+
+
+# demo
+
+
+def test_demo(rooms, calls):
+    rooms("pickeropt.demo", run_demo="demo report")
+    assert run("demo", "--seed", 3).exit_code == 0
+    assert calls["run_demo"] == ((Path("demo"), 3, console.stage), {})
+    assert calls["show_demo"] == (("demo report",), {})

@@ -1,0 +1,60 @@
+"""`pickeropt evaluate`, with nothing replaced."""
+
+import pytest
+from typer.testing import CliRunner
+
+from pickeropt.cli import app
+
+
+def run(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def scores(tmp_path):
+    """Two particles, three picks: a true one kept, a false one rejected, a false one kept."""
+    path = tmp_path / "scores.csv"
+    path.write_text(
+        "file,row,micrograph,x,y,figure_of_merit,class,score,p_particle,kept\n"
+        "p.star,0,m.mrc,10,10,0.5,particle,0.9,0.9,1\n"
+        "p.star,1,m.mrc,50,50,0.9,carbon,0.1,0.1,0\n"
+        "p.star,2,m.mrc,90,90,0.4,particle,0.6,0.6,1\n"
+    )
+    (tmp_path / "truth.csv").write_text("micrograph,x,y\nm.mrc,11,10\nm.mrc,200,200\n")
+    return path
+
+
+def test_evaluate(scores, tmp_path):
+    result = run(
+        "evaluate", scores, "--truth", tmp_path / "truth.csv", "--radius", 5, "--out", tmp_path / "out"
+    )
+    assert result.exit_code == 0, result.stderr
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["before", "pruning", "3", "1", "0.333", "0.500", "0.400"] in lines
+    assert ["after", "pruning", "2", "1", "0.500", "0.500", "0.500"] in lines
+    assert "at recall 0.500: precision 0.500 after pruning, 0.500 by the picker's own score" in result.stdout
+    for name in ("evaluation.json", "pr_curve.png"):
+        assert f"written: {tmp_path / 'out' / name}" in result.stdout
+        assert (tmp_path / "out" / name).stat().st_size > 0
+
+
+def test_evaluate_writes_beside_the_scores_unless_told(scores, tmp_path):
+    assert run("evaluate", scores, "--truth", tmp_path / "truth.csv", "--radius", 5).exit_code == 0
+    assert (tmp_path / "pr_curve.png").is_file()
+
+
+def test_evaluate_without_scores(tmp_path):
+    result = run("evaluate", tmp_path / "no.csv", "--truth", tmp_path, "--radius", 5)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert str(tmp_path / "no.csv") in result.stderr
+
+
+def test_evaluate_shows_each_file_where_there_are_several(scores, tmp_path):
+    scores.write_text(scores.read_text() + "q.box,0,m.mrc,200,201,0.7,particle,0.8,0.8,1\n")
+    result = run("evaluate", scores, "--truth", tmp_path / "truth.csv", "--radius", 5)
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    # p.star: 1 of 3 picks true, after 1 of 2; 1 of 2 particles. q.box: 1 of 1; 1 of 2
+    assert "p.star 0.333 → 0.500 0.500 → 0.500 0.400 → 0.500" in lines
+    assert "q.box 1.000 → 1.000 0.500 → 0.500 0.667 → 0.667" in lines
+    assert "warning: 1 micrographs have picks from several files" in result.stdout
