@@ -55,9 +55,21 @@ def save_checkpoint(
         "provenance": {**provenance, "versions": {"pickeropt": __version__, **versions}},
     }
     state = {name: value.detach().contiguous().cpu() for name, value in classifier.state_dict().items()}
-    content = save(state, {"format": FORMAT, "pickeropt": json.dumps(described)})
+    content = _ordered(save(state, {"format": FORMAT, "pickeropt": json.dumps(described)}))
     write_bytes_atomically(path, content)
     return hashlib.sha256(content).hexdigest()
+
+
+def _ordered(content: bytes) -> bytes:
+    """A safetensors file with its metadata sorted by name: safetensors writes them in any order, and the
+    digest must not change from run to run. The header is 8 bytes of its length, JSON, blanks up to 8 bytes.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -87,7 +99,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         classifier = PickClassifier(spec, Backbone(spec.backbone, spec.stages))
         classifier.load_state_dict(state)
         diameter = float(described["diameter_angstrom"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (CheckpointError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: a damaged pickeropt model ({error}); fine-tune again") from error
     classifier.eval()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

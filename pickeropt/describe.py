@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pickeropt.datasets.boxes import cut_boxes, fit_box, normalise_each
+from pickeropt.datasets.boxes import cut_boxes, cut_normalised_boxes, fit_box
 from pickeropt.datasets.views import make_view
+from pickeropt.errors import GeometryError
 from pickeropt.models.backbone import Backbone
 from pickeropt.models.features import box_features, dense_features
 from pickeropt.models.spec import ModelSpec
@@ -58,18 +59,20 @@ def boxes_of(
 ) -> Tensor:
     """Boxes around picks as a box model sees them, (n, 1, s, s) float32."""
     view, frame = make_view(pixels, diameter_px, view_diameter)
-    boxes = cut_boxes(view, frame, coordinates, spec.box_px(view_diameter))
-    return normalise_each(boxes) if spec.normalise == "box" else boxes
+    size = spec.box_px(view_diameter)
+    if spec.normalise == "box":
+        return cut_normalised_boxes(view, frame, coordinates, size, pixels.shape)
+    return cut_boxes(view, frame, coordinates, size)
 
 
 def describe_boxes(
     backbone: Backbone,
     spec: ModelSpec,
-    boxes: Sequence[FloatArray],
+    boxes: Sequence[tuple[str, FloatArray]],
     pixel_size: float,
     diameter_angstrom: float,
 ) -> Tensor:
-    """Features of boxes that came without micrographs: (n, d) float32 on the CPU."""
+    """Features of boxes that came without micrographs, with their names: (n, d) float32 on the CPU."""
     with torch.inference_mode():
         parts = []
         for index, view_diameter in enumerate(spec.view_diameters):
@@ -80,14 +83,23 @@ def describe_boxes(
 
 def fitted_boxes(
     spec: ModelSpec,
-    boxes: Sequence[FloatArray],
+    boxes: Sequence[tuple[str, FloatArray]],
     pixel_size: float,
     diameter_angstrom: float,
     view_diameter: float,
 ) -> Tensor:
-    """Boxes of any size brought to the network's scale, (n, 1, s, s)."""
+    """Boxes of any size, with their names, brought to the network's scale: (n, 1, s, s).
+
+    Raises GeometryError that names the box, as `fit_box` does.
+    """
     size = spec.box_px(view_diameter)
-    return torch.cat([fit_box(box, pixel_size, diameter_angstrom, view_diameter, size) for box in boxes])
+    fitted = []
+    for name, box in boxes:
+        try:
+            fitted.append(fit_box(box, pixel_size, diameter_angstrom, view_diameter, size))
+        except GeometryError as error:
+            raise GeometryError(f"{name}: {error}; or leave this box out") from error
+    return torch.cat(fitted)
 
 
 def _in_batches(

@@ -47,7 +47,7 @@ def inference_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 on GPUs and on CPUs with the instructions for it (twice as fast), float32 elsewhere."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    capable = torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_instructions()
+    capable = _has_bf16_instructions() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if capable else torch.float32
 
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from pickeropt.datasets.views import ViewFrame, normalised
+from pickeropt.datasets.views import ViewFrame, level_and_noise, normalised, rescaled
 from pickeropt.errors import GeometryError
 from pickeropt.records import FloatArray
 
@@ -26,9 +26,21 @@ def cut_boxes(view: Tensor, frame: ViewFrame, coordinates: NDArray[np.float64], 
     return view[0, 0][rows[:, :, None], columns[:, None, :]][:, None]
 
 
-def normalise_each(boxes: Tensor) -> Tensor:
-    """Each box (n, 1, s, s) by its own grey level and noise."""
-    return torch.cat([normalised(box[None]) for box in boxes]) if len(boxes) else boxes
+def cut_normalised_boxes(
+    view: Tensor, frame: ViewFrame, coordinates: NDArray[np.float64], size: int, shape: tuple[int, int]
+) -> Tensor:
+    """Boxes as `cut_boxes` cuts them, each scaled by its own grey level and noise.
+
+    shape : h, w of the micrograph, px. At its edges the nearest box that lies inside gives level and
+        noise, because replicated pixels have none; a box without noise stays in units of the micrograph's.
+    """
+    boxes = cut_boxes(view, frame, coordinates, size)
+    bounds = np.array([shape[1], shape[0]])
+    half = np.minimum(np.array([size / frame.scale_x, size / frame.scale_y]), bounds) / 2
+    inside = cut_boxes(view, frame, np.clip(coordinates, half - 0.5, bounds - half - 0.5), size)
+    scales = [level_and_noise(box) for box in inside]
+    parts = [box if s is None else rescaled(box, *s) for box, s in zip(boxes, scales, strict=True)]
+    return torch.stack(parts) if parts else boxes
 
 
 def fit_box(
@@ -39,7 +51,7 @@ def fit_box(
     Resampled so that the particle is `view_diameter` px across, its middle cut out, edges replicated
     where the box is too small.
 
-    Raises GeometryError for a box smaller than the particle.
+    Raises GeometryError for a box smaller than the particle, or without noise.
     """
     diameter_px = diameter_angstrom / pixel_size
     if min(pixels.shape) < diameter_px:

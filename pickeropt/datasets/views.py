@@ -17,6 +17,9 @@ from pickeropt.records import FloatArray
 GRID = 16
 """View sides are a multiple of this plus one, so that feature cells sit symmetrically."""
 
+LEAST_NOISE = 1e-6
+"""Share of the grey level below which noise is the rounding of float32 (a flat area resamples to 2e-7)."""
+
 CLIP = 10.0
 """Noise units beyond which a pixel says no more: hot pixels and gold stay finite."""
 
@@ -80,11 +83,22 @@ def make_view(pixels: FloatArray, diameter_px: float, view_diameter: float) -> t
 
 def normalised(view: Tensor) -> Tensor:
     """Grey level to 0 and noise to 1, by median and median absolute deviation, clipped at +-CLIP."""
-    sample = view[..., ::2, ::2].flatten()
+    scale = level_and_noise(view)
+    if scale is None:
+        raise GeometryError("more than half of the pixels have one value, so the noise cannot be measured")
+    return rescaled(view, *scale)
+
+
+def level_and_noise(view: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Median and scaled median absolute deviation; None where there is no noise but rounding."""
+    sample = view[..., ::3, ::3].flatten()
     level = sample.median()
     noise = (sample - level).abs().median() * 1.4826
-    if not noise > 0:
-        raise GeometryError("more than half of the pixels have one value, so the noise cannot be measured")
+    return (level, noise) if noise > LEAST_NOISE * level.abs() else None
+
+
+def rescaled(view: Tensor, level: Tensor, noise: Tensor) -> Tensor:
+    """Grey level to 0 and noise to 1, clipped at +-CLIP."""
     return ((view - level) / noise).clamp_(-CLIP, CLIP)
 
 

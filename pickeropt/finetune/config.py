@@ -1,7 +1,10 @@
 """What `pickeropt finetune` can be told; its defaults stand here only."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+
+from pickeropt.errors import GeometryError, PickeroptError, ShotsError
 
 RECIPES = ("default", "paper")
 
@@ -59,3 +62,26 @@ class FinetuneReport:
     passes: str
     seconds: float
     warnings: tuple[str, ...]
+
+
+def check_config(config: FinetuneConfig) -> None:
+    """Raises PickeroptError where a setting is out of range."""
+    if config.recipe not in RECIPES:
+        raise PickeroptError(f"--recipe {config.recipe}: there are {' and '.join(RECIPES)}")
+    weights = config.loss_weights
+    if len(weights) not in (2, 3) or not (all(0 <= w < math.inf for w in weights) and weights[0] > 0):
+        given = ",".join(map(str, weights))
+        raise PickeroptError(
+            f"--loss-weights {given}: give two or three numbers of 0 or more, the first above 0"
+        )
+    if not 0 < config.diameter_angstrom < math.inf:
+        raise GeometryError(
+            f"--diameter is {config.diameter_angstrom:g}; give the particle's diameter in Å, above 0"
+        )
+    if config.pixel_size is not None and not 0 < config.pixel_size < math.inf:
+        raise GeometryError(f"--pixel-size is {config.pixel_size:g}; give a number of Å/px above 0")
+    if not 0 <= config.validation_fraction < 1:
+        given = f"a validation fraction of {config.validation_fraction:g}"
+        raise ShotsError(f"{given} cannot be held out; give one from 0 to below 1, such as 0.2")
+    if not 0 <= config.seed < 2**32:
+        raise PickeroptError(f"--seed {config.seed}: give a whole number from 0 to {2**32 - 1}")

@@ -25,9 +25,9 @@ PENALTY = 500.0
 """Weight of |weights|²/2 against the summed loss of all shots; divided by their number in the mean."""
 
 STAGES = ("layer2", "layer3")
-VIEW_DIAMETERS = (62.0, 41.0)
-WINDOWS = (0.5, 0.8, 1.2, 1.8, 2.7)
-ORIENTATIONS = 4
+VIEW_DIAMETERS = (62.0,)
+WINDOWS = (0.5, 1.2, 2.7)
+ORIENTATIONS = 2
 PAPER_BOX_PX = 224
 PAPER_BOX_DIAMETERS = 1.5
 

@@ -15,8 +15,8 @@ from pickeropt.checkpoint import save_checkpoint
 from pickeropt.classifier import PickClassifier
 from pickeropt.datasets.shots import BoxShots, Shots
 from pickeropt.datasets.splits import Split, choose_shots, shortfalls, validation_split
-from pickeropt.errors import GeometryError, OutputError, PickeroptError
-from pickeropt.finetune.config import RECIPES, FinetuneConfig, FinetuneReport
+from pickeropt.errors import OutputError
+from pickeropt.finetune.config import FinetuneConfig, FinetuneReport, check_config
 from pickeropt.finetune.recipes import ShotBoxes, fit_default, fit_paper, make_classifier
 from pickeropt.finetune.sight import LocatedShots, LooseShots, hold_loose, locate
 from pickeropt.models.backbone import inference_copy
@@ -68,7 +68,8 @@ def finetune(
     the first second of compute, and OutputError where `out` exists and `overwrite` is False.
     """
     begun = time.perf_counter()
-    _check(config, out, overwrite)
+    check_config(config)
+    _check_out(out, overwrite)
     progress = on_progress or (lambda what, done, of: None)
     device = choose_device(config.device)
     seed_everything(config.seed)
@@ -87,20 +88,7 @@ def finetune(
     return replace(report, seconds=time.perf_counter() - begun)
 
 
-def _check(config: FinetuneConfig, out: Path, overwrite: bool) -> None:
-    if config.recipe not in RECIPES:
-        raise PickeroptError(f"--recipe {config.recipe}: there are {' and '.join(RECIPES)}")
-    if not 2 <= len(config.loss_weights) <= 3 or min(config.loss_weights) < 0 or config.loss_weights[0] <= 0:
-        given = ",".join(map(str, config.loss_weights))
-        raise PickeroptError(
-            f"--loss-weights {given}: give two or three numbers of 0 or more, the first above 0"
-        )
-    if not (np.isfinite(config.diameter_angstrom) and config.diameter_angstrom > 0):
-        raise GeometryError(
-            f"--diameter is {config.diameter_angstrom:g}; give the particle's diameter in Å, above 0"
-        )
-    if config.pixel_size is not None and not (np.isfinite(config.pixel_size) and config.pixel_size > 0):
-        raise GeometryError(f"--pixel-size is {config.pixel_size:g}; give a number of Å/px above 0")
+def _check_out(out: Path, overwrite: bool) -> None:
     if out.is_dir():
         raise OutputError(
             f"{out} is a folder; give the name of the model file to write, such as {out}/model.safetensors"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pickeropt.datasets.shots import BoxShots, Shots
 from pickeropt.describe import boxes_of, describe_boxes, describe_micrograph, fitted_boxes
-from pickeropt.errors import GeometryError
+from pickeropt.errors import GeometryError, MicrographError
 from pickeropt.finetune.config import FinetuneConfig
 from pickeropt.io.micrographs import read_micrograph, read_micrograph_header
 from pickeropt.io.pixel_size import choose_pixel_size
@@ -58,7 +58,10 @@ class LocatedShots:
         for index in np.unique(self.shots.micrograph_index):
             here = np.flatnonzero(self.shots.micrograph_index == index)
             micrograph = read_micrograph(self.shots.micrographs[index])
-            seen = see(micrograph.pixels, self.diameters_px[index], self.shots.coordinates[here])
+            try:
+                seen = see(micrograph.pixels, self.diameters_px[index], self.shots.coordinates[here])
+            except GeometryError as error:
+                raise MicrographError(f"{micrograph.path}: {error}; exclude this micrograph") from error
             rows |= dict(zip(here.tolist(), seen, strict=True))
             on_shots(len(rows), len(self.shots))
         return torch.stack([rows[row] for row in range(len(self.shots))])
@@ -83,16 +86,20 @@ class LooseShots:
         smallest = min(min(box.shape) for box in self.shots.boxes)
         return float(smallest) * self.pixel_size / self.diameter_angstrom
 
+    @property
+    def _named(self) -> list[tuple[str, FloatArray]]:
+        return list(zip(self.shots.sources, self.shots.boxes, strict=True))
+
     def features(self, backbone: Backbone, spec: ModelSpec, on_shots: OnShots) -> Tensor:
         """(n, d) float32."""
-        seen = describe_boxes(backbone, spec, self.shots.boxes, self.pixel_size, self.diameter_angstrom)
+        seen = describe_boxes(backbone, spec, self._named, self.pixel_size, self.diameter_angstrom)
         on_shots(len(seen), len(seen))
         return seen
 
     def boxes(self, spec: ModelSpec, on_shots: OnShots) -> Tensor:
         """(n, 1, s, s) float32 of the first view."""
         view = spec.view_diameters[0]
-        seen = fitted_boxes(spec, self.shots.boxes, self.pixel_size, self.diameter_angstrom, view)
+        seen = fitted_boxes(spec, self._named, self.pixel_size, self.diameter_angstrom, view)
         on_shots(len(seen), len(seen))
         return seen
 

@@ -3,6 +3,7 @@
 timm stays behind this file.
 """
 
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,15 @@ from pickeropt.errors import CheckpointError
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 
+PLAIN = re.compile(r"(wide_)?resnet\d+(_2)?")
+"""Names of the ResNets as published. The others (stems of three layers, average pooling in the shortcut,
+activation inside the norm) have cells off centre, or change when batch norm is folded in."""
+
 
 class Backbone(nn.Module):
     """Residual stages of a timm ResNet, grey in, one feature map a stage out.
 
-    name : a timm ResNet, e.g. ``resnet18``
+    name : a plain ResNet of timm, e.g. ``resnet18``, ``resnet50``, ``wide_resnet50_2``
     stages : stages whose maps are returned, of ``layer1`` … ``layer4``, in order; nothing
         behind the last one is built
     pretrained : fetch timm's ImageNet weights through timm (needs a network or timm's cache)
@@ -36,9 +41,9 @@ class Backbone(nn.Module):
         self, name: str = "resnet18", stages: tuple[str, ...] = ("layer3",), *, pretrained: bool = False
     ):
         super().__init__()
-        if "resnet" not in name or name not in timm.list_models("*resnet*"):
+        if not PLAIN.fullmatch(name) or name not in timm.list_models("*resnet*"):
             raise CheckpointError(
-                f"backbone {name!r} is not a timm ResNet; `resnet18` and `resnet50` are two"
+                f"backbone {name!r} is not a plain ResNet of timm; `resnet18` and `resnet50` are two"
             )
         self.name, self.stages = name, stages
         indices = tuple(STAGES.index(stage) + 1 for stage in stages)
@@ -48,10 +53,20 @@ class Backbone(nn.Module):
         information: Any = self.body.feature_info
         self.channels: tuple[int, ...] = tuple(information.channels())
         self.strides: tuple[int, ...] = tuple(information.reduction())
+        self.reach = _reach(self.body)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps: list[Tensor] = self.body(x)
         return maps
+
+
+def _reach(body: nn.Module) -> int:
+    """Pixels that a cell of the last map sees on each side, at most: half the receptive field."""
+    reach = 7 // 2 + 3 // 2 * 2  # the first convolution, and the pooling at stride 2
+    for index, stage in enumerate(STAGES):
+        layers = [m for n, m in body.named_modules() if n.startswith(stage) and isinstance(m, nn.Conv2d)]
+        reach += 4 * 2**index * sum(layer.kernel_size[0] // 2 for layer in layers)
+    return reach
 
 
 def load_backbone_weights(backbone: Backbone, path: Path) -> None:
@@ -78,7 +93,7 @@ def load_backbone_weights(backbone: Backbone, path: Path) -> None:
                 f"{path}: no weights {name!r}, which {backbone.name} up to {backbone.stages[-1]} needs; "
                 "give a file with that stage, or use fewer stages"
             )
-        if name == "conv1.weight" and value.shape[1] == 3:
+        if name == "conv1.weight" and value.ndim == 4 and value.shape[1] == 3:
             value = value.sum(1, keepdim=True)
         if value.shape != target.shape:
             raise CheckpointError(

@@ -13,9 +13,6 @@ from pickeropt.models.spec import ModelSpec
 STRIP_PX = 8_000_000
 """View pixels of one forward pass; a larger micrograph passes in strips, so that memory stays bounded."""
 
-HALO = 128
-"""View pixels that strips overlap on each side: more than half the receptive field (211 px) at layer3."""
-
 
 def dense_features(
     backbone: Backbone, spec: ModelSpec, view: Tensor, centres: Tensor, view_index: int
@@ -31,10 +28,11 @@ def dense_features(
     diameter = spec.view_diameters[view_index]
     parts = []
     for feature_map, stride in zip(maps, backbone.strides, strict=True):
-        table = integral_image(feature_map)
-        level = typical_feature(feature_map) if spec.centred else 0.0
+        level = typical_feature(feature_map)
+        table = integral_image(feature_map.sub_(level[:, None, None]))
+        offset = 0.0 if spec.centred else level
         for window in spec.windows:
-            parts.append(window_means(table, centres / stride, window * diameter / stride) - level)
+            parts.append(window_means(table, centres / stride, window * diameter / stride) + offset)
     return torch.cat(parts, 1)
 
 
@@ -46,17 +44,22 @@ def typical_feature(feature_map: Tensor) -> Tensor:
 
 
 def strip_maps(backbone: Backbone, view: Tensor) -> list[Tensor]:
-    """Feature maps of one turned view, in strips of rows where it is large; the same but for rounding."""
+    """Feature maps of one turned view, in strips of rows where it is large; the same but for rounding.
+
+    Strips overlap by what a cell sees on each side, and start on a cell of every stage.
+    """
     dtype = next(backbone.parameters()).dtype
     view = view.to(dtype=dtype, memory_format=torch.channels_last)
     height, width = view.shape[-2:]
-    step = max(1, STRIP_PX // width // 16 - 2 * HALO // 16) * 16
-    if height <= step + 2 * HALO:
+    cell = backbone.strides[-1]
+    halo = -(-backbone.reach // cell) * cell
+    step = max(1, (STRIP_PX // width - 2 * halo) // cell) * cell
+    if height <= step + 2 * halo:
         whole: list[Tensor] = backbone(view)
         return whole
     strips: list[list[Tensor]] = []
     for top in range(0, height - 1, step):
-        start, stop = max(0, top - HALO), min(height, top + step + HALO + 1)
+        start, stop = max(0, top - halo), min(height, top + step + halo + 1)
         maps = backbone(view[:, :, start:stop])
         last = top + step >= height - 1
         strips.append(

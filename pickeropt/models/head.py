@@ -56,8 +56,10 @@ class PointwiseBranch(nn.Module):
         """(n, d) -> (n, k) logits."""
         parts = torch.split(features, [c * self.layout.windows for c in self.layout.channels], dim=1)
         pooled = [
-            convolution(part.reshape(len(part), self.layout.windows, -1)).flatten(1)
-            for convolution, part in zip(self.convolutions, parts, strict=True)
+            convolution(part.reshape(-1, self.layout.windows, channels)).flatten(1)
+            for convolution, part, channels in zip(
+                self.convolutions, parts, self.layout.channels, strict=True
+            )
         ]
         logits: Tensor = self.linear(torch.cat(pooled, 1))
         return logits

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-from pickeropt.records import FloatArray, Micrograph
+    from pickeropt.records import FloatArray, Micrograph
 
 
 class MicrographScorer(Protocol):
@@ -28,8 +29,8 @@ class MicrographScorer(Protocol):
     def diameter_angstrom(self) -> float: ...
 
     def score(
-        self, micrograph: Micrograph, coordinates: NDArray[np.float64], pixel_size: float
-    ) -> FloatArray:
+        self, micrograph: "Micrograph", coordinates: "NDArray[np.float64]", pixel_size: float
+    ) -> "FloatArray":
         """(m, k) probabilities, rows sum to 1, of picks at (m, 2) x, y px; pixel_size in Å/px."""
 
 

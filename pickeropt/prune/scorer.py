@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pickeropt.checkpoint import Checkpoint, load_checkpoint
 from pickeropt.describe import describe_micrograph
+from pickeropt.errors import GeometryError, MicrographError
 from pickeropt.models.backbone import Backbone, inference_copy
 from pickeropt.records import FloatArray, Micrograph
 from pickeropt.training import choose_device, inference_dtype
@@ -40,16 +41,18 @@ class CheckpointScorer:
     def score(
         self, micrograph: Micrograph, coordinates: NDArray[np.float64], pixel_size: float
     ) -> FloatArray:
-        """(m, k) float32 probabilities of picks at (m, 2) x, y px; pixel_size in Å/px."""
+        """(m, k) float32 probabilities of picks at (m, 2) x, y px; pixel_size in Å/px.
+
+        Raises MicrographError where the particle does not fit, or the noise cannot be measured.
+        """
         classifier = self.checkpoint.classifier
-        features = describe_micrograph(
-            self.backbone,
-            classifier.spec,
-            micrograph.pixels,
-            self.diameter_angstrom / pixel_size,
-            coordinates,
-            self.batch_size,
-        )
+        diameter_px = self.diameter_angstrom / pixel_size
+        try:
+            features = describe_micrograph(
+                self.backbone, classifier.spec, micrograph.pixels, diameter_px, coordinates, self.batch_size
+            )
+        except GeometryError as error:
+            raise MicrographError(f"{micrograph.path}: {error}; or exclude this micrograph") from error
         with torch.inference_mode():
             probabilities: FloatArray = classifier.probabilities(features).numpy()
         return probabilities

@@ -249,11 +249,8 @@ def test_faults_of_class_files(tmp_path: Path, mics: Path) -> None:
         read_class_files([("particle", good), ("ice", good)], [])
 
 
-def test_real_labels(tmp_path: Path) -> None:
-    shared = Path(os.environ.get("PICKEROPT_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    labels = shared / "empiar10017" / "labels.star"
-    if not labels.is_file():
-        pytest.skip("no folder of real data")
+def test_real_labels(shared_data: Path, tmp_path: Path) -> None:
+    labels = shared_data / "empiar10017" / "labels.star"
     rows = [
         line.split() for line in labels.read_text().splitlines() if len(line.split()) == 4 and ".mrc " in line
     ]

@@ -7,7 +7,7 @@ import pytest
 @pytest.fixture
 def shared_data() -> Path:
     """Real files for optional tests: $PICKEROPT_DATA, else ../shared/data beside the checkout."""
-    default = Path(__file__).parents[3] / "shared" / "data"
+    default = Path(__file__).parents[2] / "shared" / "data"
     folder = Path(os.environ.get("PICKEROPT_DATA", default))
     if not folder.is_dir():
         pytest.skip("no folder of real data")

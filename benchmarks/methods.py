@@ -1,0 +1,129 @@
+"""The methods that `benchmarks/real.py` sets beside each other.
+
+A method sees each micrograph's points once (`look`), then is fitted to any shots and asked about any points.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from baseline import PASSES, crop_features, logistic_regression
+from numpy.typing import NDArray
+from real_data import CLASSES, DIAMETER, DIAMETER_PX
+
+from pickeropt.describe import boxes_of, describe_micrograph
+from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.finetune.recipes import ShotBoxes, fit_default, fit_paper, make_classifier
+from pickeropt.models.backbone import inference_copy
+from pickeropt.models.features import box_features
+from pickeropt.models.initial import initial_backbone
+from pickeropt.training import choose_device, inference_dtype, seed_everything
+
+Pixels = NDArray[np.float32]
+Points = NDArray[np.float64]
+Seen = torch.Tensor
+DEVICE = choose_device("auto")
+
+
+class FrozenCrops:
+    """Frozen ImageNet features of crops + logistic regression (`baseline.py`)."""
+
+    name, passes, slow = "frozen ImageNet crops + LR", PASSES, False
+
+    def __init__(self, imagenet: Path | None):
+        backbone = initial_backbone("resnet18", "imagenet", imagenet, ("layer2", "layer3"))
+        self.backbone = inference_copy(backbone, DEVICE, inference_dtype(DEVICE))
+
+    def look(self, pixels: Pixels, points: Points) -> Seen:
+        return torch.from_numpy(crop_features(self.backbone, pixels, DIAMETER_PX, points))
+
+    def fit(self, seen: Seen, labels: NDArray[np.int64], seed: int) -> Callable[[Seen], NDArray[np.float64]]:
+        predict = logistic_regression(seen.numpy(), labels, len(CLASSES))
+        return lambda queries: predict(queries.numpy())
+
+
+class Default:
+    """`--recipe default` from given weights, or its features with the baseline's logistic regression."""
+
+    slow = False
+
+    def __init__(self, name: str, init: str, imagenet: Path | None, regression: bool = False):
+        self.name, self.regression = name, regression
+        weights = imagenet if init == "imagenet" else None
+        self.config = FinetuneConfig(DIAMETER, init=init, weights=weights)
+        self.classifier = make_classifier(self.config, CLASSES, None)
+        self.passes = self.classifier.spec.passes
+        self.backbone = inference_copy(self.classifier.backbone, DEVICE, inference_dtype(DEVICE))
+
+    def look(self, pixels: Pixels, points: Points) -> Seen:
+        return describe_micrograph(self.backbone, self.classifier.spec, pixels, DIAMETER_PX, points)
+
+    def fit(self, seen: Seen, labels: NDArray[np.int64], seed: int) -> Callable[[Seen], NDArray[np.float64]]:
+        if self.regression:
+            predict = logistic_regression(seen.numpy(), labels, len(CLASSES))
+            return lambda queries: predict(queries.numpy())
+        seed_everything(seed)
+        for module in self.classifier.head.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.reset_parameters()
+        fit_default(self.classifier, seen, torch.from_numpy(labels))
+
+        def ask(queries: Seen) -> NDArray[np.float64]:
+            with torch.no_grad():
+                answer: NDArray[np.float64] = (
+                    self.classifier.probabilities(queries).numpy().astype(np.float64)
+                )
+            return answer
+
+        return ask
+
+
+class Paper:
+    """`--recipe paper` from ImageNet: all weights trained on 224 px boxes for 30 epochs."""
+
+    name, slow = "recipe paper, ImageNet", True
+
+    def __init__(self, imagenet: Path | None):
+        self.config = FinetuneConfig(DIAMETER, init="imagenet", weights=imagenet, recipe="paper")
+        self.spec = make_classifier(self.config, CLASSES, None).spec
+        self.passes = self.spec.passes
+
+    def look(self, pixels: Pixels, points: Points) -> Seen:
+        view = self.spec.view_diameters[0]
+        return boxes_of(self.spec, pixels, DIAMETER_PX, points, view).to(torch.float16)
+
+    def fit(self, seen: Seen, labels: NDArray[np.int64], seed: int) -> Callable[[Seen], NDArray[np.float64]]:
+        seed_everything(seed)
+        classifier = make_classifier(self.config, CLASSES, None)
+        shots = ShotBoxes(seen.float(), torch.from_numpy(labels))
+        fit_paper(classifier, shots, seed, DEVICE, lambda epoch, of: None)
+        dtype = inference_dtype(DEVICE)
+        backbone = inference_copy(classifier.backbone, DEVICE, dtype)
+        classifier.to("cpu")
+
+        def ask(queries: Seen) -> NDArray[np.float64]:
+            with torch.inference_mode():
+                features = [
+                    box_features(backbone, self.spec, batch.to(DEVICE, dtype), 0).cpu()
+                    for batch in torch.split(queries, 64)
+                ]
+                answer: NDArray[np.float64] = classifier.probabilities(torch.cat(features)).double().numpy()
+            return answer
+
+        return ask
+
+
+Method = FrozenCrops | Default | Paper
+
+
+def all_methods(imagenet: Path | None, wanted: Sequence[str]) -> list[Method]:
+    """The rows of the table, of the names in `wanted`."""
+    makers: dict[str, Callable[[], Method]] = {
+        "crops": lambda: FrozenCrops(imagenet),
+        "dense": lambda: Default("frozen ImageNet dense + LR", "imagenet", imagenet, regression=True),
+        "paper": lambda: Paper(imagenet),
+        "imagenet": lambda: Default("recipe default, ImageNet", "imagenet", imagenet),
+        "default": lambda: Default("recipe default, shipped", "shipped", None),
+    }
+    return [makers[name]() for name in wanted]

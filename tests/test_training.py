@@ -1,0 +1,221 @@
+"""Fitting against scikit-learn, schedules, devices, figures."""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import classification_report
+from torch import Tensor, nn
+
+from pickeropt.errors import PickeroptError
+from pickeropt.models.head import BranchedHead, FeatureLayout, multi_loss
+from pickeropt.training import (
+    SgdSchedule,
+    balanced_weights,
+    choose_device,
+    fit_head,
+    fit_temperature,
+    inference_dtype,
+    quality,
+    seed_everything,
+    train_sgd,
+)
+
+
+def clouds(counts: Sequence[int], distance: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Gaussians in six dimensions of unlike scales, a class along each axis."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    points = rng.standard_normal((len(labels), 6))
+    points[np.arange(len(labels)), labels] += distance
+    points = points * [1, 10, 0.1, 5, 1, 1] + [0, 100, 0, 0, -3, 0]
+    return torch.from_numpy(points.astype(np.float32)), torch.from_numpy(labels)
+
+
+def fitted(features: Tensor, labels: Tensor, loss_weights: tuple[float, ...], decay: float) -> BranchedHead:
+    torch.manual_seed(0)
+    head = BranchedHead(FeatureLayout((6,), 1), int(labels.max()) + 1, len(loss_weights))
+    fit_head(head, features, labels, loss_weights, decay)
+    return head
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.05])
+def test_one_branch_is_balanced_logistic_regression(decay: float) -> None:
+    """The same convex problem: C is one over decay times the number of shots, biases are free."""
+    features, labels = clouds((30, 12, 20), 1.5)
+    head = fitted(features, labels, (1.0,), decay)
+    x = features.numpy().astype(np.float64)
+    x = (x - x.mean(0)) / x.std(0)
+    reference = LogisticRegression(C=1 / (decay * len(x)), class_weight="balanced", tol=1e-9, max_iter=5000)
+    reference.fit(x, labels.numpy())
+    with torch.no_grad():
+        probabilities = torch.softmax(head(features)[0], 1).numpy()
+    np.testing.assert_allclose(probabilities, reference.predict_proba(x), atol=2e-3)
+    weight = head.branches[0].linear.weight.detach().numpy()
+    np.testing.assert_allclose(weight, reference.coef_, atol=5e-3)
+
+
+@pytest.mark.parametrize("loss_weights", [(1.0,), (1.0, 0.3), (1.0, 0.3, 0.2)])
+def test_the_fit_ends_where_the_gradient_does(loss_weights: tuple[float, ...]) -> None:
+    features, labels = clouds((30, 12, 20), 1.5)
+    head = fitted(features, labels, loss_weights, 0.1)
+    head.zero_grad()
+    loss = multi_loss(head(features), labels, loss_weights, balanced_weights(labels, 3))
+    for name, parameter in head.named_parameters():
+        if name.endswith("weight"):
+            loss = loss + 0.05 * parameter.square().sum()
+    loss.backward()
+    assert max(float(p.grad.abs().max()) for p in head.parameters()) < 1e-3
+
+
+def test_clouds_apart_are_told_apart_and_the_same_way_each_time() -> None:
+    features, labels = clouds((20, 20), 6.0)
+    other, others = clouds((50, 50), 6.0, seed=1)
+    heads = [fitted(features, labels, (1.0, 0.3), 0.1) for _ in range(2)]
+    for name, value in heads[0].state_dict().items():
+        assert torch.equal(value, heads[1].state_dict()[name])
+    with torch.no_grad():
+        for logits in heads[0](other):
+            assert (logits.argmax(1) == others).float().mean() > 0.95
+
+
+def test_rare_classes_count_as_much() -> None:
+    features, labels = clouds((200, 8), 1.0)
+    head = fitted(features, labels, (1.0,), 0.1)
+    with torch.no_grad():
+        right = head(features)[0].argmax(1) == labels
+    assert right[labels == 1].float().mean() > 0.6  # unbalanced, all would be of class 0
+
+
+def test_balanced_weights_by_hand() -> None:
+    assert balanced_weights(torch.tensor([0, 0, 0, 1]), 2).tolist() == pytest.approx([4 / 6, 2.0])
+    assert balanced_weights(torch.tensor([0, 2, 2, 2]), 3).tolist() == pytest.approx([4 / 3, 0.0, 4 / 9])
+
+
+def test_the_schedule_of_the_paper() -> None:
+    """Section 3.2: SGD, momentum 0.9, 30 epochs, batches of 24, 0.01 falling tenfold every 7 epochs."""
+    assert SgdSchedule() == SgdSchedule(30, 24, 0.01, 0.9, 7, 0.1)
+
+
+def test_rates_of_learning_step_down() -> None:
+    """With a loss equal to the weight its gradient is 1: without momentum each step is the rate itself."""
+    model = nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    schedule = SgdSchedule(epochs=7, batch_size=2, learning_rate=0.5, momentum=0.0, step=3, factor=0.1)
+    places, batches, epochs = [0.0], [], []
+
+    def loss_of(batch):
+        batches.append(sorted(batch.tolist()))
+        return model.weight.sum()
+
+    def on_epoch(epoch: int, loss: float) -> None:
+        epochs.append((epoch, loss))
+        places.append(model.weight.item())
+
+    train_sgd(model, loss_of, 5, schedule, 0, on_epoch)
+    steps = -np.diff(places) / 3  # three batches an epoch: 2, 2, 1
+    np.testing.assert_allclose(steps, [0.5] * 3 + [0.05] * 3 + [0.005], rtol=1e-4)
+    assert [epoch for epoch, _ in epochs] == list(range(1, 8))
+    assert epochs[0][1] == pytest.approx(-0.5)  # the mean of 0, -0.5 and -1
+    for epoch in range(7):
+        assert [len(b) for b in batches[3 * epoch : 3 * epoch + 3]] == [2, 2, 1]
+        assert sorted(i for batch in batches[3 * epoch : 3 * epoch + 3] for i in batch) == [0, 1, 2, 3, 4]
+    assert batches[:3] != batches[3:6]
+
+
+def test_momentum_and_seeds() -> None:
+    ends = []
+    for seed in (0, 0, 1):
+        model = nn.Linear(1, 1, bias=False)
+        torch.nn.init.zeros_(model.weight)
+        schedule = SgdSchedule(epochs=1, batch_size=1, learning_rate=0.1)
+        train_sgd(
+            model, lambda batch, m=model: m.weight.sum() * int(batch[0]), 4, schedule, seed, lambda *_: None
+        )
+        ends.append(model.weight.item())
+    assert ends[0] == ends[1] != ends[2]
+    model = nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    train_sgd(model, lambda _: model.weight.sum(), 2, SgdSchedule(1, 1, 0.1, 0.9), 0, lambda *_: None)
+    assert model.weight.item() == pytest.approx(-0.1 * (1 + 1.9))
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    assert choose_device("auto").type == here
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gpu", "--device gpu: no such device; use auto"),
+        ("", "no such device"),
+        ("cuda:x", "no such device"),
+        ("cuda:63", "torch sees [0-9]+ GPUs; use --device auto"),
+        ("meta", "only cpu and cuda"),
+        ("mps", "only cpu and cuda"),
+    ],
+)
+def test_devices_that_are_not_here(name: str, message: str) -> None:
+    with pytest.raises(PickeroptError, match=message):
+        choose_device(name)
+
+
+def test_precision_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some builds have no operator to ask, and must not be asked where the answer is no."""
+    cpu = torch.device("cpu")
+    assert inference_dtype(cpu) in (torch.bfloat16, torch.float32)
+    monkeypatch.setattr("pickeropt.training._has_bf16_instructions", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", None)
+    assert inference_dtype(cpu) == torch.float32
+
+
+def test_seeds_reach_all_generators() -> None:
+    draws = []
+    for _ in range(2):
+        seed_everything(3)
+        draws.append((torch.rand(2).tolist(), np.random.rand(2).tolist()))  # noqa: NPY002
+    assert draws[0] == draws[1]
+
+
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
+def test_a_known_temperature_is_found(temperature: float) -> None:
+    """Labels drawn from softmax(logits), and logits then multiplied by the temperature."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (20000, 3))
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = (rng.random((len(logits), 1)) > chances.cumsum(1)).sum(1)
+    found = fit_temperature(torch.from_numpy(logits * temperature).float(), torch.from_numpy(labels))
+    assert found == pytest.approx(temperature, rel=0.07)  # a step is 1.059
+
+
+def test_temperature_stays_within_bounds() -> None:
+    labels = torch.tensor([0, 1] * 10)
+    certain = nn.functional.one_hot(labels, 2).float()
+    assert fit_temperature(certain, labels) == 1 / 8
+    assert fit_temperature(1 - certain, labels) == 8
+    assert 1 / 8 <= fit_temperature(certain[labels == 0], labels[labels == 0]) <= 8
+
+
+def test_quality_against_sklearn() -> None:
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(0, 3, 60), rng.integers(0, 4, 60)  # 3 occurs in predictions only
+    found = quality(labels, predicted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = classification_report(labels, predicted, output_dict=True)
+    assert found.accuracy == pytest.approx(report["accuracy"])
+    assert found.per_class == pytest.approx({i: report[str(i)]["f1-score"] for i in range(3)})
+    assert found.macro_f1 == pytest.approx(sum(found.per_class.values()) / 3)
+
+
+def test_quality_by_hand() -> None:
+    found = quality(np.array([0, 0, 0, 2]), np.array([0, 0, 2, 2]))
+    assert found.accuracy == 0.75
+    assert found.per_class == pytest.approx({0: 0.8, 2: 2 / 3})
+    assert found.macro_f1 == pytest.approx((0.8 + 2 / 3) / 2)
+    assert quality(np.array([1]), np.array([0])).per_class == {1: 0.0}
