@@ -133,16 +133,16 @@ def make_demo(out: Path, config: DemoConfig, on_stage: OnStage | None = None) ->
 
 def _clear(out: Path) -> None:
     """Remove an earlier demo. Raises OutputError for a folder that is none."""
-    if not out.exists():
-        return
-    if not out.is_dir() or (any(out.iterdir()) and not (out / MARKER).is_file()):
-        raise OutputError(f"{out}: is there already and no demo (no {MARKER} in it); give another --out")
     try:
-        for name in (*FOLDERS, *FILES):
-            if (out / name).is_dir() and not (out / name).is_symlink():
-                shutil.rmtree(out / name)
+        if not out.exists():
+            return
+        if not out.is_dir() or (any(out.iterdir()) and not (out / MARKER).is_file()):
+            raise OutputError(f"{out}: is there already and no demo (no {MARKER} in it); give another --out")
+        for path in (out / name for name in (*FOLDERS, *FILES)):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
             else:
-                (out / name).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot be replaced ({error.strerror}); give another --out") from error
 
@@ -221,9 +221,9 @@ def _table(evaluation: Evaluation) -> str:
 
 
 def _figures(quality: Quality, ranking: Ranking | None) -> list[object]:
-    shares = [quality.precision, quality.recall, quality.f1]
-    shares += [] if ranking is None else [ranking.average_precision, ranking.false_removed or 0.0]
-    return [quality.picks, quality.true_picks, *(f"{share:.4f}" for share in shares)]
+    shares: list[float | None] = [quality.precision, quality.recall, quality.f1]
+    shares += [None, None] if ranking is None else [ranking.average_precision, ranking.false_removed]
+    return [quality.picks, quality.true_picks, *("" if s is None else f"{s:.4f}" for s in shares)]
 
 
 def _write_text(path: Path, text: str) -> None:

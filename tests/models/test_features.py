@@ -102,6 +102,16 @@ def test_features_are_freed_of_the_typical_feature() -> None:
     )
 
 
+def test_a_high_level_does_not_drown_what_is_local() -> None:
+    view = 1000 + torch.randn(1, 1, 769, 769, generator=torch.Generator().manual_seed(0))
+    spec = spec_of(Ruler(), view_diameters=(16.0,), windows=(0.5,))
+    with torch.inference_mode():
+        out = dense_features(Ruler(), spec, view, torch.tensor([[763.0, 763.0]], dtype=torch.float64), 0)
+    expected = view[0, 0, 760:768:2, 760:768:2].mean()  # cells 380 to 383 of 2 px
+    assert out[0, 0].item() == pytest.approx(expected.item(), abs=2e-3)
+    assert out[0, 1].item() == pytest.approx(-expected.item(), abs=2e-3)
+
+
 def test_the_typical_feature_by_hand() -> None:
     maps = torch.zeros(2, 9, 9)
     maps[0, ::4, ::4] = torch.arange(9.0).reshape(3, 3)
