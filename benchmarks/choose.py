@@ -25,8 +25,9 @@ from pickeropt.datasets.splits import choose_shots
 from pickeropt.describe import describe_micrograph
 from pickeropt.finetune.config import FinetuneConfig
 from pickeropt.finetune.recipes import PENALTY, make_classifier
+from pickeropt.finetune.trials import fresh_head
 from pickeropt.models.backbone import inference_copy
-from pickeropt.training import fit_head, inference_dtype, seed_everything
+from pickeropt.training import fit_head, inference_dtype
 
 WINDOWS = ((0.5, 1.2, 2.7), (0.5, 0.8, 1.2, 1.8, 2.7), (0.5, 1.2), (1.8,))
 
@@ -88,10 +89,7 @@ def _draw(
         labels = np.array([micrographs[i].labels[j] for i, j in rows])
         chosen = choose_shots(labels, np.array([i for i, _ in rows]), per_class, number)
         features = torch.stack([seen[rows[c][0]][rows[c][1]] for c in chosen])
-        seed_everything(number)
-        for module in classifier.head.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.reset_parameters()
+        fresh_head(classifier, number)
         fit_head(
             classifier.head,
             features,
@@ -100,7 +98,7 @@ def _draw(
             variant.penalty / len(chosen),
         )
         with torch.no_grad():
-            answer = classifier.probabilities(seen[held]).numpy()
+            answer = torch.softmax(classifier.logits(seen[held]), 1).numpy()
         points = len(micrograph.labels)
         truth.append(micrograph.labels)
         said.append(answer[:points].argmax(1))

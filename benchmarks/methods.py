@@ -4,7 +4,9 @@ A method sees each micrograph's points once (`look`), then is fitted to any shot
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +14,11 @@ from baseline import PASSES, crop_features, logistic_regression
 from numpy.typing import NDArray
 from real_data import CLASSES, DIAMETER, DIAMETER_PX
 
+from pickeropt.classifier import PickClassifier
 from pickeropt.describe import boxes_of, describe_micrograph
 from pickeropt.finetune.config import FinetuneConfig
-from pickeropt.finetune.recipes import ShotBoxes, fit_default, fit_paper, make_classifier
+from pickeropt.finetune.recipes import ShotBoxes, fit_paper, make_classifier
+from pickeropt.finetune.trials import fit_measured
 from pickeropt.models.backbone import inference_copy
 from pickeropt.models.features import box_features
 from pickeropt.models.initial import initial_backbone
@@ -22,7 +26,15 @@ from pickeropt.training import choose_device, inference_dtype, seed_everything
 
 Pixels = NDArray[np.float32]
 Points = NDArray[np.float64]
+Labels = NDArray[np.int64]
 Seen = torch.Tensor
+EIGHT_PASSES: dict[str, Any] = {
+    "view_diameters": (62.0, 41.0),
+    "orientations": 4,
+    "windows": (1.2, 1.8, 2.7),
+    "centred": False,
+}
+"""The dense baseline: two scales, four rotations, windows of several sizes."""
 DEVICE = choose_device("auto")
 
 
@@ -38,7 +50,9 @@ class FrozenCrops:
     def look(self, pixels: Pixels, points: Points) -> Seen:
         return torch.from_numpy(crop_features(self.backbone, pixels, DIAMETER_PX, points))
 
-    def fit(self, seen: Seen, labels: NDArray[np.int64], seed: int) -> Callable[[Seen], NDArray[np.float64]]:
+    def fit(
+        self, seen: Seen, labels: Labels, groups: Labels, seed: int
+    ) -> Callable[[Seen], NDArray[np.float64]]:
         predict = logistic_regression(seen.numpy(), labels, len(CLASSES))
         return lambda queries: predict(queries.numpy())
 
@@ -52,22 +66,23 @@ class Default:
         self.name, self.regression = name, regression
         weights = imagenet if init == "imagenet" else None
         self.config = FinetuneConfig(DIAMETER, init=init, weights=weights)
-        self.classifier = make_classifier(self.config, CLASSES, None)
+        made = make_classifier(self.config, CLASSES, None)
+        spec = replace(made.spec, **EIGHT_PASSES) if regression else made.spec
+        self.classifier = PickClassifier(spec, made.backbone)
         self.passes = self.classifier.spec.passes
         self.backbone = inference_copy(self.classifier.backbone, DEVICE, inference_dtype(DEVICE))
 
     def look(self, pixels: Pixels, points: Points) -> Seen:
         return describe_micrograph(self.backbone, self.classifier.spec, pixels, DIAMETER_PX, points)
 
-    def fit(self, seen: Seen, labels: NDArray[np.int64], seed: int) -> Callable[[Seen], NDArray[np.float64]]:
+    def fit(
+        self, seen: Seen, labels: Labels, groups: Labels, seed: int
+    ) -> Callable[[Seen], NDArray[np.float64]]:
         if self.regression:
             predict = logistic_regression(seen.numpy(), labels, len(CLASSES))
             return lambda queries: predict(queries.numpy())
-        seed_everything(seed)
-        for module in self.classifier.head.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.reset_parameters()
-        fit_default(self.classifier, seen, torch.from_numpy(labels))
+        config = replace(self.config, seed=seed)
+        fit_measured(self.classifier, seen, groups, torch.from_numpy(labels), config, lambda done, of: None)
 
         def ask(queries: Seen) -> NDArray[np.float64]:
             with torch.no_grad():
@@ -93,7 +108,9 @@ class Paper:
         view = self.spec.view_diameters[0]
         return boxes_of(self.spec, pixels, DIAMETER_PX, points, view).to(torch.float16)
 
-    def fit(self, seen: Seen, labels: NDArray[np.int64], seed: int) -> Callable[[Seen], NDArray[np.float64]]:
+    def fit(
+        self, seen: Seen, labels: Labels, groups: Labels, seed: int
+    ) -> Callable[[Seen], NDArray[np.float64]]:
         seed_everything(seed)
         classifier = make_classifier(self.config, CLASSES, None)
         shots = ShotBoxes(seen.float(), torch.from_numpy(labels))

@@ -50,6 +50,13 @@ def shots_from(labelled: list[Labelled], take: list[int], per_class: int, seed: 
     return [rows[c] for c in chosen]
 
 
+def labels_of(
+    labelled: list[Labelled], shots: list[tuple[int, int]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Class and micrograph of each shot."""
+    return np.array([labelled[i].labels[j] for i, j in shots]), np.array([i for i, _ in shots])
+
+
 def measure(
     method: Method,
     labelled: list[Labelled],
@@ -64,8 +71,10 @@ def measure(
         for number in range(draws):
             take, held = draw(labelled, number)
             shots = shots_from(labelled, take, per_class, number)
-            labels = np.array([labelled[i].labels[j] for i, j in shots])
-            predict = method.fit(torch.stack([seen[labelled[i].name][j] for i, j in shots]), labels, number)
+            labels, groups = labels_of(labelled, shots)
+            predict = method.fit(
+                torch.stack([seen[labelled[i].name][j] for i, j in shots]), labels, groups, number
+            )
             answers = [predict(seen[labelled[i].name]) for i in held]
             truth = np.concatenate([labelled[i].labels for i in held])
             said = np.concatenate(
@@ -103,9 +112,9 @@ def prune_table(
             rows = []
             for number in range(args.prune_draws):
                 shots = shots_from(labelled, list(range(len(labelled))), 20, number)
-                labels = np.array([labelled[i].labels[j] for i, j in shots])
+                labels, groups = labels_of(labelled, shots)
                 predict = method.fit(
-                    torch.stack([seen[labelled[i].name][j] for i, j in shots]), labels, number
+                    torch.stack([seen[labelled[i].name][j] for i, j in shots]), labels, groups, number
                 )
                 rows.append([before_after(m, folder, predict, seen, inside) for m in unseen])
             table = np.array(rows)

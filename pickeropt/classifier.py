@@ -1,11 +1,14 @@
 """The whole classifier: backbone, head and the geometry they were made for."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from pickeropt.models.backbone import Backbone
 from pickeropt.models.head import BranchedHead, joint_logits
 from pickeropt.models.spec import ModelSpec
+from pickeropt.records import PARTICLE
 
 
 class PickClassifier(nn.Module):
@@ -27,4 +30,15 @@ class PickClassifier(nn.Module):
 
     def probabilities(self, features: Tensor) -> Tensor:
         """(n, d) features -> (n, k) probabilities, rows sum to 1."""
-        return torch.softmax(self.logits(features) / self.temperature, 1)
+        return self.calibrated(self.logits(features), self.temperature)
+
+    def calibrated(self, logits: Tensor, temperature: Tensor | float) -> Tensor:
+        """(n, k) logits -> probabilities of picks of which half are particles.
+
+        The shots hold every class alike, so the logits take particles for one in k; a picker's picks are
+        particles far more often. Half is the neutral assumption, at which P(particle) = 0.5 means that the
+        pick looks as much like a particle as like anything else.
+        """
+        prior = torch.zeros(logits.shape[1])
+        prior[self.spec.class_names.index(PARTICLE)] = math.log(logits.shape[1] - 1)
+        return torch.softmax(logits / temperature + prior, 1)

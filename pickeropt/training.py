@@ -155,13 +155,18 @@ def quality(labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> Quality:
     )
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature at which held-out logits (n, k) give the likeliest probabilities for labels (n,).
+def fit_temperature(probability: Callable[[float], Tensor], positive: Tensor) -> float:
+    """The temperature at which held-out shots are likeliest (Guo et al. 2017).
 
-    Guo et al. 2017, temperature scaling; searched from 1/8 to 8 in steps of a twelfth of an octave,
-    classes counted equally.
+    probability : from a temperature to P(positive), (n,)
+    positive : (n,) bool; positives and negatives count the same
+    returns : between 1/8 and 2, in steps of a twelfth of an octave; 1 where one side has no shot
     """
-    weights = balanced_weights(labels, logits.shape[1])
-    candidates = [2 ** (step / 12) for step in range(-36, 37)]
-    losses = [nn.functional.cross_entropy(logits / t, labels, weight=weights).item() for t in candidates]
-    return candidates[int(np.argmin(losses))]
+    if positive.all() or not positive.any():
+        return 1.0
+
+    def loss(temperature: float) -> float:
+        p = probability(temperature).clamp(1e-6, 1 - 1e-6)
+        return -float(p[positive].log().mean() + (1 - p[~positive]).log().mean())
+
+    return min((2 ** (step / 12) for step in range(-36, 13)), key=loss)

@@ -182,23 +182,32 @@ def test_seeds_reach_all_generators() -> None:
     assert draws[0] == draws[1]
 
 
-@pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 1.8])
 def test_a_known_temperature_is_found(temperature: float) -> None:
-    """Labels drawn from softmax(logits), and logits then multiplied by the temperature."""
+    """Labels drawn from sigmoid(margin), and margins then multiplied by the temperature."""
     rng = np.random.default_rng(0)
-    logits = rng.normal(0, 2, (20000, 3))
-    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    labels = (rng.random((len(logits), 1)) > chances.cumsum(1)).sum(1)
-    found = fit_temperature(torch.from_numpy(logits * temperature).float(), torch.from_numpy(labels))
+    margins = rng.normal(0, 2, 40000)
+    positive = torch.from_numpy(rng.random(len(margins)) < 1 / (1 + np.exp(-margins)))
+    told = torch.from_numpy(margins * temperature)
+    found = fit_temperature(lambda t: torch.sigmoid(told / t), positive)
     assert found == pytest.approx(temperature, rel=0.07)  # a step is 1.059
 
 
+def test_positives_and_negatives_have_an_equal_say_in_the_temperature() -> None:
+    """All of 90 positives are right, of 10 negatives half: P(right) of 75 %."""
+    positive = torch.tensor([True] * 90 + [False] * 10)
+    margins = torch.tensor([1.5] * 90 + [-1.5] * 5 + [1.5] * 5)
+    # with b = sigmoid(1.5 / T) the loss is -(3/2) log b - (1/2) log(1 - b), least at b = 3/4
+    found = fit_temperature(lambda t: torch.sigmoid(margins / t), positive)
+    assert found == pytest.approx(1.5 / np.log(3), rel=0.04)
+
+
 def test_temperature_stays_within_bounds() -> None:
-    labels = torch.tensor([0, 1] * 10)
-    certain = nn.functional.one_hot(labels, 2).float()
-    assert fit_temperature(certain, labels) == 1 / 8
-    assert fit_temperature(1 - certain, labels) == 8
-    assert 1 / 8 <= fit_temperature(certain[labels == 0], labels[labels == 0]) <= 8
+    positive = torch.tensor([True, False] * 10)
+    certain = torch.where(positive, 3.0, -3.0)
+    assert fit_temperature(lambda t: torch.sigmoid(certain / t), positive) == 1 / 8
+    assert fit_temperature(lambda t: torch.sigmoid(-certain / t), positive) == 2
+    assert fit_temperature(lambda t: torch.sigmoid(certain / t), torch.ones(20, dtype=torch.bool)) == 1
 
 
 def test_quality_against_sklearn() -> None:

@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pickeropt.checkpoint import save_checkpoint
 from pickeropt.classifier import PickClassifier
@@ -17,37 +16,19 @@ from pickeropt.datasets.shots import BoxShots, Shots
 from pickeropt.datasets.splits import Split, choose_shots, shortfalls, validation_split
 from pickeropt.errors import OutputError
 from pickeropt.finetune.config import FinetuneConfig, FinetuneReport, check_config
-from pickeropt.finetune.recipes import ShotBoxes, fit_default, fit_paper, make_classifier
+from pickeropt.finetune.recipes import ShotBoxes, fit_paper, make_classifier
 from pickeropt.finetune.sight import LocatedShots, LooseShots, hold_loose, locate
+from pickeropt.finetune.trials import Trial, ask, fit_measured, set_temperature
 from pickeropt.models.backbone import inference_copy
 from pickeropt.training import (
     Quality,
     choose_device,
-    fit_temperature,
     inference_dtype,
-    quality,
     seed_everything,
 )
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
-
-SPLITS = 5
-"""Splits that the default recipe is measured on; its classifier is fitted in a second."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One classifier measured on the shots it had not seen: logits (m, k) and labels (m,) of those."""
-
-    split: Split
-    logits: Tensor
-    labels: Tensor
-
-    @property
-    def quality(self) -> Quality:
-        """Accuracy and F1 on the held-out shots."""
-        return quality(self.labels.numpy(), self.logits.argmax(1).numpy())
 
 
 def finetune(
@@ -132,31 +113,14 @@ def _fit_default(
     features = source.features(
         backbone, classifier.spec, lambda done, of: progress("looking at shots", done, of)
     )
-    labels = torch.from_numpy(source.shots.labels)
-    trials: list[Trial] = []
-    for number in range(SPLITS):
-        split = validation_split(
-            source.shots.labels, source.groups, config.validation_fraction, config.seed + number
-        )
-        if len(split.validation):
-            _fresh_head(classifier, config.seed)
-            fit_default(classifier, features[split.train], labels[split.train])
-            trials.append(_trial(classifier, features[split.validation], labels[split.validation], split))
-        progress("fitting the classifier", number + 1, SPLITS + 1)
-    _fresh_head(classifier, config.seed)
-    fit_default(classifier, features, labels)
-    if trials:
-        pooled = torch.cat([t.logits for t in trials]), torch.cat([t.labels for t in trials])
-        classifier.temperature.fill_(fit_temperature(*pooled))
-    progress("fitting the classifier", SPLITS + 1, SPLITS + 1)
-    return trials
-
-
-def _fresh_head(classifier: PickClassifier, seed: int) -> None:
-    torch.manual_seed(seed)
-    for module in classifier.head.modules():
-        if isinstance(module, torch.nn.Linear):
-            module.reset_parameters()
+    return fit_measured(
+        classifier,
+        features,
+        source.groups,
+        torch.from_numpy(source.shots.labels),
+        config,
+        lambda done, of: progress("fitting the classifier", done, of),
+    )
 
 
 def _fit_paper(
@@ -182,12 +146,9 @@ def _fit_paper(
     backbone = inference_copy(classifier.backbone, device, inference_dtype(device))
     features = source.features(backbone, classifier.spec, lambda done, of: None)
     classifier.to("cpu")
-    return [_trial(classifier, features[split.validation], labels[split.validation], split)]
-
-
-def _trial(classifier: PickClassifier, features: Tensor, labels: Tensor, split: Split) -> Trial:
-    with torch.no_grad():
-        return Trial(split, classifier.logits(features), labels)
+    trials = [ask(classifier, features, labels, split)]
+    set_temperature(classifier, trials)
+    return trials
 
 
 def _report(
@@ -196,7 +157,7 @@ def _report(
     names = classifier.spec.class_names
     everything = Split(np.arange(len(source.shots)), np.arange(0), "none")
     split = trials[0].split if trials else everything
-    figures = [trial.quality for trial in trials]
+    figures = [trial.quality(classifier) for trial in trials]
     warnings = () if trials else ("too few shots to hold any out: nothing says how good this model is",)
     return FinetuneReport(
         checkpoint=out,

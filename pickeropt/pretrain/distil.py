@@ -45,7 +45,7 @@ def distil(
     """Train `student` in place, in evaluation mode: batch norms keep their statistics."""
     rng = np.random.default_rng(config.seed)
     names = sorted({name for view in views for name in view.source_classes})
-    student.eval().to(device=device, memory_format=torch.channels_last)
+    student.eval().to(device).to(memory_format=torch.channels_last)
     torch.manual_seed(config.seed)
     head = nn.Linear(student.channels[-1] * len(WINDOWS), len(names)).to(device)
     spreads = _spreads(views)
@@ -57,7 +57,7 @@ def distil(
         optimiser.zero_grad()
         rotation, classes = 0.0, 0.0
         for _ in range(config.batch):
-            view, orientation = views[rng.integers(len(views))], EIGHT[rng.integers(len(EIGHT))]
+            view, orientation = views[int(rng.integers(len(views)))], EIGHT[int(rng.integers(len(EIGHT)))]
             image = turn(view.pixels.float(), orientation) * math.exp(rng.normal(0, 0.1)) + rng.normal(
                 0, 0.05
             )

@@ -71,6 +71,7 @@ def test_sides_and_margins(height: int, width: int, view_diameter: float) -> Non
         after = side - inner - before
         assert side % GRID == 1
         assert inner == round(pixels * factor)
+        assert scale == inner / pixels  # what was done, not what was wished for
         assert min(before, after) >= round(view_diameter / 2)
         assert before + after < 2 * round(view_diameter / 2) + GRID
         assert 0 <= after - before <= 1

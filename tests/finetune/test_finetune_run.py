@@ -108,6 +108,34 @@ def test_the_same_seed_is_the_same_file_and_another_is_not(shots: Shots, tmp_pat
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_the_last_fit_is_on_all_shots_and_the_temperature_from_the_splits(tmp_path, monkeypatch) -> None:
+    fits: list[int] = []
+    heads: list[dict[str, torch.Tensor]] = []
+    tried: list[tuple[int, int]] = []
+
+    def fit(classifier, features, labels) -> None:
+        recipes.fit_default(classifier, features, labels)
+        fits.append(len(labels))
+        heads.append({name: value.clone() for name, value in classifier.head.state_dict().items()})
+
+    def temperature(logits, labels) -> float:
+        tried.append((len(logits), len(labels)))
+        return 2.5
+
+    monkeypatch.setattr(run, "fit_default", fit)
+    monkeypatch.setattr(run, "fit_temperature", temperature)
+    report = finetune(noise_boxes(), replace(CONFIG, pixel_size=PIXEL_SIZE), tmp_path / "m")
+    held = 2 * 2  # 0.2 of 8 a class, rounded
+    assert report.validation_shots == {"particle": 2, "empty": 2}
+    assert fits == [16 - held] * 5 + [16]
+    assert tried == [(5 * held, 5 * held)]
+    classifier = load_checkpoint(tmp_path / "m").classifier
+    assert classifier.temperature == 2.5
+    saved = classifier.head.state_dict()
+    assert all(torch.equal(value, saved[name]) for name, value in heads[-1].items())
+    assert not all(torch.equal(value, saved[name]) for name, value in heads[-2].items())
+
+
 @pytest.mark.usefixtures("small_views")
 def test_three_branches_and_random_weights(shots: Shots, tmp_path: Path) -> None:
     config = replace(CONFIG, shots_per_class=4, loss_weights=(1.0, 0.5, 0.25), init="none")
