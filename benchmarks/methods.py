@@ -106,7 +106,7 @@ class Paper:
 
     def look(self, pixels: Pixels, points: Points) -> Seen:
         view = self.spec.view_diameters[0]
-        return boxes_of(self.spec, pixels, DIAMETER_PX, points, view).to(torch.float16)
+        return torch.cat([b.half() for b in boxes_of(self.spec, pixels, DIAMETER_PX, points, view)])
 
     def fit(
         self, seen: Seen, labels: Labels, groups: Labels, seed: int
@@ -114,7 +114,7 @@ class Paper:
         seed_everything(seed)
         classifier = make_classifier(self.config, CLASSES, None)
         shots = ShotBoxes(seen.float(), torch.from_numpy(labels))
-        fit_paper(classifier, shots, seed, DEVICE, lambda epoch, of: None)
+        fit_paper(classifier, shots, replace(self.config, seed=seed), DEVICE, lambda epoch, of: None)
         dtype = inference_dtype(DEVICE)
         backbone = inference_copy(classifier.backbone, DEVICE, dtype)
         classifier.to("cpu")

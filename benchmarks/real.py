@@ -161,6 +161,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--paper-draws", type=int, default=DRAWS)
     parser.add_argument("--prune-draws", type=int, default=5)
+    parser.add_argument("--no-picks", action="store_true", help="the first table only")
     parser.add_argument("--no-shots", action="store_true", help="the second table only")
     args = parser.parse_args()
     if args.data is None or not (Path(args.data) / "empiar10017").is_dir():
@@ -171,6 +172,8 @@ def main() -> None:
     labelled = [m for m in micrographs if len(set(m.labels)) > 1]
     unseen = [m for m in micrographs if len(set(m.labels)) == 1]
     args.picks = [*sorted(p for p in (data / "empiar10017" / "picks").iterdir() if p.is_dir()), *args.picks]
+    if args.no_picks:
+        args.picks = []
     for method in all_methods(args.imagenet or weights, args.rows.split(",")):
         begun = time.perf_counter()
         seen = look(method, data, micrographs, {m.name for m in unseen}, args.picks)
@@ -181,7 +184,7 @@ def main() -> None:
             )
             print("|---|---|---|---|---|---|---|---|")
             measure(method, labelled, unseen, seen, args)
-        if not method.slow:
+        if args.picks and not method.slow:
             print(f"\n{method.name}, 20 shots a class, {args.prune_draws} draws, four micrographs")
             print(
                 "| picks | which | best F1, picker | best F1, ours | gain "

@@ -3,7 +3,7 @@
 Fine-tuning and pruning describe picks by this one path, so that what was learnt is what is seen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -45,8 +45,10 @@ def describe_micrograph(
                 centres = frame.to_view(coordinates).to(device)
                 parts.append(dense_features(backbone, spec, view.to(device), centres, index).cpu())
             else:
-                boxes = boxes_of(spec, pixels, diameter_px, coordinates, view_diameter)
-                parts.append(_in_batches(backbone, spec, boxes, index, batch_size or BATCH_SIZE))
+                boxes = boxes_of(
+                    spec, pixels, diameter_px, coordinates, view_diameter, batch_size or BATCH_SIZE
+                )
+                parts.append(_in_batches(backbone, boxes, index, spec))
     return torch.cat(parts, 1)
 
 
@@ -56,13 +58,17 @@ def boxes_of(
     diameter_px: float,
     coordinates: NDArray[np.float64],
     view_diameter: float,
-) -> Tensor:
-    """Boxes around picks as a box model sees them, (n, 1, s, s) float32."""
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[Tensor]:
+    """Boxes around picks as a box model sees them, (m, 1, s, s) float32 at a time, m up to `batch_size`."""
     view, frame = make_view(pixels, diameter_px, view_diameter)
     size = spec.box_px(view_diameter)
-    if spec.normalise == "box":
-        return cut_normalised_boxes(view, frame, coordinates, size, pixels.shape)
-    return cut_boxes(view, frame, coordinates, size)
+    for start in range(0, len(coordinates), batch_size):
+        some = coordinates[start : start + batch_size]
+        if spec.normalise == "box":
+            yield cut_normalised_boxes(view, frame, some, size, pixels.shape)
+        else:
+            yield cut_boxes(view, frame, some, size)
 
 
 def describe_boxes(
@@ -77,7 +83,7 @@ def describe_boxes(
         parts = []
         for index, view_diameter in enumerate(spec.view_diameters):
             stack = fitted_boxes(spec, boxes, pixel_size, diameter_angstrom, view_diameter)
-            parts.append(_in_batches(backbone, spec, stack, index, BATCH_SIZE))
+            parts.append(_in_batches(backbone, torch.split(stack, BATCH_SIZE), index, spec))
         return torch.cat(parts, 1)
 
 
@@ -102,13 +108,10 @@ def fitted_boxes(
     return torch.cat(fitted)
 
 
-def _in_batches(
-    backbone: Backbone, spec: ModelSpec, boxes: Tensor, view_index: int, batch_size: int
-) -> Tensor:
+def _in_batches(backbone: Backbone, batches: Iterable[Tensor], view_index: int, spec: ModelSpec) -> Tensor:
     parameter = next(backbone.parameters())
-    return torch.cat(
-        [
-            box_features(backbone, spec, batch.to(parameter.device, parameter.dtype), view_index).cpu()
-            for batch in torch.split(boxes, batch_size)
-        ]
-    )
+    seen = [
+        box_features(backbone, spec, batch.to(parameter.device, parameter.dtype), view_index).cpu()
+        for batch in batches
+    ]
+    return torch.cat(seen) if seen else torch.zeros(0, sum(spec.channels) * spec.layout.windows)

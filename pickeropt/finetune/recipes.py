@@ -76,17 +76,18 @@ def fit_default(classifier: PickClassifier, features: Tensor, labels: Tensor) ->
 def fit_paper(
     classifier: PickClassifier,
     shots: ShotBoxes,
-    seed: int,
+    config: FinetuneConfig,
     device: torch.device,
     on_epoch: Callable[[int, int], None],
 ) -> None:
     """Train all weights as the paper does: the schedule's epochs, no early stop."""
     schedule = SgdSchedule()
     backbone, head = classifier.backbone.to(device), classifier.head.to(device)
-    unfold_batch_norm(backbone, shots.boxes[:: max(1, len(shots.boxes) // 64)].to(device))
+    if config.init != "none":
+        unfold_batch_norm(backbone, shots.boxes[:: max(1, len(shots.boxes) // 64)].to(device))
     classifier.train()
     class_weights = torch.ones(len(classifier.spec.class_names), device=device)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(config.seed)
     autocast = inference_dtype(device) == torch.bfloat16
 
     def loss_of(batch: NDArray[np.int64]) -> Tensor:
@@ -101,7 +102,7 @@ def fit_paper(
         loss_of,
         len(shots.labels),
         schedule,
-        seed,
+        config.seed,
         lambda epoch, _: on_epoch(epoch, schedule.epochs),
     )
     classifier.eval()

@@ -1,5 +1,6 @@
 """Fine-tune a classifier from a few labelled shots, measure it on held-out shots, save it."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -76,6 +77,9 @@ def _check_out(out: Path, overwrite: bool) -> None:
         )
     if out.exists() and not overwrite:
         raise OutputError(f"{out} exists; give another --out, or --overwrite to replace it")
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise OutputError(f"{out}: {folder} cannot be written to; give another --out")
 
 
 def _taken(shots: Shots | BoxShots, chosen: NDArray[np.int64]) -> Shots | BoxShots:
@@ -137,7 +141,7 @@ def _fit_paper(
     fit_paper(
         classifier,
         ShotBoxes(boxes[split.train], labels[split.train]),
-        config.seed,
+        config,
         device,
         lambda epoch, of: progress("training", epoch, of),
     )

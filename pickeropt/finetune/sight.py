@@ -48,7 +48,7 @@ class LocatedShots:
         """(n, 1, s, s) float32 of the first view."""
         view = spec.view_diameters[0]
         return self._by_micrograph(
-            lambda pixels, diameter, xy: boxes_of(spec, pixels, diameter, xy, view), on_shots
+            lambda pixels, diameter, xy: torch.cat(list(boxes_of(spec, pixels, diameter, xy, view))), on_shots
         )
 
     def _by_micrograph(

@@ -1,7 +1,5 @@
 """From views or boxes to one feature vector a pick: passes of the backbone, then pooled windows."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -109,8 +107,3 @@ def _window_weights(cells: int, side: float, device: torch.device) -> Tensor:
     low, high = max(0.0, (cells - side) / 2), min(float(cells), (cells + side) / 2)
     covered = (edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)).clamp(min=0)
     return (covered / covered.sum()).to(torch.float32)
-
-
-def join_views(parts: Sequence[Tensor]) -> Tensor:
-    """Features of the views, one (n, d) each, behind one another: (n, views * d)."""
-    return torch.cat(list(parts), 1)

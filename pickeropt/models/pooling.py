@@ -4,20 +4,27 @@ A window costs the same whatever its size, so windows of several sizes around th
 cost less than one convolution. Windows reach over fractions of cells, and are cut at the map's edge.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+PRECISE_CELLS = 330 * 330
+"""Cells of a map beyond which sums are kept in float64."""
+
 
 def integral_image(maps: Tensor) -> Tensor:
-    """(c, h, w) -> (h + 1, w + 1, c) float32, the sum of all cells above and to the left.
+    """(c, h, w) -> (h + 1, w + 1, c), the sum of all cells above and to the left.
 
-    Maps whose values scatter around 0 keep their precision best. Differentiable.
+    float32, in which means of a few cells stay within about 0.001 where values scatter around 0;
+    float64 for maps of more than `PRECISE_CELLS`, whose sums grow too long for that. Differentiable.
     """
     channels, height, width = maps.shape
-    table = torch.zeros(height + 1, width + 1, channels, device=maps.device)
-    cells = maps.permute(1, 2, 0).to(torch.float32)
+    dtype = torch.float64 if height * width > PRECISE_CELLS else torch.float32
+    table = torch.zeros(height + 1, width + 1, channels, device=maps.device, dtype=dtype)
+    cells = maps.permute(1, 2, 0).to(dtype)
     if maps.device.type == "cpu" and not maps.requires_grad:
         table[1:, 1:] = cells
         _accumulate(table.numpy())
@@ -26,7 +33,7 @@ def integral_image(maps: Tensor) -> Tensor:
     return table
 
 
-def _accumulate(table: NDArray[np.float32]) -> None:
+def _accumulate(table: NDArray[np.floating[Any]]) -> None:
     """Running sums along both axes, in place: whole rows at a time, three times as fast as cumsum."""
     for row in range(2, table.shape[0]):
         table[row] += table[row - 1]
@@ -54,7 +61,7 @@ def window_means(table: Tensor, centres: Tensor, side: float) -> Tensor:
         + _at(table, low[:, 0], low[:, 1])
     )
     area = (high - low).prod(1)
-    return total / area[:, None].to(table.dtype)
+    return (total / area[:, None].to(table.dtype)).to(torch.float32)
 
 
 def _at(table: Tensor, y: Tensor, x: Tensor) -> Tensor:

@@ -1,19 +1,17 @@
 """Pixel sizes, diameters and coordinates held against the micrographs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import CheckpointError, GeometryError, PickeroptError
-from pickeropt.io.micrographs import MicrographHeader
+from pickeropt.io.pixel_size import AGREE
 from pickeropt.prune.config import MicrographScorer, PruneConfig
 from pickeropt.records import PARTICLE
 
-AGREE = 0.01
-"""Pixel sizes that differ by no more than this share are the same."""
 SMALLEST_DIAMETER = 4
 """px; what is smaller holds no image."""
 FRAME_PICKS, FRAME_SHARE = 100, 0.55
@@ -42,27 +40,6 @@ def check_settings(config: PruneConfig, scorer: MicrographScorer) -> None:
     if PARTICLE not in scorer.class_names:
         named = ", ".join(scorer.class_names)
         raise CheckpointError(f"the model has no class {PARTICLE!r} ({named}); fine-tune one that has")
-
-
-def choose_pixel_size(flag: float | None, header: MicrographHeader, optics: Mapping[str, float]) -> float:
-    """Å/px of a micrograph: the flag, else what the files of picks and the header agree on.
-
-    optics : by file of picks, as its optics block says
-    Raises GeometryError where two of them differ by more than 1 %, and where there is none.
-    """
-    if flag is not None:
-        return flag
-    said = dict(optics)
-    if header.pixel_size is not None:
-        said["the header"] = header.pixel_size
-    if not said:
-        what = f"{header.path}: neither its header nor the picks say the pixel size"
-        raise GeometryError(f"{what}; give it with --pixel-size")
-    low, high = min(said, key=lambda who: said[who]), max(said, key=lambda who: said[who])
-    if said[high] > said[low] * (1 + AGREE):
-        sizes = f"{said[low]:.6g} Å/px by {low}, {said[high]:.6g} Å/px by {high}"
-        raise GeometryError(f"{header.path}: {sizes}; give the right one with --pixel-size")
-    return next(iter(said.values()))
 
 
 def check_inside(boxes: Sequence[Placed], radii: Sequence[float]) -> Outside | None:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pickeropt.errors import GeometryError, MicrographError
 from pickeropt.io.find import MicrographFinder
 from pickeropt.io.micrographs import MicrographHeader, read_micrograph_header
+from pickeropt.io.pixel_size import choose_pixel_size
 from pickeropt.prune.config import MicrographScorer, PruneConfig
-from pickeropt.prune.geometry import check_inside, check_settings, choose_pixel_size, frame_warnings
+from pickeropt.prune.geometry import check_inside, check_settings, frame_warnings
 from pickeropt.prune.inputs import Inputs, ListSource, Source, read_inputs
 from pickeropt.prune.progress import check_not_input, check_out
 

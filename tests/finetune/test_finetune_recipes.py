@@ -113,7 +113,7 @@ def test_the_paper_trains_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes = torch.randn(16, 1, 65, 65) + 3 * labels[:, None, None, None]
     epochs: list[tuple[int, int]] = []
     cpu = torch.device("cpu")
-    fit_paper(classifier, ShotBoxes(boxes, labels), 0, cpu, lambda *now: epochs.append(now))
+    fit_paper(classifier, ShotBoxes(boxes, labels), CONFIG, cpu, lambda *now: epochs.append(now))
     assert epochs == [(n, 8) for n in range(1, 9)]
     after = classifier.state_dict()
     moved = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
