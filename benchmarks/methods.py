@@ -31,7 +31,7 @@ Seen = torch.Tensor
 EIGHT_PASSES: dict[str, Any] = {
     "view_diameters": (62.0, 41.0),
     "orientations": 4,
-    "windows": (1.2, 1.8, 2.7),
+    "windows": (0.5, 1.2, 2.7),
     "centred": False,
 }
 """The dense baseline: two scales, four rotations, windows of several sizes."""

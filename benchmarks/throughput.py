@@ -11,6 +11,7 @@ peak memory of the whole command for one micrograph, for all of them, and with 8
 import argparse
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -112,8 +113,9 @@ def peak_memory(folder: Path, picks: list[Path], out: str) -> float:
     """Peak resident memory of `pickeropt prune` as a process of its own, MB."""
     command = [sys.executable, "-m", "pickeropt", "prune", *map(str, picks)]
     command += ["--micrographs", str(folder / "micrographs"), "--model", str(folder / "model.safetensors")]
-    child = os.spawnv(os.P_NOWAIT, command[0], [*command, "--out", str(folder / out)])
-    _, status, usage = os.wait4(child, 0)
+    child = subprocess.Popen([*command, "--out", str(folder / out)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = status
     if status:
         sys.exit(f"throughput.py: {' '.join(command)} failed")
     return usage.ru_maxrss / 1024
