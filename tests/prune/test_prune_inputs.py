@@ -272,7 +272,9 @@ def test_no_pixel_size(tmp_path: Path) -> None:
     path.write_bytes(content)
     picks = coordinate_star(tmp_path / "m0.star", coordinates_of("m0.mrc", 3))
     message = refused(tmp_path, [picks], GeometryError)
-    assert message.endswith("neither its header nor the picks say the pixel size; give it with --pixel-size")
+    assert message.endswith(
+        "neither its header nor the coordinate files say the pixel size; give it with --pixel-size"
+    )
     assert prune([picks], config_for(tmp_path, pixel_size=2.0), FakeScorer()).picks == 3
 
 
