@@ -194,9 +194,9 @@ def test_a_known_temperature_is_found(temperature: float) -> None:
 
 
 def test_positives_and_negatives_have_an_equal_say_in_the_temperature() -> None:
-    """All of 90 positives are right, of 10 negatives half: P(right) of 75 %."""
-    positive = torch.tensor([True] * 90 + [False] * 10)
-    margins = torch.tensor([1.5] * 90 + [-1.5] * 5 + [1.5] * 5)
+    """All of 9000 positives are right, of 1000 negatives half: P(right) of 75 %."""
+    positive = torch.tensor([True] * 9000 + [False] * 1000)
+    margins = torch.tensor([1.5] * 9000 + [-1.5] * 500 + [1.5] * 500)
     # with b = sigmoid(1.5 / T) the loss is -(3/2) log b - (1/2) log(1 - b), least at b = 3/4
     found = fit_temperature(lambda t: torch.sigmoid(margins / t), positive)
     assert found == pytest.approx(1.5 / np.log(3), rel=0.04)
@@ -205,7 +205,12 @@ def test_positives_and_negatives_have_an_equal_say_in_the_temperature() -> None:
 def test_temperature_stays_within_bounds() -> None:
     positive = torch.tensor([True, False] * 10)
     certain = torch.where(positive, 3.0, -3.0)
-    assert fit_temperature(lambda t: torch.sigmoid(certain / t), positive) == 1 / 8
+    assert fit_temperature(lambda t: torch.sigmoid(3 * certain / t), positive, 20) == 2
+    # ten right of ten count as 11/12, whose margin is log 11
+    found = fit_temperature(lambda t: torch.sigmoid(certain / t), positive)
+    assert found == pytest.approx(3 / np.log(11), rel=0.04)
+    many = positive.repeat(10**6)
+    assert fit_temperature(lambda t: torch.sigmoid(torch.where(many, 1.0, -1.0) / t), many) == 1 / 8
     assert fit_temperature(lambda t: torch.sigmoid(-certain / t), positive) == 2
     assert fit_temperature(lambda t: torch.sigmoid(certain / t), torch.ones(20, dtype=torch.bool)) == 1
 
