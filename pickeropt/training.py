@@ -155,7 +155,7 @@ def quality(labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> Quality:
     )
 
 
-def fit_temperature(probability: Callable[[float], Tensor], positive: Tensor, repeats: int = 1) -> float:
+def fit_temperature(probability: Callable[[float], Tensor], positive: Tensor) -> float:
     """The temperature at which held-out shots are likeliest (Guo et al. 2017).
 
     A handful of shots all told right does not make a classifier certain: as in Platt's scaling (2000),
@@ -163,7 +163,6 @@ def fit_temperature(probability: Callable[[float], Tensor], positive: Tensor, re
 
     probability : from a temperature to P(positive), (n,)
     positive : (n,) bool; positives and negatives count the same
-    repeats : how often each shot stands in them, about
     returns : between 1/8 and 2, in steps of a twelfth of an octave; 1 where one side has no shot
     """
     if positive.all() or not positive.any():
@@ -171,13 +170,12 @@ def fit_temperature(probability: Callable[[float], Tensor], positive: Tensor, re
 
     def loss(temperature: float) -> float:
         p = probability(temperature).clamp(1e-6, 1 - 1e-6)
-        return _smoothed_loss(p[positive], repeats) + _smoothed_loss(1 - p[~positive], repeats)
+        return _smoothed_loss(p[positive]) + _smoothed_loss(1 - p[~positive])
 
     return min((2 ** (step / 12) for step in range(-36, 13)), key=loss)
 
 
-def _smoothed_loss(right: Tensor, repeats: int) -> float:
+def _smoothed_loss(right: Tensor) -> float:
     """Mean cross-entropy of P(right), (n,), against targets of (n + 1) / (n + 2)."""
-    shots = len(right) / repeats
-    target = (shots + 1) / (shots + 2)
+    target = (len(right) + 1) / (len(right) + 2)
     return -float(target * right.log().mean() + (1 - target) * (1 - right).log().mean())

@@ -118,7 +118,7 @@ def test_the_last_fit_is_on_all_shots_and_the_temperature_from_the_splits(tmp_pa
         fits.append(len(labels))
         heads.append({name: value.clone() for name, value in classifier.head.state_dict().items()})
 
-    def temperature(probability, positive, repeats) -> float:
+    def temperature(probability, positive) -> float:
         tried.append((len(probability(1.0)), len(positive)))
         return 1.25
 
