@@ -85,5 +85,5 @@ def set_temperature(classifier: PickClassifier, trials: list[Trial]) -> None:
     particle = classifier.spec.class_names.index(PARTICLE)
     logits = torch.cat([trial.logits for trial in trials])
     is_particle = torch.cat([trial.labels for trial in trials]) == particle
-    found = fit_temperature(lambda t: classifier.calibrated(logits, t)[:, particle], is_particle, len(trials))
+    found = fit_temperature(lambda t: classifier.calibrated(logits, t)[:, particle], is_particle)
     classifier.temperature.fill_(found)
