@@ -18,8 +18,9 @@ import typer
 from typer.core import TyperGroup
 
 from pickeropt import __version__
+from pickeropt import options as given
 from pickeropt.errors import PickeroptError
-from pickeropt.finetune.config import RECIPES, FinetuneConfig
+from pickeropt.finetune.config import FinetuneConfig
 from pickeropt.prune.config import PruneConfig
 
 if TYPE_CHECKING:
@@ -67,44 +68,7 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-def _option(name: str, metavar: str | None, help_text: str, **more: Any) -> Any:
-    return typer.Option(name, metavar=metavar, help=help_text, **more)
-
-
-Version = Annotated[bool, _option("--version", None, "Show it.", callback=_show_version, is_eager=True)]
-
-Folders = Annotated[list[Path] | None, _option("--micrographs", "DIR", "Their folder; may be repeated.")]
-PixelSize = Annotated[float | None, _option("--pixel-size", "Å/PX", "Else from the file or MRC header.")]
-Device = Annotated[str, _option("--device", "NAME", "auto, cpu, cuda or cuda:N.")]
-Overwrite = Annotated[bool, _option("--overwrite", None, "Replace what is there already.")]
-Seed = Annotated[int, _option("--seed", "N", "The same seed gives the same result.", min=0)]
-Diameter = Annotated[float, _option("--diameter", "Å", "Particle diameter.")]
-OtherDiameter = Annotated[float | None, _option("--diameter", "Å", "Particle diameter, if not the model's.")]
-
-ShotsPath = Annotated[
-    Path | None, _option("--shots", "FILE_OR_FOLDER", "Labelled STAR, or folders of boxes.")
-]
-ClassFiles = Annotated[
-    list[str] | None, _option("--class", "NAME=FILE", "Coordinates of a class; repeat it.")
-]
-ModelOut = Annotated[Path, _option("--out", "FILE", "The model file to write.")]
-PerClass = Annotated[int, _option("--shots-per-class", "N", "Use at most N of each; 0 uses all.", min=0)]
-Init = Annotated[str, _option("--init", "shipped|imagenet|none|PATH", "Where the features start from.")]
-Weights = Annotated[Path | None, _option("--weights", "FILE", "ImageNet weights, where no network is.")]
-Backbone = Annotated[str, _option("--backbone", "NAME", "Any ResNet of timm.")]
-Recipe = Annotated[str, _option("--recipe", "|".join(RECIPES), "How to train: our way, or the paper's.")]
-LossWeights = Annotated[str, _option("--loss-weights", "W1,W2[,W3]", "One weight for each branch.")]
-
-Picks = Annotated[list[Path], typer.Argument(metavar="PICKS", help="Coordinate files, or folders of them.")]
-Model = Annotated[Path, _option("--model", "FILE", "The model file that finetune wrote.")]
-Out = Annotated[Path, _option("--out", "DIR", "The folder to write.")]
-Threshold = Annotated[float, _option("--threshold", "P", "Least P(particle) to keep.", min=0, max=1)]
-BatchSize = Annotated[int | None, _option("--batch-size", "N", "Computed at once; changes no result.", min=1)]
-
-ScoresFile = Annotated[Path, typer.Argument(metavar="SCORES", help="scores.csv as prune wrote it.")]
-Truth = Annotated[Path, _option("--truth", "DIR_OR_FILE", "Coordinates of the true particles.")]
-Radius = Annotated[float | None, _option("--radius", "PX", "How far a pick may be from its particle.")]
-Pictures = Annotated[Path | None, _option("--out", "DIR", "Where to write; else beside SCORES.")]
+Version = Annotated[bool, given.option("--version", None, "Show it.", callback=_show_version, is_eager=True)]
 
 
 @app.callback()
@@ -114,21 +78,21 @@ def _options(version: Version = False) -> None:
 
 @app.command("finetune")
 def run_finetune(
-    diameter: Diameter,
-    shots: ShotsPath = None,
-    class_files: ClassFiles = None,
-    micrographs: Folders = None,
-    pixel_size: PixelSize = FinetuneConfig.pixel_size,
-    out: ModelOut = MODEL,
-    shots_per_class: PerClass = FinetuneConfig.shots_per_class or 0,
-    init: Init = FinetuneConfig.init,
-    weights: Weights = FinetuneConfig.weights,
-    backbone: Backbone = FinetuneConfig.backbone,
-    recipe: Recipe = FinetuneConfig.recipe,
-    loss_weights: LossWeights = ",".join(f"{weight:g}" for weight in FinetuneConfig.loss_weights),
-    seed: Seed = FinetuneConfig.seed,
-    device: Device = FinetuneConfig.device,
-    overwrite: Overwrite = False,
+    diameter: given.Diameter,
+    shots: given.ShotsPath = None,
+    class_files: given.ClassFiles = None,
+    micrographs: given.Folders = None,
+    pixel_size: given.PixelSize = FinetuneConfig.pixel_size,
+    out: given.ModelOut = MODEL,
+    shots_per_class: given.PerClass = FinetuneConfig.shots_per_class or 0,
+    init: given.Init = FinetuneConfig.init,
+    weights: given.Weights = FinetuneConfig.weights,
+    backbone: given.Backbone = FinetuneConfig.backbone,
+    recipe: given.Recipe = FinetuneConfig.recipe,
+    loss_weights: given.LossWeights = ",".join(f"{weight:g}" for weight in FinetuneConfig.loss_weights),
+    seed: given.Seed = FinetuneConfig.seed,
+    device: given.Device = FinetuneConfig.device,
+    overwrite: given.Overwrite = False,
 ) -> None:
     """Learn a classifier from labelled shots.
 
@@ -166,16 +130,16 @@ def run_finetune(
 
 @app.command("prune")
 def run_prune(
-    picks: Picks,
-    micrographs: Folders = None,
-    model: Model = PruneConfig.model or MODEL,
-    out: Out = PruneConfig.out,
-    threshold: Threshold = PruneConfig.threshold,
-    diameter: OtherDiameter = PruneConfig.diameter_angstrom,
-    pixel_size: PixelSize = PruneConfig.pixel_size,
-    batch_size: BatchSize = PruneConfig.batch_size,
-    device: Device = PruneConfig.device,
-    overwrite: Overwrite = PruneConfig.overwrite,
+    picks: given.Picks,
+    micrographs: given.Folders = None,
+    model: given.Model = PruneConfig.model or MODEL,
+    out: given.Out = PruneConfig.out,
+    threshold: given.Threshold = PruneConfig.threshold,
+    diameter: given.OtherDiameter = PruneConfig.diameter_angstrom,
+    pixel_size: given.PixelSize = PruneConfig.pixel_size,
+    batch_size: given.BatchSize = PruneConfig.batch_size,
+    device: given.Device = PruneConfig.device,
+    overwrite: given.Overwrite = PruneConfig.overwrite,
 ) -> None:
     """Drop the picks that are not particles.
 
@@ -205,7 +169,9 @@ def run_prune(
 
 
 @app.command("evaluate")
-def run_evaluate(scores: ScoresFile, truth: Truth, radius: Radius = None, out: Pictures = None) -> None:
+def run_evaluate(
+    scores: given.ScoresFile, truth: given.Truth, radius: given.Radius = None, out: given.Pictures = None
+) -> None:
     """Measure a pruning against true particles.
 
     Prints precision, recall and F1 before and after, and both rankings: the classifier's
@@ -213,13 +179,14 @@ def run_evaluate(scores: ScoresFile, truth: Truth, radius: Radius = None, out: P
     """
     from pickeropt.console import show_evaluation
     from pickeropt.evaluate.report import evaluate_scores, write_evaluation
+    from pickeropt.evaluate.scored import pruned_diameter_px
 
-    evaluation = evaluate_scores(scores, truth, radius)
+    evaluation = evaluate_scores(scores, truth, radius, diameter_px=pruned_diameter_px(scores))
     show_evaluation(evaluation, write_evaluation(evaluation, out or scores.parent))
 
 
 @app.command("demo")
-def run_demonstration(out: Out = Path("demo"), seed: Seed = 0) -> None:
+def run_demonstration(out: given.Out = Path("demo"), seed: given.Seed = 0) -> None:
     """Do all of it on simulated micrographs.
 
     Simulates micrographs and a picker's picks, labels 20 shots of each class, fine-tunes,

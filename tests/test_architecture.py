@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "pickeropt"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("console",),
+    ("cli_dataset", "cli_empiar", "cli_pretrain", "cli_benchmark"),
+    ("console", "options"),
     ("demo",),
     ("label", "report", "relion", "evaluate"),
     ("pretrain", "finetune", "prune", "pickers"),
@@ -26,7 +27,7 @@ LAYERS = (
 """Rooms from top to bottom. A room imports itself and rooms below its own line, never one beside it."""
 
 ONLY_IN = {
-    "typer": ("cli", "console"),
+    "typer": ("cli", "cli_dataset", "cli_empiar", "cli_pretrain", "cli_benchmark", "options"),
     "click": (),
     "rich": ("cli", "console"),
     "timm": ("models",),

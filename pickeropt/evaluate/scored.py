@@ -1,5 +1,6 @@
 """`scores.csv` of `pickeropt prune`, and which names in it are the same micrograph."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -127,3 +128,16 @@ def _distinct(cells: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]
     places: dict[str, int] = {}
     index = [places.setdefault(cell, len(places)) for cell in cells]
     return tuple(places), np.array(index, dtype=np.int64)
+
+
+def pruned_diameter_px(scores_csv: Path) -> float | None:
+    """Particle diameter, px of the micrograph, by the `summary.json` that `prune` left beside its scores.
+
+    None where there is none, or where the micrographs differ in pixel size.
+    """
+    try:
+        summary = json.loads(scores_csv.with_name("summary.json").read_text(encoding="utf-8"))
+        (pixel_size,) = summary["pixel_sizes"]
+        return float(summary["diameter_angstrom"]) / float(pixel_size)
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+        return None

@@ -64,6 +64,7 @@ class PruneSummary:
     by_class, rejected_by_class : number of picks by most probable class, all and rejected
     micrographs : that have picks
     worst : up to five micrographs that lost most: name, picks, rejected
+    diameter_angstrom, pixel_sizes : what the picks were looked at with, Å and Å/px (each one once)
     resumed : micrographs taken over from an earlier run that was killed
     """
 
@@ -75,6 +76,8 @@ class PruneSummary:
     micrographs: int
     worst: tuple[tuple[str, int, int], ...]
     threshold: float
+    diameter_angstrom: float
+    pixel_sizes: tuple[float, ...]
     seconds: float
     model_digest: str
     out: Path

@@ -177,6 +177,8 @@ def _summary(
         micrographs=len(plan.tasks),
         worst=tuple((plan.tasks[i].name, len(plan.tasks[i].rows), int(lost[i])) for i in order if lost[i]),
         threshold=config.threshold,
+        diameter_angstrom=float(scorer.diameter_angstrom),
+        pixel_sizes=tuple(sorted({float(task.pixel_size) for task in plan.tasks})),
         seconds=seconds,
         model_digest=scorer.digest,
         out=config.out,
