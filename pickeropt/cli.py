@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from pickeropt import __version__
 from pickeropt import options as given
+from pickeropt.cli_dataset import dataset_app
 from pickeropt.errors import PickeroptError
 from pickeropt.finetune.config import FinetuneConfig
 from pickeropt.prune.config import PruneConfig
@@ -40,7 +41,8 @@ class Commands(TyperGroup):
             print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as interrupt:
-            goes_on = "; the same command goes on where it stopped" * (ctx.invoked_subcommand == "prune")
+            resumes = ctx.invoked_subcommand in ("prune", "dataset", "pretrain", "benchmark")
+            goes_on = "; the same command goes on where it stopped" * resumes
             print(f"\ninterrupted{goes_on}", file=sys.stderr)
             raise typer.Exit(130) from interrupt
 
@@ -223,3 +225,6 @@ def _read_shots(
     if shots is None:
         return read_class_files(class_files, micrographs)
     return read_class_boxes(shots) if shots.is_dir() else read_labelled_star(shots, micrographs)
+
+
+app.add_typer(dataset_app, name="dataset")

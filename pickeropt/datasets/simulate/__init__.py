@@ -2,7 +2,8 @@
 
 ::
 
-    species = make_species(seed)                          14 molecules
+    species = real_species()                              14 molecules from the PDB, or
+    species = make_species(seed)                          14 of our own making
     sim = simulate_micrograph(config, species[0], rng)    pixels, coordinates, mask
     labelled_points(sim, 20, rng)                         points with a class, to train on
     simulate_picks(sim, rng)                              a picker's picks, wrong ones too
@@ -19,6 +20,7 @@ from pickeropt.datasets.simulate.config import (
     SimulatedMicrograph,
     SimulationConfig,
 )
+from pickeropt.datasets.simulate.maps import DEFAULT_SPECIES, PDB_ENTRIES, real_species
 from pickeropt.datasets.simulate.micrograph import simulate_micrograph, simulate_micrographs
 from pickeropt.datasets.simulate.points import (
     LabelledPoints,
@@ -34,7 +36,9 @@ SPECIES_NAMES = tuple(SHAPES)
 __all__ = [
     "CARBON_KINDS",
     "CONTAMINANT_KINDS",
+    "DEFAULT_SPECIES",
     "MASK_CLASSES",
+    "PDB_ENTRIES",
     "SOURCE_NAMES",
     "SPECIES_NAMES",
     "LabelledPoints",
@@ -45,6 +49,7 @@ __all__ = [
     "Species",
     "labelled_points",
     "make_species",
+    "real_species",
     "simulate_micrograph",
     "simulate_micrographs",
     "simulate_picks",

@@ -130,10 +130,10 @@ def smooth_field(shape: tuple[int, int], scale: float, rng: np.random.Generator)
     grid = rng.standard_normal(coarse, dtype=np.float32)
     rows = (np.arange(shape[0], dtype=np.float32) / scale + rng.uniform(1, 2))[:, None]
     columns = (np.arange(shape[1], dtype=np.float32) / scale + rng.uniform(1, 2))[None, :]
-    return _bicubic(grid, rows[:, 0], columns[0]) * np.float32(1.5)
+    return bicubic(grid, rows[:, 0], columns[0]) * np.float32(1.5)
 
 
-def _bicubic(grid: FloatArray, rows: FloatArray, columns: FloatArray) -> FloatArray:
+def bicubic(grid: FloatArray, rows: FloatArray, columns: FloatArray) -> FloatArray:
     """Values of a uniform cubic B-spline with coefficients `grid` at rows x columns."""
     return np.asarray(_spline(_spline(grid, rows).T, columns).T, dtype=np.float32)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pickeropt.datasets.simulate.optics import Optics
 from pickeropt.errors import GeometryError
 from pickeropt.records import FloatArray
 
@@ -56,9 +57,17 @@ class SimulationConfig:
     diameter_angstrom : the species is scaled to it; None keeps the species' own size
     occupancy : particles per squared diameter of free ice (EMPIAR-10017 has about 0.45)
     overlap_fraction : share of the particles that may touch or overlap a neighbour
-    defocus_um : µm, positive is underfocus
+    preferred : share of the particles that lie in preferred views (see `particles.draw_angles`)
+    defocus_um : µm, positive is underfocus, mean of U and V
+    astigmatism_um : µm, U - V; its direction is random
+    voltage_kv : one, or several of which a micrograph has one
     dose : electrons/Å² that count, that is exposure times the detector's DQE
     b_factor : Å², envelope exp(-B k²/4) on the wave
+    dqe_nyquist, ntf_nyquist : what is left of DQE and noise transfer at the detector's Nyquist
+        frequency (see `optics.detect`)
+    snr : None, or signal-to-noise ratios of which a micrograph has one: then Gaussian noise of
+        that ratio (see `exposure`) stands for electrons, detector and the grain of the ice
+    structural_noise : with `snr`, standard deviation of the noise before the CTF over that after
     ice_angstrom, ice_gradient : mean thickness, and its relative change across the field
     contaminants : least and most contaminants a micrograph
     carbon_probability : chance that a micrograph has a support edge or film
@@ -71,12 +80,18 @@ class SimulationConfig:
     diameter_angstrom: float | None = None
     occupancy: Range = (0.08, 0.4)
     overlap_fraction: float = 0.06
+    preferred: Range = (0.0, 0.6)
     defocus_um: Range = (1.5, 4.5)
-    voltage_kv: float = 300.0
+    astigmatism_um: Range = (0.0, 0.08)
+    voltage_kv: float | tuple[float, ...] = (200.0, 300.0)
     cs_mm: float = 2.7
     amplitude_contrast: float = 0.08
     dose: Range = (2.0, 25.0)
     b_factor: Range = (80.0, 400.0)
+    dqe_nyquist: Range = (0.1, 0.7)
+    ntf_nyquist: Range = (0.4, 1.0)
+    snr: tuple[float, ...] | None = None
+    structural_noise: float = 88.0 / 51.0
     ice_angstrom: Range = (250.0, 700.0)
     ice_gradient: Range = (0.0, 0.25)
     contaminants: tuple[int, int] = (3, 8)
@@ -92,6 +107,8 @@ class SimulationConfig:
             raise GeometryError(f"shape {self.shape}: a simulated micrograph needs at least 64 px a side")
         if not self.pixel_size > 0:
             raise GeometryError(f"pixel_size {self.pixel_size}: must be above 0 Å/px")
+        if self.snr is not None and not (self.snr and min(self.snr) > 0):
+            raise GeometryError(f"snr {self.snr}: give one or more ratios above 0, or None")
         unknown = (set(self.contaminant_kinds) - set(CONTAMINANT_KINDS)) | (
             set(self.carbon_kinds) - set(CARBON_KINDS)
         )
@@ -106,8 +123,11 @@ class SimulatedMicrograph:
     pixels : (h, w) float32, electrons a pixel, or 8-bit grey values where `filtered`
     coordinates : (n, 2) float64, x and y of the particle centres inside the frame, px
     source_class : (n,) species name of each particle
+    angles : (n, 3) float64, rot, tilt, psi in degrees, as RELION has them
     mask : (h, w) uint8, index into `MASK_CLASSES`; a particle is a disc of its diameter
     source_map : (h, w) uint8, index into `SOURCE_NAMES`
+    optics : the microscope as it was drawn
+    snr : signal-to-noise ratio that was asked for, None where electrons were counted
     """
 
     pixels: FloatArray
@@ -115,10 +135,17 @@ class SimulatedMicrograph:
     diameter_angstrom: float
     coordinates: NDArray[np.float64]
     source_class: tuple[str, ...]
+    angles: NDArray[np.float64]
     mask: NDArray[np.uint8]
     source_map: NDArray[np.uint8]
-    defocus_angstrom: float
+    optics: Optics
+    snr: float | None
     filtered: bool
+
+    @property
+    def defocus_angstrom(self) -> float:
+        """Mean defocus in Å."""
+        return self.optics.defocus_angstrom
 
     @property
     def diameter_px(self) -> float:

@@ -1,4 +1,4 @@
-"""Painters of contaminants; those of ice are in `ice`.
+"""Painters of contaminants that are not ice; see `ice`, `crystals` and `contaminants_protein`.
 
 Each adds one to the canvas at x, y px and marks where it lies; sizes as in `ice`.
 """
@@ -7,13 +7,17 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pickeropt.datasets.simulate import ice
+from pickeropt.datasets.simulate import contaminants_protein as protein
+from pickeropt.datasets.simulate import crystals, ice
 from pickeropt.datasets.simulate.canvas import Canvas
-from pickeropt.datasets.simulate.ice import WHOLE, outline, random_path
+from pickeropt.datasets.simulate.contaminants_protein import PROTEIN_PATH
+from pickeropt.datasets.simulate.ice import outline, random_path
+from pickeropt.datasets.simulate.species import Points
+from pickeropt.datasets.simulate.texture import add_grain
 
-PROTEIN_PATH = 2500.0
-"""Å, mean free path of bulk protein or lipid."""
 GOLD_VOLT, GOLD_PATH = 22.0, 250.0
+PER_STEP = 50
+"""Blobs in every 8 Å of a filament."""
 
 Painter = Callable[[Canvas, float, float, np.random.Generator], None]
 
@@ -24,106 +28,91 @@ def paint_contaminant(canvas: Canvas, kind: str, x: float, y: float, rng: np.ran
 
 
 def _gold_bead(canvas: Canvas, x: float, y: float, rng: np.random.Generator) -> None:
-    radius = rng.uniform(35.0, 75.0)
-    for _ in range(int(rng.integers(1, 4))):
-        area, dx, dy = canvas.window(x, y, 1.2 * radius)
-        thick = 2 * np.sqrt(np.clip(np.float32(radius**2) - dx * dx - dy * dy, 0, None))
-        canvas.add_matter(area, thick, GOLD_VOLT, GOLD_PATH)
-        canvas.mark_disc(x, y, max(1.2 * radius, 0.35 * canvas.diameter), "gold_bead")
-        x, y = rng.normal((x, y), 1.3 * canvas.diameter / canvas.pixel_size)
+    """Fiducial beads of one size: alone, scattered, or packed in a dense cluster."""
+    radius = rng.uniform(22.0, 80.0)
+    count = int(rng.choice((1, 3, 14), p=(0.4, 0.35, 0.25)) * rng.uniform(1.0, 2.0))
+    packed = rng.uniform() < 0.5
+    apart = 0.85 * radius * np.sqrt(count) if packed else 1.3 * canvas.diameter
+    for px, py in rng.normal((x, y), apart / canvas.pixel_size, (count, 2)) if count > 1 else ((x, y),):
+        size = radius * rng.lognormal(0.0, 0.08)
+        area, dx, dy = canvas.window(px, py, 1.4 * size)
+        r = outline(dx, dy, size, rng, rough=0.08)
+        thick = np.float32(2 * size) * np.sqrt(np.clip(1 - r * r, 0, None))
+        canvas.add_matter(area, thick, GOLD_VOLT, GOLD_PATH * rng.uniform(0.7, 1.8))
+        canvas.mark_disc(px, py, max(1.2 * size, 0.35 * canvas.diameter), "gold_bead")
 
 
 def _vesicle(canvas: Canvas, x: float, y: float, rng: np.random.Generator) -> None:
-    """A lipid bilayer shell of 45 Å in projection."""
-    radius = canvas.diameter * rng.uniform(0.6, 1.8)
+    """Shells of one to three lipid bilayers in projection: round, dented, nested or full."""
+    radius = canvas.diameter * float(np.exp(rng.uniform(np.log(0.5), np.log(2.6))))
     area, dx, dy = canvas.window(x, y, 1.5 * radius + 60.0)
-    r = outline(dx, dy, radius, rng, rough=0.07) * np.float32(radius)
-    outer = np.sqrt(np.clip(np.float32((radius + 22.0) ** 2) - r * r, 0, None))
-    inner = np.sqrt(np.clip(np.float32(max(radius - 22.0, 0.0) ** 2) - r * r, 0, None))
-    canvas.add_matter(area, 2 * (outer - inner), 1.6, PROTEIN_PATH)
-    canvas.mark(area, r < radius + 22.0, "vesicle")
+    r = outline(dx, dy, radius, rng, rough=rng.uniform(0.01, 0.1)) * np.float32(radius)
+    layers = int(rng.choice((1, 2, 3), p=(0.7, 0.2, 0.1)))
+    for layer in range(layers):
+        size = radius * (1.0 - layer * rng.uniform(0.12, 0.4))
+        if size < 40.0:
+            break
+        for leaflet in (-17.0, 17.0):
+            outer = np.sqrt(np.clip(np.float32((size + leaflet + 7.0) ** 2) - r * r, 0, None))
+            inner = np.sqrt(np.clip(np.float32((size + leaflet - 7.0) ** 2) - r * r, 0, None))
+            canvas.add_matter(area, 2 * (outer - inner), rng.uniform(1.5, 3.5), PROTEIN_PATH)
+    if rng.uniform() < 0.4:
+        full = np.float32(rng.uniform(0.03, 0.15)) * np.sqrt(np.clip(np.float32(radius**2) - r * r, 0, None))
+        canvas.add_matter(area, full, 2.0, PROTEIN_PATH)
+        add_grain(canvas, area, np.sqrt(full / np.float32(60.0)) * np.float32(0.05), rng)
+    canvas.mark(area, r < radius + 24.0, "vesicle")
 
 
 def _fibre(canvas: Canvas, x: float, y: float, rng: np.random.Generator) -> None:
-    """A filament: beads on a curve, wound as two strands."""
-    radius = rng.uniform(25.0, 50.0)
-    length = canvas.diameter * rng.uniform(3.0, 9.0)
-    steps = int(length / 8.0)
-    axis = random_path(x, y, steps, 8.0 / canvas.pixel_size, 1.3, rng)
+    """Filaments: a helix of two strands, a hollow tube, a thin thread, alone or in a bundle."""
+    style = str(rng.choice(("helix", "tube", "thread"), p=(0.5, 0.2, 0.3)))
+    radius = {
+        "helix": rng.uniform(25.0, 60.0),
+        "tube": rng.uniform(70.0, 130.0),
+        "thread": rng.uniform(12.0, 28.0),
+    }
+    turn = {"helix": 1.3, "tube": 0.4, "thread": 4.0}[style]
+    steps = int(canvas.diameter * rng.uniform(3.0, 12.0) / 8.0)
+    axis = random_path(x, y, steps, 8.0 / canvas.pixel_size, turn, rng)
+    copies = int(rng.choice((1, 2, 5), p=(0.7, 0.2, 0.1)))
+    side = rng.normal(0, 1, 2)
+    for copy in range(copies):
+        offset = side * copy * radius[style] * rng.uniform(1.0, 2.0) / canvas.pixel_size
+        _strand(canvas, axis + offset, style, radius[style], rng)
+
+
+def _strand(canvas: Canvas, axis: Points, style: str, radius: float, rng: np.random.Generator) -> None:
+    """One filament of `radius` Å about the axis (m, 2) px in steps of 8 Å."""
     side = np.gradient(axis, axis=0)[:, ::-1] * np.array([-1.0, 1.0]) * (canvas.pixel_size / 8.0)
-    phase = 2 * np.pi * np.arange(steps) * 8.0 / rng.uniform(150.0, 400.0)
-    for strand in (0.0, np.pi):
-        offset = (0.5 * radius * np.sin(phase + strand) / canvas.pixel_size)[:, None] * side
-        cloud = np.repeat(axis + offset, 20, axis=0)
-        cloud = cloud + rng.normal(0, 0.4 * radius / canvas.pixel_size, cloud.shape)
-        canvas.add_spots(cloud, np.full(len(cloud), 0.7 * np.pi * radius**2 * 8.0 / 20.0))
-    for px, py in axis[:: max(1, int(radius / 16.0))]:
-        canvas.mark_disc(px, py, radius * 1.3, "fibre")
-
-
-def _aggregate(canvas: Canvas, x: float, y: float, rng: np.random.Generator) -> None:
-    """Copies of the particle stuck together, overlapping, with dense material between."""
-    count = int(rng.integers(8, 36))
-    spread = 0.16 * canvas.diameter / canvas.pixel_size * np.sqrt(count)
-    stretch = rng.uniform(0.6, 1.5)
-    for px, py in rng.normal(0, (spread * stretch, spread / stretch), (count, 2)):
-        keep = rng.uniform(size=len(canvas.species.points)) < rng.uniform(0.7, 1.0)
-        canvas.add_molecule(x + px, y + py, rng, keep)
-        canvas.mark_disc(x + px, y + py, 0.45 * canvas.diameter, "aggregate")
-
-
-def _denatured(canvas: Canvas, x: float, y: float, rng: np.random.Generator) -> None:
-    """Unfolded protein: a diffuse random coil without a shape that recurs."""
-    size = canvas.diameter * rng.uniform(0.35, 1.0)
-    count = int(np.clip(size**2 / 4.0, 800, 8000))
-    walk = np.cumsum(rng.normal(size=(count, 2)), axis=0)
-    walk -= walk.mean(axis=0)
-    walk *= size / (2.0 * canvas.pixel_size * walk.std())
-    cloud = walk + rng.normal(0, 22.0 / canvas.pixel_size, walk.shape) + np.array([x, y])
-    canvas.add_spots(cloud, np.full(count, rng.uniform(25.0, 70.0) * size**2 * 2.5 / count))
-    for px, py in cloud[::20]:
-        canvas.mark_disc(px, py, 0.15 * canvas.diameter, "denatured")
-
-
-def _network(canvas: Canvas, x: float, y: float, rng: np.random.Generator) -> None:
-    """Branching strands of denatured protein, lumps where they meet."""
-    step, nodes = 0.2 * canvas.diameter / canvas.pixel_size, [(x, y)]
-    sheet = np.zeros(canvas.shape, dtype=np.float32)
-    for _ in range(int(rng.integers(3, 8))):
-        start = nodes[int(rng.integers(len(nodes)))]
-        strand = random_path(*start, int(rng.integers(8, 26)), step, 1.0, rng)
-        nodes.extend((float(px), float(py)) for px, py in strand[::3])
-        for px, py in strand:
-            width = canvas.diameter * rng.uniform(0.12, 0.35)
-            area, dx, dy = canvas.window(px, py, 1.7 * width)
-            r = outline(dx, dy, width, rng, rough=0.2)
-            sheet[area] = np.maximum(sheet[area], np.clip(3.0 * (1.2 - r), 0, 1) * rng.uniform(0.5, 1.0))
-            canvas.mark(area, r < 1.2, "network")
-    canvas.add_matter(WHOLE, sheet * np.float32(rng.uniform(50.0, 160.0)), 1.8, PROTEIN_PATH)
-
-
-def _fragment(canvas: Canvas, x: float, y: float, rng: np.random.Generator) -> None:
-    """A broken particle: what lies on one side of a random plane."""
-    normal = rng.normal(size=3)
-    height = canvas.species.points @ normal
-    keep = height > np.quantile(height, rng.uniform(0.55, 0.8))
-    canvas.add_molecule(x, y, rng, keep)
-    canvas.mark_disc(x, y, 0.4 * canvas.diameter, "fragment")
+    phase = 2 * np.pi * np.arange(len(axis)) * 8.0 / rng.uniform(150.0, 500.0)
+    if style == "tube":
+        angle = rng.uniform(0, 2 * np.pi, (len(axis), PER_STEP))
+        across = (radius * np.sin(angle) + rng.normal(0, 5.0, angle.shape))[..., None]
+    else:
+        twist = 0.5 * radius * np.sin(phase[:, None] + np.pi * (np.arange(PER_STEP) % 2)[None, :])
+        across = (twist + rng.normal(0, 0.4 * radius, twist.shape))[..., None]
+    cloud = (axis[:, None, :] + across * side[:, None, :] / canvas.pixel_size).reshape(-1, 2)
+    cloud += rng.normal(0, 4.0 / canvas.pixel_size, cloud.shape)
+    matter = np.pi * (radius**2 - (radius - 35.0) ** 2) if style == "tube" else np.pi * radius**2
+    canvas.add_spots(cloud, np.full(len(cloud), rng.uniform(0.8, 1.8) * matter * 8.0 / PER_STEP))
+    reach = max(radius * 1.2, 25.0)
+    for px, py in axis[:: max(1, int(reach / 16.0))]:
+        canvas.mark_disc(px, py, reach, "fibre")
 
 
 PAINTERS: dict[str, Painter] = {
     "ice_ball": ice.ice_ball,
     "ice_cluster": ice.ice_cluster,
-    "ice_crystal": ice.ice_crystal,
-    "crystalline_ice": ice.crystalline_ice,
+    "ice_crystal": crystals.ice_crystal,
+    "crystalline_ice": crystals.crystalline_ice,
     "ethane": ice.ethane,
     "gold_bead": _gold_bead,
     "vesicle": _vesicle,
     "fibre": _fibre,
-    "aggregate": _aggregate,
-    "denatured": _denatured,
-    "network": _network,
-    "fragment": _fragment,
+    "aggregate": protein.aggregate,
+    "denatured": protein.denatured,
+    "network": protein.network,
+    "fragment": protein.fragment,
     "crack": ice.crack,
     "bubble": ice.bubble,
 }

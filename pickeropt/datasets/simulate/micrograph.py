@@ -3,28 +3,27 @@
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import fft, ndimage
+from scipy import fft
 
 from pickeropt.datasets.simulate.canvas import Canvas, smooth_field
 from pickeropt.datasets.simulate.carbon import paint_carbon
 from pickeropt.datasets.simulate.config import (
     CLASS_OF_SOURCE,
-    SOURCE_NAMES,
     Range,
     SimulatedMicrograph,
     SimulationConfig,
 )
 from pickeropt.datasets.simulate.contaminants import paint_contaminant
+from pickeropt.datasets.simulate.exposure import draw_optics, expose, expose_with_snr
 from pickeropt.datasets.simulate.ice import ICE_PATH
-from pickeropt.datasets.simulate.optics import Optics, count_electrons, intensity, interaction, low_pass
+from pickeropt.datasets.simulate.optics import Optics, interaction, low_pass
+from pickeropt.datasets.simulate.particles import place_particles
 from pickeropt.datasets.simulate.species import Species, make_species
 from pickeropt.records import FloatArray
 
 WATER_GRAIN = 0.018
 """rad of phase noise in a 4 Å pixel of 300 Å of ice: 0.0314 molecules/Å³, each 0.095 rad Å²,
 damped to a quarter because water is all but incompressible."""
-PARTICLE = SOURCE_NAMES.index("particle")
 
 
 def simulate_micrographs(
@@ -42,15 +41,20 @@ def simulate_micrograph(
     """A micrograph of one species with its truth. The same generator state gives the same."""
     if config.diameter_angstrom is not None:
         species = species.scaled(config.diameter_angstrom)
-    canvas = _empty_canvas(config, species)
+    optics = draw_optics(config, rng)
+    canvas = _empty_canvas(config, species, optics)
     ice = _add_ice(canvas, config, rng)
     if rng.uniform() < config.carbon_probability and config.carbon_kinds:
         paint_carbon(canvas, str(rng.choice(config.carbon_kinds)), rng)
     _add_contaminants(canvas, config, rng)
-    centres = _add_particles(canvas, config, rng)
+    particles = place_particles(canvas, config, rng)
     canvas.render_spots()
     canvas.absorption += ice * np.float32(0.5 / ICE_PATH)
-    image, defocus = _expose(canvas, config, rng)
+    snr = None if config.snr is None else float(rng.choice(config.snr))
+    if snr is None:
+        image = expose(canvas, config, optics, rng)
+    else:
+        image = expose_with_snr(canvas, particles, config, optics, snr, rng)
     filtered = bool(rng.uniform() < config.filtered_probability)
     h, w = config.shape
     frame = (slice(canvas.pad, canvas.pad + h), slice(canvas.pad, canvas.pad + w))
@@ -58,43 +62,29 @@ def simulate_micrograph(
         resolution = species.diameter_angstrom * _draw(config.filter_diameters, rng)
         image = low_pass(image, resolution, config.pixel_size)
         image[frame] = _eight_bit(image[frame], rng)
-    coordinates = centres - canvas.pad
-    bounds = np.array([w - 1, h - 1])
-    coordinates = coordinates[np.all((coordinates >= 0) & (coordinates <= bounds), axis=1)]
+    coordinates = particles.centres - canvas.pad
+    inside = np.all((coordinates >= 0) & (coordinates <= np.array([w - 1, h - 1])), axis=1)
     source = np.ascontiguousarray(canvas.source[frame])
     return SimulatedMicrograph(
         pixels=np.ascontiguousarray(image[frame]),
         pixel_size=config.pixel_size,
         diameter_angstrom=species.diameter_angstrom,
-        coordinates=coordinates,
-        source_class=(species.name,) * len(coordinates),
+        coordinates=coordinates[inside],
+        source_class=(species.name,) * int(inside.sum()),
+        angles=particles.angles[inside],
         mask=CLASS_OF_SOURCE[source],
         source_map=source,
-        defocus_angstrom=defocus,
+        optics=optics,
+        snr=snr,
         filtered=filtered,
     )
-
-
-def _expose(canvas: Canvas, config: SimulationConfig, rng: np.random.Generator) -> tuple[FloatArray, float]:
-    """Electrons counted behind the microscope, (h, w) of the canvas, and the defocus in Å."""
-    optics = Optics(
-        voltage_kv=config.voltage_kv,
-        cs_mm=config.cs_mm,
-        defocus_angstrom=1e4 * _draw(config.defocus_um, rng),
-        amplitude_contrast=config.amplitude_contrast,
-        b_factor=_draw(config.b_factor, rng),
-    )
-    dose = np.exp(_draw((np.log(config.dose[0]), np.log(config.dose[1])), rng))
-    image = intensity(canvas.phase, canvas.absorption, config.pixel_size, optics)
-    image = count_electrons(image * np.float32(dose * config.pixel_size**2), rng)
-    return image, optics.defocus_angstrom
 
 
 def _draw(ends: Range, rng: np.random.Generator) -> float:
     return float(rng.uniform(*ends))
 
 
-def _empty_canvas(config: SimulationConfig, species: Species) -> Canvas:
+def _empty_canvas(config: SimulationConfig, species: Species, optics: Optics) -> Canvas:
     """A canvas with a margin of a diameter, so that what wraps round is cut off."""
     margin = int(np.ceil(max(species.diameter_angstrom, 200.0) / config.pixel_size))
     h, w = (fft.next_fast_len(side + 2 * margin, real=True) for side in config.shape)
@@ -104,7 +94,7 @@ def _empty_canvas(config: SimulationConfig, species: Species) -> Canvas:
         source=np.zeros((h, w), dtype=np.uint8),
         species=species,
         pixel_size=config.pixel_size,
-        radian=interaction(config.voltage_kv),
+        radian=interaction(optics.voltage_kv),
         amplitude_contrast=config.amplitude_contrast,
         pad=margin,
     )
@@ -119,9 +109,10 @@ def _add_ice(canvas: Canvas, config: SimulationConfig, rng: np.random.Generator)
     waves = smooth_field(canvas.shape, 5.0 * canvas.diameter / canvas.pixel_size, rng)
     relative = 1.0 + np.float32(slope) * (x + y) + np.float32(0.1 * slope) * waves
     thickness: FloatArray = np.float32(_draw(config.ice_angstrom, rng)) * np.maximum(relative, 0.1)
-    grain = rng.standard_normal(canvas.shape, dtype=np.float32)
-    strength = np.float32(WATER_GRAIN * 4.0 / canvas.pixel_size)
-    canvas.phase += grain * strength * np.sqrt(thickness / np.float32(300.0))
+    if config.snr is None:
+        grain = rng.standard_normal(canvas.shape, dtype=np.float32)
+        strength = np.float32(WATER_GRAIN * 4.0 / canvas.pixel_size)
+        canvas.phase += grain * strength * np.sqrt(thickness / np.float32(300.0))
     return thickness
 
 
@@ -137,50 +128,6 @@ def _add_contaminants(canvas: Canvas, config: SimulationConfig, rng: np.random.G
             if canvas.source[int(y), int(x)] == 0:
                 paint_contaminant(canvas, kind, float(x), float(y), rng)
                 break
-
-
-def _add_particles(canvas: Canvas, config: SimulationConfig, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Place the particles in free ice and mark them; centres (n, 2) x, y px of the canvas."""
-    diameter = canvas.diameter / canvas.pixel_size
-    room = ndimage.distance_transform_edt(canvas.source == 0)
-    free = room > 0.6 * diameter
-    crowding = smooth_field(canvas.shape, 3.0 * diameter, rng) * np.float32(rng.uniform(0.0, 0.6))
-    wanted = int(_draw(config.occupancy, rng) * free.sum() / diameter**2)
-    h, w = canvas.shape
-    centres: list[tuple[float, float]] = []
-    cells: dict[tuple[int, int], list[int]] = {}
-    for _ in range(6 * wanted):
-        if len(centres) >= wanted:
-            break
-        x, y = rng.uniform(0, w - 1), rng.uniform(0, h - 1)
-        if not free[int(y), int(x)] or rng.uniform() > np.exp(min(0.0, crowding[int(y), int(x)])):
-            continue
-        least = (0.45 if rng.uniform() < config.overlap_fraction else 0.8) * diameter
-        cell = (int(x // diameter), int(y // diameter))
-        if _nearest(centres, cells, (x, y), cell) >= least:
-            cells.setdefault(cell, []).append(len(centres))
-            centres.append((x, y))
-    for x, y in centres:
-        canvas.add_molecule(x, y, rng)
-        area, dx, dy = canvas.window(x, y, 0.5 * canvas.diameter)
-        disc = dx * dx + dy * dy <= np.float32(0.25 * canvas.diameter**2)
-        canvas.source[area][disc & (canvas.source[area] == 0)] = PARTICLE
-    return np.array(centres, dtype=np.float64).reshape(-1, 2)
-
-
-def _nearest(
-    centres: list[tuple[float, float]],
-    cells: dict[tuple[int, int], list[int]],
-    point: tuple[float, float],
-    cell: tuple[int, int],
-) -> float:
-    """Distance to the nearest centre in the cells around, px; infinite where there is none."""
-    least = np.inf
-    for column in range(cell[0] - 1, cell[0] + 2):
-        for row in range(cell[1] - 1, cell[1] + 2):
-            for index in cells.get((column, row), ()):
-                least = min(least, np.hypot(centres[index][0] - point[0], centres[index][1] - point[1]))
-    return float(least)
 
 
 def _eight_bit(image: FloatArray, rng: np.random.Generator) -> FloatArray:

@@ -4,7 +4,8 @@ Sign convention: defocus is positive for underfocus, and
 chi(k) = pi λ Δf k² - pi/2 Cs λ³ k⁴. A weak object of phase phi gives the contrast
 2 CTF phi with CTF = -(sqrt(1 - A²) sin chi + A cos chi). So CTF(0) = -A, in focus and
 without Cs the CTF is -A everywhere, and matter is dark. (The form of Rohou & Grigorieff,
-J. Struct. Biol. 2015, without astigmatism and phase plate.)
+J. Struct. Biol. 2015, without phase plate.) With astigmatism Δf depends on the direction t
+of the frequency, Δf + (U - V)/2 cos 2(t - angle), as in RELION: U along `angle` from x to y.
 
 Carbon, gold and ice balls are no weak objects. The image is therefore |wave|² of the full
 exit wave exp(i phi - a), times exp(i chi) in Fourier space: Fresnel fringes come out of
@@ -24,13 +25,18 @@ ELECTRON_REST_VOLT = 510998.95
 
 @dataclass(frozen=True)
 class Optics:
-    """The microscope: kV, mm, Å (positive is underfocus), fraction, Å²."""
+    """The microscope: kV, mm, Å (positive is underfocus), fraction, Å², Å, degrees.
+
+    defocus_angstrom : the mean of U and V; astigmatism_angstrom : U - V
+    """
 
     voltage_kv: float
     cs_mm: float
     defocus_angstrom: float
     amplitude_contrast: float
     b_factor: float = 0.0
+    astigmatism_angstrom: float = 0.0
+    astigmatism_degrees: float = 0.0
 
 
 def wavelength(voltage_kv: float) -> float:
@@ -55,9 +61,33 @@ def aberration(k2: FloatArray, optics: Optics) -> FloatArray:
     return chi
 
 
+def aberration_map(shape: tuple[int, int], pixel_size: float, optics: Optics, half: bool) -> FloatArray:
+    """chi in rad, astigmatism included, on the grid of fft2, or of rfft2 where `half`."""
+    chi = aberration(squared_frequencies(shape, pixel_size, half), optics)
+    if optics.astigmatism_angstrom:
+        kx, ky = _frequencies(shape, pixel_size, half)
+        strength = 0.5 * np.pi * wavelength(optics.voltage_kv) * optics.astigmatism_angstrom
+        twice = 2.0 * np.deg2rad(optics.astigmatism_degrees)
+        chi += np.float32(strength * np.cos(twice)) * (kx * kx - ky * ky)
+        chi += np.float32(2.0 * strength * np.sin(twice)) * kx * ky
+    return chi
+
+
 def ctf(k2: FloatArray, optics: Optics) -> FloatArray:
-    """Contrast transfer, envelope included, for squared frequencies, 1/Å²; same shape."""
-    chi = aberration(k2, optics)
+    """Contrast transfer, envelope included, for squared frequencies, 1/Å²; same shape.
+
+    Without astigmatism, for which `ctf_map` is.
+    """
+    return _transfer(aberration(k2, optics), k2, optics)
+
+
+def ctf_map(shape: tuple[int, int], pixel_size: float, optics: Optics) -> FloatArray:
+    """Contrast transfer, envelope and astigmatism included, on the grid of rfft2."""
+    k2 = squared_frequencies(shape, pixel_size, half=True)
+    return _transfer(aberration_map(shape, pixel_size, optics, half=True), k2, optics)
+
+
+def _transfer(chi: FloatArray, k2: FloatArray, optics: Optics) -> FloatArray:
     a = optics.amplitude_contrast
     transfer = -(np.sqrt(1.0 - a * a) * np.sin(chi) + a * np.cos(chi))
     result: FloatArray = transfer * np.exp(-0.25 * optics.b_factor * k2)
@@ -66,10 +96,16 @@ def ctf(k2: FloatArray, optics: Optics) -> FloatArray:
 
 def squared_frequencies(shape: tuple[int, int], pixel_size: float, half: bool = False) -> FloatArray:
     """k² in 1/Å² on the grid of fft2, or of rfft2 where `half`."""
+    kx, ky = _frequencies(shape, pixel_size, half)
+    grid: FloatArray = ky * ky + kx * kx
+    return grid
+
+
+def _frequencies(shape: tuple[int, int], pixel_size: float, half: bool) -> tuple[FloatArray, FloatArray]:
+    """kx (1, n) and ky (h, 1) in 1/Å."""
     kx = (fft.rfftfreq if half else fft.fftfreq)(shape[1], pixel_size).astype(np.float32)
     ky = fft.fftfreq(shape[0], pixel_size).astype(np.float32)
-    grid: FloatArray = ky[:, None] ** 2 + kx[None, :] ** 2
-    return grid
+    return kx[None, :], ky[:, None]
 
 
 def intensity(phase: FloatArray, absorption: FloatArray, pixel_size: float, optics: Optics) -> FloatArray:
@@ -87,16 +123,24 @@ def intensity(phase: FloatArray, absorption: FloatArray, pixel_size: float, opti
     wave.real = modulus * np.cos(shift)
     wave.imag = modulus * np.sin(shift)
     spectrum = fft.fft2(wave, overwrite_x=True)
-    k2 = squared_frequencies((phase.shape[0], phase.shape[1]), pixel_size)
-    chi = aberration(k2, optics)
+    shape = (phase.shape[0], phase.shape[1])
+    chi = aberration_map(shape, pixel_size, optics, half=False)
     transfer = np.empty(phase.shape, dtype=np.complex64)
-    envelope = np.exp(np.float32(-0.25 * optics.b_factor) * k2)
+    envelope = np.exp(np.float32(-0.25 * optics.b_factor) * squared_frequencies(shape, pixel_size))
     transfer.real = envelope * np.cos(chi)
     transfer.imag = envelope * np.sin(chi)
     spectrum *= transfer
     image = fft.ifft2(spectrum, overwrite_x=True)
     result: FloatArray = image.real**2 + image.imag**2
     return result
+
+
+def linear_image(phase: FloatArray, pixel_size: float, optics: Optics) -> FloatArray:
+    """Contrast of a weak object, 2 CTF phase, with mean where there is nothing 0; (h, w) float32."""
+    shape = (phase.shape[0], phase.shape[1])
+    spectrum = fft.rfft2(phase) * (np.float32(2.0) * ctf_map(shape, pixel_size, optics))
+    result: FloatArray = fft.irfft2(spectrum, s=shape)
+    return result.astype(np.float32, copy=False)
 
 
 def count_electrons(expected: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -111,3 +155,26 @@ def low_pass(image: FloatArray, resolution: float, pixel_size: float) -> FloatAr
     spectrum = fft.rfft2(image) * np.exp(-k2 * np.float32(resolution**2))
     result: FloatArray = fft.irfft2(spectrum, s=image.shape)
     return result.astype(np.float32, copy=False)
+
+
+DETECTOR_PIXEL = 1.2
+"""Å, pixel of the detector where the micrograph's is larger: it was binned then."""
+
+
+def detect(
+    expected: FloatArray, pixel_size: float, dqe: float, ntf: float, rng: np.random.Generator
+) -> FloatArray:
+    """Count the expected electrons a pixel with a detector that blurs; (h, w) float32.
+
+    dqe, ntf : share of the detective quantum efficiency and of the noise transfer function that
+        is left at the detector's Nyquist frequency; both fall as a Gaussian, d^(w²) with w in
+        Nyquist (McMullan et al., Ultramicroscopy 109, 1126 (2009) has measured curves)
+
+    What scales with the dose (DQE at frequency 0) is in the dose already. The signal passes
+    sqrt(DQE), then electrons are counted, then the noise transfer blurs signal and noise alike.
+    """
+    nyquist2 = 4.0 * min(pixel_size, DETECTOR_PIXEL) ** 2
+    signal, noise = (-0.5 * np.log(share) * nyquist2 for share in (dqe, ntf * ntf))
+    seen = expected if signal == 0 else low_pass(expected, np.sqrt(signal), pixel_size)
+    counted = count_electrons(seen, rng)
+    return counted if noise == 0 else low_pass(counted, np.sqrt(noise), pixel_size)

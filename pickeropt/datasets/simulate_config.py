@@ -1,0 +1,45 @@
+"""What `dataset simulate` is asked for; beside `simulate`, so that the command line loads no arrays."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+Range = tuple[float, float]
+"""Both ends of a uniform draw, one a micrograph."""
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """A data set to simulate.
+
+    micrographs, size : how many, and their side in px
+    pixel_size : Å/px; diameter_angstrom : of the particles, None keeps the molecules' own
+    species : names of `maps.PDB_ENTRIES` or of models in `structures`, `all`, or none for the 14
+        of `maps.DEFAULT_SPECIES` and all of `structures`
+    preset : of `presets.PRESETS`; snr, occupancy : in place of the preset's
+    points_per_class : labelled points a micrograph on contaminants, on carbon and on empty ice
+    structures : a folder of atomic models
+    """
+
+    micrographs: int = 100
+    size: int = 2048
+    pixel_size: Range = (1.5, 1.5)
+    diameter_angstrom: Range | None = None
+    species: tuple[str, ...] = ()
+    preset: str = "default"
+    snr: tuple[float, ...] | None = None
+    occupancy: Range | None = None
+    points_per_class: int = 40
+    seed: int = 0
+    structures: Path | None = None
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """micrographs in all, of which `earlier` by an earlier run; particles on them; seconds."""
+
+    folder: Path
+    micrographs: int
+    earlier: int
+    particles: int
+    species: tuple[str, ...]
+    seconds: float

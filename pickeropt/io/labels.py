@@ -1,0 +1,104 @@
+"""Labelled points with a source class and a particle diameter a row: of simulations and of EMPIAR entries.
+
+A STAR file of labels (`_pickeroptClass`) may have two columns more: `_pickeroptSourceClass`, the
+finer class that pre-training learns, and `_pickeroptDiameter`, Å, the particle diameter of the micrograph.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pickeropt.errors import FormatError, OutputError
+from pickeropt.io.picks import PicksFile, read_picks
+from pickeropt.io.relion import CLASS, MICROGRAPH, X, Y
+from pickeropt.io.star import Block, column_spans, find_block, read_blocks
+from pickeropt.io.tables import write_bytes_atomically
+from pickeropt.io.text import TextFile, column, numbers
+
+SOURCE = "_pickeroptSourceClass"
+DIAMETER = "_pickeroptDiameter"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of one file, n rows.
+
+    file : the points, as `read_picks` reads them
+    class_names, source_names : (n,) each; the source is the class where the file names none
+    diameters : (n,) float64 Å, NaN where the file says none
+    """
+
+    file: PicksFile
+    class_names: tuple[str, ...]
+    source_names: tuple[str, ...]
+    diameters: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LabelRows:
+    """n rows to write: micrograph name, centre x and y px (n, 2), class, source class, diameter Å (n,)."""
+
+    micrographs: tuple[str, ...]
+    coordinates: NDArray[np.float64]
+    class_names: tuple[str, ...]
+    source_names: tuple[str, ...]
+    diameters: NDArray[np.float64]
+
+
+def read_labels(path: Path) -> Labels:
+    """The labels of a STAR file.
+
+    Raises FormatError for a file without `_pickeroptClass`, for a diameter that is not above 0, and as
+    `read_picks` does.
+    """
+    file = read_picks(path)
+    classes = file.picks.class_names
+    if classes is None:
+        what = f"{path}: no column {CLASS} with the class of each point"
+        raise FormatError(f"{what}; add it ({MICROGRAPH} {X} {Y} {CLASS})")
+    text = TextFile(path, file.content)
+    block = find_block(read_blocks(text), X, Y)
+    assert block is not None  # read_picks found it
+    sources = classes
+    if SOURCE in block.labels:
+        sources = tuple(token.decode() for token in column(text, column_spans(text, block, SOURCE)))
+    return Labels(file, classes, sources, _diameters(text, block))
+
+
+def _diameters(text: TextFile, block: Block) -> NDArray[np.float64]:
+    if DIAMETER not in block.labels:
+        return np.full(len(block.rows), np.nan)
+    spans = column_spans(text, block, DIAMETER)
+    values = numbers(text, spans, DIAMETER, optional=True)
+    wrong = np.flatnonzero((values <= 0) | np.isinf(values))
+    if len(wrong):
+        what = f"{DIAMETER} is {values[wrong[0]]:g}"
+        raise text.fault(int(spans[wrong[0], 0]), what, "write the particle's diameter in Å, or nan")
+    return values
+
+
+def write_labels(path: Path, rows: LabelRows) -> None:
+    """Write a labelled STAR file, whole or not at all.
+
+    Raises OutputError for a name that no STAR token can hold.
+    """
+    for name in {*rows.micrographs, *rows.class_names, *rows.source_names}:
+        if not name or name[0] in "_'\"" or any(c.isspace() or c == "#" for c in name):
+            raise OutputError(f"{path}: {name!r} cannot stand in a STAR file; remove blanks, quotes and #")
+    head = ["data_labels", "", "loop_", *(f"{label} #{i}" for i, label in enumerate(COLUMNS, start=1))]
+    table = zip(
+        rows.micrographs,
+        rows.coordinates.tolist(),
+        rows.class_names,
+        rows.source_names,
+        rows.diameters.tolist(),
+        strict=True,
+    )
+    lines = [f"{name} {x:.3f} {y:.3f} {kind} {source} {d:.3f}" for name, (x, y), kind, source, d in table]
+    write_bytes_atomically(path, "\n".join([*head, *lines, ""]).encode())
+
+
+COLUMNS = (MICROGRAPH, X, Y, CLASS, SOURCE, DIAMETER)
+"""Of the files written here, in order."""
