@@ -8,6 +8,7 @@
     ├── GeometryError     pixel size, diameter or coordinates do not fit the micrograph
     ├── ShotsError        the labelled shots cannot train a classifier
     ├── CheckpointError   a model file is not one of ours, or lacks something
+    ├── DownloadError     a file cannot be had from the network
     └── OutputError       the output is in the way, or a resumed run does not match
 
 Every message names the file, the row where there is one, the value and the remedy.
@@ -38,6 +39,10 @@ class ShotsError(PickeroptError):
 
 class CheckpointError(PickeroptError):
     """A model file is not a pickeropt checkpoint, or lacks something it must hold."""
+
+
+class DownloadError(PickeroptError):
+    """A file cannot be had from the network, or is not what it should be."""
 
 
 class OutputError(PickeroptError):
