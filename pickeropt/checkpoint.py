@@ -55,12 +55,12 @@ def save_checkpoint(
         "provenance": {**provenance, "versions": {"pickeropt": __version__, **versions}},
     }
     state = {name: value.detach().contiguous().cpu() for name, value in classifier.state_dict().items()}
-    content = _ordered(save(state, {"format": FORMAT, "pickeropt": json.dumps(described)}))
+    content = with_sorted_metadata(save(state, {"format": FORMAT, "pickeropt": json.dumps(described)}))
     write_bytes_atomically(path, content)
     return hashlib.sha256(content).hexdigest()
 
 
-def _ordered(content: bytes) -> bytes:
+def with_sorted_metadata(content: bytes) -> bytes:
     """A safetensors file with its metadata sorted by name: safetensors writes them in any order, and the
     digest must not change from run to run. The header is 8 bytes of its length, JSON, blanks up to 8 bytes.
     """

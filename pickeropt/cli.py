@@ -21,6 +21,7 @@ from pickeropt import __version__
 from pickeropt import options as given
 from pickeropt.cli_dataset import dataset_app
 from pickeropt.cli_empiar import run_build, run_empiar
+from pickeropt.cli_pretrain import run_pretrain
 from pickeropt.errors import PickeroptError
 from pickeropt.finetune.config import FinetuneConfig
 from pickeropt.prune.config import PruneConfig
@@ -228,6 +229,7 @@ def _read_shots(
     return read_class_boxes(shots) if shots.is_dir() else read_labelled_star(shots, micrographs)
 
 
+app.command("pretrain")(run_pretrain)
 dataset_app.command("build")(run_build)
 dataset_app.command("empiar")(run_empiar)
 app.add_typer(dataset_app, name="dataset")

@@ -1,30 +1,141 @@
-"""What the making of a backbone can be told; its defaults stand here only."""
+"""What `pickeropt pretrain` can be told and what it returns; its defaults stand here only."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+from pickeropt.errors import PickeroptError
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a recipe trains where the user does not say.
+
+    steps or epochs : one of them is 0
+    batch_size : views or boxes a step, over all processes together
+    learning_rate : of the backbone, at its highest
+    """
+
+    steps: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+
+RECIPES: Mapping[str, Schedule] = {
+    "default": Schedule(steps=2000, epochs=0, batch_size=4, learning_rate=3e-4),
+    "paper": Schedule(steps=0, epochs=200, batch_size=256, learning_rate=0.1),
+}
+"""`paper` is that of Li et al. 2022, section 3.2."""
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """One pretraining on simulated micrographs.
+    """One pretraining.
 
-    micrographs : simulated, each seen at two sizes
-    view_px : side of a training view
-    view_diameters : least and most px that a particle is across in a view
-    diameters_angstrom, pixel_sizes : ranges of the simulated particles and micrographs, Å and Å/px
-    points_per_class : labelled points a micrograph
-    steps, batch, learning_rate, head_learning_rate : AdamW with a cosine decline
-    class_weight : of the cross-entropy over source classes, beside the rotation term
+    recipe : "default" or "paper"
+    init : imagenet, none, shipped, or the path of a safetensors file with backbone weights
+    weights : ImageNet weights where no network is; the teacher of `default` has them too
+    backbone : a timm ResNet
+    exclude : entries or source classes to leave out, with every micrograph they are on
+    epochs, steps : how long; at most one of the two, None is the recipe's own
+    batch_size, learning_rate : None is the recipe's own
+    unlabelled : folder of micrographs or pictures without labels, for `default` to keep its eye in
+    tensorboard : whether to write a TensorBoard log as well
+    mixed_precision : bfloat16 where the device is fast in it
+
+    view_px, view_diameters : side of a training view, at most; least and most px that a particle is
+        across in it
+    views : of each micrograph or box; unlabelled_views : of each one without labels
+    unlabelled_share : of the views of a step
+    points_per_class : of a view, at most
+    held_back : one micrograph with its boxes in so many is never trained on, and measures
+    head_learning_rate, class_weight : of the cross-entropy beside the rotation term
+    box_px : side of a box for `paper`
+
+    log_every, save_every, validate_every : steps; the latter two are multiples of the first
     """
 
-    micrographs: int = 300
+    recipe: str = "default"
+    init: str = "imagenet"
+    weights: Path | None = None
+    backbone: str = "resnet18"
+    exclude: tuple[str, ...] = ()
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    unlabelled: Path | None = None
+    seed: int = 0
+    device: str = "auto"
+    tensorboard: bool = False
+    mixed_precision: bool = True
     view_px: int = 577
     view_diameters: tuple[float, float] = (36.0, 70.0)
-    diameters_angstrom: tuple[float, float] = (110.0, 260.0)
-    pixel_sizes: tuple[float, float] = (2.5, 5.0)
+    views: int = 2
+    unlabelled_views: int = 3
+    unlabelled_share: float = 0.12
     points_per_class: int = 30
-    steps: int = 1400
-    batch: int = 4
-    learning_rate: float = 2e-4
+    held_back: int = 20
     head_learning_rate: float = 1e-3
     class_weight: float = 0.05
-    seed: int = 77
+    box_px: int = 225
+    log_every: int = 10
+    save_every: int = 50
+    validate_every: int = 200
+
+    @property
+    def schedule(self) -> Schedule:
+        """The recipe's, with what the user asked for instead."""
+        own = RECIPES[self.recipe]
+        length = (own.steps, own.epochs)
+        if self.steps is not None or self.epochs is not None:
+            length = (self.steps or 0, self.epochs or 0)
+        rate = own.learning_rate if self.learning_rate is None else self.learning_rate
+        return Schedule(*length, self.batch_size or own.batch_size, rate)
+
+
+@dataclass(frozen=True)
+class PretrainReport:
+    """What came out of a pretraining.
+
+    out : the weights; log : CSV; curves : PNG
+    classes : number of source classes; samples : views or boxes trained on; held_back : not trained on
+    resumed_at : step at which this run took over from one that was stopped, 0 for none
+    final : last measured figures by name
+    """
+
+    out: Path
+    log: Path
+    curves: Path
+    recipe: str
+    classes: int
+    samples: int
+    held_back: int
+    steps: int
+    resumed_at: int
+    final: Mapping[str, float]
+    seconds: float
+
+
+def check_config(config: PretrainConfig) -> None:
+    """Raises PickeroptError where a setting is out of range."""
+    if config.recipe not in RECIPES:
+        raise PickeroptError(f"--recipe {config.recipe}: there are {' and '.join(RECIPES)}")
+    if config.steps is not None and config.epochs is not None:
+        raise PickeroptError("--steps and --epochs both say how long to train; give one of the two")
+    for option in ("steps", "epochs", "batch_size"):
+        value = getattr(config, option)
+        if value is not None and value < 1:
+            raise PickeroptError(f"--{option.replace('_', '-')} {value}: give a whole number above 0")
+    if not 0 <= config.seed < 2**32:
+        raise PickeroptError(f"--seed {config.seed}: give a whole number from 0 to {2**32 - 1}")
+    if config.unlabelled is not None and config.recipe == "paper":
+        raise PickeroptError("--unlabelled goes with --recipe default; the paper's learns from labels only")
+    if config.recipe == "paper" and config.weights is not None and config.init != "imagenet":
+        raise PickeroptError(
+            f"--weights {config.weights} goes with --init imagenet, not --init {config.init}"
+        )

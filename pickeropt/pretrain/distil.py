@@ -1,117 +1,107 @@
-"""Train a backbone to see in one pass what its teacher sees in eight, and to tell the source classes apart.
+"""What the default recipe minimises.
 
-The teacher's maps are averaged over the eight orientations of a view; the student is to give that average in
-any one orientation. Few shots need features that do not turn with the particle, and without this
-those cost eight passes. Beside it a linear head tells the source classes (species, contaminants,
-carbons) from pooled windows, by cross-entropy, the paper's pretraining task (Li et al. 2022, section 2.1).
+The teacher's maps are averaged over the eight orientations of a view; the student is to give that average
+in any one orientation. Few shots need features that do not turn with the particle, and without this those
+cost eight passes; and what the teacher knows is kept. Beside it a linear head tells the source classes
+(species, contaminants, carbons) from pooled windows, by cross-entropy, as Li et al. 2022, section 2.1.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from pickeropt.models.backbone import Backbone, inference_copy
-from pickeropt.models.orientations import EIGHT, averaged_maps, turn, turn_back
-from pickeropt.models.pooling import integral_image, window_means
-from pickeropt.pretrain.config import PretrainConfig
-from pickeropt.pretrain.material import View
-from pickeropt.training import inference_dtype
+from pickeropt.models.features import typical_feature
+from pickeropt.pretrain.views import ViewStore
 
 WINDOWS = (0.5, 1.2, 2.4)
 """Sides of the pooled windows in particle diameters."""
 
-OnStep = Callable[[int, float, float], None]
-"""Called with the step, the rotation loss and the class loss."""
+SCALES = (1, 2, 4)
+"""Cells over which the difference from the teacher is averaged before it is squared: 1 is a cell itself.
+Few shots see means over windows, in which errors that differ from cell to cell do not count."""
+
+SAMPLE = 80
+"""Views whose maps give the spread of each channel."""
+
+Spreads = Sequence[Sequence[Tensor]]
+"""By stage and scale, (c, 1, 1): the variance of each channel of the teacher's maps."""
 
 
-def teach(teacher: Backbone, views: Sequence[View], device: torch.device) -> None:
-    """Fill in each view's target maps, in place."""
-    dtype = inference_dtype(device)
-    network = inference_copy(teacher, device, dtype)
-    for view in views:
-        image = view.pixels[None, None].to(device=device, dtype=dtype)
-        with torch.inference_mode():
-            maps = averaged_maps(network, image, EIGHT)
-        view.maps = tuple(m.half().cpu().clone() for m in maps)
-
-
-def distil(
-    student: Backbone, views: Sequence[View], config: PretrainConfig, device: torch.device, on_step: OnStep
-) -> None:
-    """Train `student` in place, in evaluation mode: batch norms keep their statistics."""
-    rng = np.random.default_rng(config.seed)
-    names = sorted({name for view in views for name in view.source_classes})
-    student.eval().to(device).to(memory_format=torch.channels_last)
-    torch.manual_seed(config.seed)
-    head = nn.Linear(student.channels[-1] * len(WINDOWS), len(names)).to(device)
-    spreads = _spreads(views)
-    rates = (config.learning_rate, config.head_learning_rate)
-    groups = [{"params": m.parameters(), "lr": r} for m, r in zip((student, head), rates, strict=True)]
-    optimiser = torch.optim.AdamW(groups, weight_decay=1e-4)
-    decline = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config.steps))
-    for step in range(1, config.steps + 1):
-        optimiser.zero_grad()
-        rotation, classes = 0.0, 0.0
-        for _ in range(config.batch):
-            view, orientation = views[int(rng.integers(len(views)))], EIGHT[int(rng.integers(len(EIGHT)))]
-            image = turn(view.pixels.float(), orientation) * math.exp(rng.normal(0, 0.1)) + rng.normal(
-                0, 0.05
-            )
-            maps = _student_maps(student, image.to(device))
-            turned = rotation_loss(maps, [turn(m.float(), orientation) for m in view.maps], spreads)
-            back = turn_back(maps[-1], orientation)
-            named = class_loss(head, back, view, names, student.strides[-1])
-            ((turned + config.class_weight * named) / config.batch).backward()  # type: ignore[no-untyped-call]
-            rotation, classes = rotation + turned.item() / config.batch, classes + named.item() / config.batch
-        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimiser.step()
-        decline.step()
-        on_step(step, rotation, classes)
-
-
-def _rate(step: int, steps: int) -> float:
-    return min(1.0, (step + 1) / 50) * (0.5 * (1 + math.cos(math.pi * step / steps)) + 0.01)
-
-
-def _student_maps(student: Backbone, image: Tensor) -> list[Tensor]:
-    batch = image[None, None].contiguous(memory_format=torch.channels_last)
-    with torch.autocast(
-        image.device.type, torch.bfloat16, enabled=inference_dtype(image.device) == torch.bfloat16
-    ):
-        maps = student(batch)
-    return [m[0].float() for m in maps]
-
-
-def _spreads(views: Sequence[View]) -> list[Tensor]:
-    """For each stage the variance of each target channel, (c, 1, 1): every channel counts the same."""
-    some = views[:80]
+def at_scales(feature_map: Tensor) -> list[Tensor]:
+    """(c, h, w) -> means over squares of `SCALES` cells, half overlapping; as many as fit the map."""
+    fitting = [scale for scale in SCALES if scale <= min(feature_map.shape[1:])]
     return [
-        torch.stack([view.maps[s].float().var((1, 2)) for view in some])
-        .mean(0)
-        .clamp(min=1e-4)[:, None, None]
-        for s in range(len(some[0].maps))
+        feature_map if scale == 1 else functional.avg_pool2d(feature_map[None], scale, stride=scale // 2)[0]
+        for scale in fitting
     ]
 
 
-def rotation_loss(maps: Sequence[Tensor], targets: Sequence[Tensor], spreads: Sequence[Tensor]) -> Tensor:
-    """Mean squared distance to the targets in units of each channel's variance, averaged over stages."""
-    terms = [
-        ((m - t.to(m.device)).square() / s.to(m.device)).mean()
-        for m, t, s in zip(maps, targets, spreads, strict=True)
-    ]
+def without_mean(feature_map: Tensor, centred: bool) -> Tensor:
+    """(c, h, w) less its mean over the map, where features count from their micrograph's level."""
+    return feature_map - feature_map.mean((1, 2), keepdim=True) if centred else feature_map
+
+
+def channel_spreads(store: ViewStore, device: torch.device) -> list[list[Tensor]]:
+    """Variance of each channel at each stage and scale, over some views: all channels count the same."""
+    step = max(1, len(store) // SAMPLE)
+    views = [store.load(index) for index in range(0, len(store), step)]
+    spreads = []
+    for stage in range(len(views[0].maps)):
+        pooled = [at_scales(without_mean(view.maps[stage].float(), view.centred)) for view in views]
+        # a map that is smaller than a scale has no value there
+        by_scale = [[p[s] for p in pooled if s < len(p)] for s in range(len(SCALES))]
+        spreads.append([_variance(maps).to(device) for maps in by_scale if maps])
+    return spreads
+
+
+def _variance(maps: Sequence[Tensor]) -> Tensor:
+    """(c, 1, 1) variance over all maps (c, h, w), each map counting the same."""
+    mean = torch.stack([m.mean((1, 2)) for m in maps]).mean(0)
+    square = torch.stack([m.square().mean((1, 2)) for m in maps]).mean(0)
+    return (square - mean.square()).clamp(min=1e-5)[:, None, None]
+
+
+def rotation_loss(
+    maps: Sequence[Tensor], targets: Sequence[Tensor], spreads: Spreads, centred: bool
+) -> Tensor:
+    """Mean squared distance of maps (c, h, w) to the targets, in units of each channel's variance.
+
+    Averaged over cells and channels, then scales, then stages; of centred maps the mean does not count.
+    """
+    terms = []
+    for m, target, spread in zip(maps, targets, spreads, strict=True):
+        pooled = at_scales(without_mean(m - target, centred))
+        parts = [(p.square() / s).mean() for p, s in zip(pooled, spread, strict=False)]
+        terms.append(torch.stack(parts).mean())
     return torch.stack(terms).mean()
 
 
-def class_loss(head: nn.Linear, feature_map: Tensor, view: View, names: Sequence[str], stride: int) -> Tensor:
-    """Cross-entropy of the source class at each labelled point; 0 where the view has none."""
-    if not view.source_classes:
-        return torch.zeros((), device=feature_map.device)
-    table = integral_image(feature_map)
-    centres = view.points.to(feature_map.device) / stride
-    pooled = [window_means(table, centres, window * view.diameter / stride) for window in WINDOWS]
-    labels = torch.tensor([names.index(name) for name in view.source_classes], device=feature_map.device)
-    return functional.cross_entropy(head(torch.cat(pooled, 1)), labels)
+def window_features(feature_map: Tensor, centres: Tensor, diameter: float, centred: bool) -> Tensor:
+    """What the head sees of n points: the same as `models.features.dense_features` gives of one stage.
+
+    feature_map : (c, h, w); centres : (n, 2) y, x and diameter in cells
+    returns : (n, c * windows) by window, channel
+
+    By matrix products, because integral images are not summed in one order on every device.
+    """
+    if centred:
+        feature_map = feature_map - typical_feature(feature_map)[:, None, None]
+    height, width = feature_map.shape[1:]
+    parts = []
+    for window in WINDOWS:
+        rows = window_weights(centres[:, 0], window * diameter, height)
+        columns = window_weights(centres[:, 1], window * diameter, width)
+        across = torch.tensordot(columns, feature_map, ([1], [2]))  # (n, c, h)
+        parts.append((across * rows[:, None]).sum(2))
+    return torch.cat(parts, 1)
+
+
+def window_weights(centres: Tensor, side: float, cells: int) -> Tensor:
+    """(n, cells): share of each cell in a window of `side` cells around each centre (n,), cut at the edge."""
+    middle = (centres + 0.5).clamp(0.5, cells - 0.5)[:, None]
+    low, high = (middle - side / 2).clamp(min=0), (middle + side / 2).clamp(max=cells)
+    starts = torch.arange(cells, device=centres.device)
+    covered = (torch.minimum(high, starts + 1) - torch.maximum(low, starts)).clamp(min=0)
+    return (covered / (high - low)).to(torch.float32)

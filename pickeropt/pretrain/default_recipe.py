@@ -1,0 +1,130 @@
+"""Our recipe: rotation distillation on views of several scales, and the source classes beside it."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pickeropt.models.orientations import EIGHT, turn, turn_back
+from pickeropt.pretrain.config import PretrainConfig
+from pickeropt.pretrain.distil import channel_spreads, rotation_loss, window_features
+from pickeropt.pretrain.learner import Learner, Order, cosine, count_steps, slot_generator, split
+from pickeropt.pretrain.views import View, ViewStore
+from pickeropt.training import inference_dtype
+
+STAGES = ("layer2", "layer3")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A view as it is shown: turned, brighter by `gain`, shifted by `offset`."""
+
+    view: View
+    orientation: tuple[int, bool]
+    gain: float = 1.0
+    offset: float = 0.0
+
+
+class DistilRecipe:
+    """Implements `learner.Recipe`. Batch norms keep their statistics: views of a batch share nothing."""
+
+    averaged = True
+
+    def __init__(
+        self, labelled: ViewStore, unlabelled: ViewStore, config: PretrainConfig, device: torch.device
+    ):
+        self.labelled, self.unlabelled, self.config, self.device = labelled, unlabelled, config, device
+        self.batch_size, self.class_weight = config.schedule.batch_size, config.class_weight
+        self._training, self._held = split(labelled.pieces, config.held_back)
+        self.samples, self.held_back = len(self._training), len(self._held)
+        self.steps = count_steps(config.schedule, self.samples)
+        self._order = Order(config.seed, self.samples)
+        self._spreads = channel_spreads(labelled, device)
+        self._mixed = config.mixed_precision and inference_dtype(device) == torch.bfloat16
+
+    def optimiser(self, learner: Learner) -> torch.optim.Optimizer:
+        """AdamW."""
+        learner.eval()
+        groups = [
+            {"params": learner.backbone.parameters(), "lr": self.config.schedule.learning_rate},
+            {"params": learner.head.parameters(), "lr": self.config.head_learning_rate},
+        ]
+        return torch.optim.AdamW(groups, weight_decay=1e-4)
+
+    def rate(self, step: int) -> float:
+        """A cosine."""
+        return cosine(step, self.steps)
+
+    def backward(self, learner: Learner, step: int, slots: Iterable[int]) -> Tensor:
+        """Gradients of the batch's mean loss."""
+        samples = [self._draw(step, slot) for slot in slots]
+        terms = torch.zeros(5, device=self.device)
+        for bundle in self._bundles(samples):
+            losses, found = self._losses(learner, bundle)
+            (losses / self.batch_size).backward()  # type: ignore[no-untyped-call]
+            terms += found
+        return terms
+
+    def limit(self, learner: Learner) -> None:
+        """The backbone's gradient no longer than 1."""
+        nn.utils.clip_grad_norm_(learner.backbone.parameters(), 1.0)
+
+    def measure(self, learner: Learner, indices: Iterable[int]) -> Tensor:
+        """In one orientation that is not the plain one."""
+        terms = torch.zeros(5, device=self.device)
+        with torch.no_grad():
+            for index in indices:
+                sample = Sample(self.labelled.load(int(self._held[index])), EIGHT[5])
+                terms += self._losses(learner, [sample])[1]
+        return terms
+
+    def _draw(self, step: int, slot: int) -> Sample:
+        rng = slot_generator(self.config.seed, step, slot)
+        if len(self.unlabelled) and rng.random() < self.config.unlabelled_share:
+            view = self.unlabelled.load(int(rng.integers(len(self.unlabelled))))
+        else:
+            position = (step - 1) * self.batch_size + slot
+            view = self.labelled.load(int(self._training[self._order(position)]))
+        orientation = EIGHT[int(rng.integers(len(EIGHT)))]
+        return Sample(view, orientation, math.exp(rng.normal(0, 0.1)), float(rng.normal(0, 0.05)))
+
+    def _bundles(self, samples: list[Sample]) -> list[list[Sample]]:
+        """What passes at once: views of one size on a GPU, one by one on a CPU, where that is faster."""
+        if self.device.type == "cpu":
+            return [[sample] for sample in samples]
+        sides = sorted({sample.view.pixels.shape[0] for sample in samples})
+        return [[s for s in samples if s.view.pixels.shape[0] == side] for side in sides]
+
+    def _losses(self, learner: Learner, samples: list[Sample]) -> tuple[Tensor, Tensor]:
+        """The summed loss of views of one size, and their terms."""
+        images = [
+            turn(s.view.pixels.to(self.device).float(), s.orientation) * s.gain + s.offset for s in samples
+        ]
+        batch = torch.stack(images)[:, None].contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed):
+            maps = learner.backbone(batch)
+        losses, terms = [], []
+        for number, sample in enumerate(samples):
+            loss, found = self._loss(learner, [m[number].float() for m in maps], sample)
+            losses.append(loss)
+            terms.append(found)
+        return torch.stack(losses).sum(), torch.stack(terms).sum(0)
+
+    def _loss(self, learner: Learner, maps: list[Tensor], sample: Sample) -> tuple[Tensor, Tensor]:
+        view, turned = sample.view, sample.orientation
+        targets = [turn(m.to(self.device).float(), turned) for m in view.maps]
+        rotation = rotation_loss(maps, targets, self._spreads, view.centred)
+        if not len(view.labels):
+            return rotation, torch.stack([rotation.detach(), *rotation.new_tensor([0.0, 0.0, 0.0, 1.0])])
+        stride = learner.backbone.strides[-1]
+        centres = view.points.to(self.device) / stride
+        features = window_features(turn_back(maps[-1], turned), centres, view.diameter / stride, view.centred)
+        logits, labels = learner.head(features)[0], view.labels.to(self.device)
+        classes = functional.cross_entropy(logits, labels)
+        right = (logits.argmax(1) == labels).float().mean()
+        one = torch.ones_like(right)
+        terms = torch.stack([rotation.detach(), classes.detach(), right, one, one])
+        return rotation + self.class_weight * classes, terms
