@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from pickeropt import __version__
 from pickeropt import options as given
+from pickeropt.cli_benchmark import run_benchmark
 from pickeropt.cli_dataset import dataset_app
 from pickeropt.cli_empiar import run_build, run_empiar
 from pickeropt.cli_pretrain import run_pretrain
@@ -230,6 +231,7 @@ def _read_shots(
 
 
 app.command("pretrain")(run_pretrain)
+app.command("benchmark")(run_benchmark)
 dataset_app.command("build")(run_build)
 dataset_app.command("empiar")(run_empiar)
 app.add_typer(dataset_app, name="dataset")
