@@ -14,6 +14,7 @@ from baseline import PASSES, crop_features, logistic_regression
 from numpy.typing import NDArray
 from real_data import CLASSES, DIAMETER, DIAMETER_PX
 
+from pickeropt.checkpoint import general_checkpoint
 from pickeropt.classifier import PickClassifier
 from pickeropt.describe import boxes_of, describe_micrograph
 from pickeropt.finetune.config import FinetuneConfig
@@ -67,8 +68,8 @@ class Default:
         weights = imagenet if init == "imagenet" else None
         self.config = FinetuneConfig(DIAMETER, init=init, weights=weights)
         made = make_classifier(self.config, CLASSES, None)
-        spec = replace(made.spec, **EIGHT_PASSES) if regression else made.spec
-        self.classifier = PickClassifier(spec, made.backbone)
+        spec = replace(made.spec, **EIGHT_PASSES, parents=())
+        self.classifier = PickClassifier(spec, made.backbone) if regression else made
         self.passes = self.classifier.spec.passes
         self.backbone = inference_copy(self.classifier.backbone, DEVICE, inference_dtype(DEVICE))
 
@@ -131,7 +132,35 @@ class Paper:
         return ask
 
 
-Method = FrozenCrops | Default | Paper
+class General:
+    """The general model of the package: no shot is looked at."""
+
+    name, slow = "general model, no shots", False
+
+    def __init__(self) -> None:
+        self.classifier = general_checkpoint().classifier
+        self.passes = self.classifier.spec.passes
+        self.backbone = inference_copy(self.classifier.backbone, DEVICE, inference_dtype(DEVICE))
+
+    def look(self, pixels: Pixels, points: Points) -> Seen:
+        return describe_micrograph(self.backbone, self.classifier.spec, pixels, DIAMETER_PX, points)
+
+    def fit(
+        self, seen: Seen, labels: Labels, groups: Labels, seed: int
+    ) -> Callable[[Seen], NDArray[np.float64]]:
+        order = [self.classifier.spec.class_names.index(name) for name in CLASSES]
+
+        def ask(queries: Seen) -> NDArray[np.float64]:
+            with torch.no_grad():
+                answer: NDArray[np.float64] = (
+                    self.classifier.probabilities(queries).double().numpy()[:, order]
+                )
+            return answer
+
+        return ask
+
+
+Method = FrozenCrops | Default | Paper | General
 
 
 def all_methods(imagenet: Path | None, wanted: Sequence[str]) -> list[Method]:
@@ -141,6 +170,7 @@ def all_methods(imagenet: Path | None, wanted: Sequence[str]) -> list[Method]:
         "dense": lambda: Default("frozen ImageNet dense + LR", "imagenet", imagenet, regression=True),
         "paper": lambda: Paper(imagenet),
         "imagenet": lambda: Default("recipe default, ImageNet", "imagenet", imagenet),
+        "general": General,
         "default": lambda: Default("recipe default, shipped", "shipped", None),
     }
     return [makers[name]() for name in wanted]

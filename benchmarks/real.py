@@ -31,7 +31,8 @@ from pickeropt.evaluate.curves import best_f1, false_removed_at_recall, precisio
 from pickeropt.evaluate.matching import descending, match
 
 DRAWS = 20
-ROWS = "crops,dense,paper,imagenet,default"
+ROWS = "crops,dense,paper,imagenet,general,default"
+SHOTS = (10, 20, 30)
 
 
 def draw(labelled: list[Labelled], number: int) -> tuple[list[int], list[int]]:
@@ -66,7 +67,7 @@ def measure(
 ) -> None:
     """Print a row a shot count."""
     draws = args.paper_draws if method.slow else args.draws
-    for per_class in (10, 20, 30):
+    for per_class in args.shots:
         macro, learnt, auc, auc_unseen = [], [], [], []
         for number in range(draws):
             take, held = draw(labelled, number)
@@ -158,6 +159,7 @@ def main() -> None:
     )
     parser.add_argument("--picks", type=Path, nargs="*", default=[], help="more folders of picks")
     parser.add_argument("--rows", default=ROWS)
+    parser.add_argument("--shots", type=int, nargs="+", default=SHOTS, help="a class")
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--paper-draws", type=int, default=DRAWS)
     parser.add_argument("--prune-draws", type=int, default=5)

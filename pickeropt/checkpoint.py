@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from pickeropt import __version__
-from pickeropt.classifier import PickClassifier
+from pickeropt.classifier import PickClassifier, general_classifier
 from pickeropt.errors import CheckpointError
 from pickeropt.io.tables import write_bytes_atomically
 from pickeropt.models.backbone import Backbone
+from pickeropt.models.initial import initial_backbone, initial_head, shipped_bytes
 from pickeropt.models.spec import ModelSpec
 
 FORMAT = "pickeropt classifier 1"
@@ -25,13 +26,14 @@ FORMAT = "pickeropt classifier 1"
 class Checkpoint:
     """A classifier and what it was made for.
 
-    diameter_angstrom : particle diameter in Å; with the pixel size of a micrograph it fixes the view
+    diameter_angstrom : particle diameter in Å; with the pixel size of a micrograph it fixes the view.
+        None for the general model, which is of no particle
     provenance : recipe, seed, shots a class, initial weights, figures on held-out shots, versions
     digest : sha256 of the file
     """
 
     classifier: PickClassifier
-    diameter_angstrom: float
+    diameter_angstrom: float | None
     provenance: Mapping[str, Any]
     digest: str
 
@@ -106,10 +108,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(classifier, diameter, described.get("provenance", {}), digest)
 
 
+def general_checkpoint() -> Checkpoint:
+    """The general model of the package: what its pretraining thinks, without a shot of the user's."""
+    source = initial_head("shipped")
+    if source is None:
+        raise CheckpointError("the weights in the package hold no classifier; install pickeropt again")
+    backbone = initial_backbone("resnet18", "shipped", None, source.spec.stages)
+    digest = hashlib.sha256(shipped_bytes()).hexdigest()
+    return Checkpoint(general_classifier(backbone, source), None, {"general": True}, digest)
+
+
 def _spec(values: Mapping[str, Any]) -> ModelSpec:
     known = {field.name for field in fields(ModelSpec)}
-    if set(values) != known:
-        raise ValueError(f"fields {sorted(set(values) ^ known)} do not match this version")
+    needed = {field.name for field in fields(ModelSpec) if field.default is MISSING}
+    if not needed <= set(values) <= known:
+        raise ValueError(f"fields {sorted((set(values) - known) | (needed - set(values)))} do not match")
     arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return ModelSpec(**arguments)
 

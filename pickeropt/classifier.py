@@ -1,14 +1,16 @@
 """The whole classifier: backbone, head and the geometry they were made for."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from pickeropt.models.backbone import Backbone
 from pickeropt.models.head import BranchedHead, joint_logits
+from pickeropt.models.opinion import Opinion, SourceHead
 from pickeropt.models.spec import ModelSpec
-from pickeropt.records import PARTICLE
+from pickeropt.records import DEFAULT_CLASSES, PARTICLE
 
 
 class PickClassifier(nn.Module):
@@ -21,12 +23,20 @@ class PickClassifier(nn.Module):
         super().__init__()
         self.temperature: Tensor
         self.spec, self.backbone = spec, backbone
-        self.head = BranchedHead(spec.layout, len(spec.class_names), len(spec.loss_weights))
+        self.head = BranchedHead(spec.layout, len(spec.class_names), len(spec.loss_weights), spec.limit)
+        self.opinion = Opinion(spec.layout.width, spec.parents, spec.class_names) if spec.parents else None
         self.register_buffer("temperature", torch.ones(()))
+
+    def leaning(self, features: Tensor) -> Tensor:
+        """(n, d) features -> (n, k) logits that stand before any shot has been seen; 0 without an opinion."""
+        if self.opinion is None:
+            return features.new_zeros(len(features), len(self.spec.class_names))
+        leaning: Tensor = self.spec.lean * self.opinion(features)
+        return leaning
 
     def logits(self, features: Tensor) -> Tensor:
         """(n, d) features -> (n, k) logits, all branches read."""
-        return joint_logits(self.head(features), self.spec.loss_weights)
+        return joint_logits(self.head(features), self.spec.loss_weights) + self.leaning(features)
 
     def probabilities(self, features: Tensor) -> Tensor:
         """(n, d) features -> (n, k) probabilities, rows sum to 1."""
@@ -42,3 +52,19 @@ class PickClassifier(nn.Module):
         prior = torch.zeros(logits.shape[1])
         prior[self.spec.class_names.index(PARTICLE)] = math.log(logits.shape[1] - 1)
         return torch.softmax(logits / temperature + prior, 1)
+
+
+def general_classifier(backbone: Backbone, source: SourceHead) -> PickClassifier:
+    """A classifier that says its pretraining's opinion and nothing else: no shot has been seen.
+
+    Its classes are `DEFAULT_CLASSES`; the softmax over the source classes is summed by parent.
+    """
+    spec = replace(
+        source.spec, class_names=DEFAULT_CLASSES, parents=source.parents, lean=1.0, loss_weights=(1.0,)
+    )
+    classifier = PickClassifier(spec, backbone)
+    assert classifier.opinion is not None
+    classifier.opinion.load(source)
+    for parameter in classifier.head.parameters():
+        nn.init.zeros_(parameter)
+    return classifier.eval()

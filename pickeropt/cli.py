@@ -137,7 +137,7 @@ def run_finetune(
 def run_prune(
     picks: given.Picks,
     micrographs: given.Folders = None,
-    model: given.Model = PruneConfig.model or MODEL,
+    model: given.Model = PruneConfig.model,
     out: given.Out = PruneConfig.out,
     threshold: given.Threshold = PruneConfig.threshold,
     diameter: given.OtherDiameter = PruneConfig.diameter_angstrom,
@@ -156,6 +156,8 @@ def run_prune(
     from pickeropt.prune.run import prune
     from pickeropt.prune.scorer import load_scorer
 
+    if model is None and MODEL.is_file():
+        model = MODEL
     config = PruneConfig(
         model=model,
         micrographs=tuple(micrographs or ()),

@@ -27,6 +27,9 @@ Backbone = Annotated[str, _option("--backbone", "NAME", "Any ResNet of timm.")]
 Exclude = Annotated[
     list[str] | None, _option("--exclude", "ENTRY", "Leave out an entry or source class; may be repeated.")
 ]
+Ignore = Annotated[
+    list[str] | None, _option("--ignore", "CLASS", "Drop the labels of a source class; may be repeated.")
+]
 Unlabelled = Annotated[
     Path | None, _option("--unlabelled", "DIR", "Real micrographs or pictures to learn from without labels.")
 ]
@@ -47,6 +50,7 @@ def run_pretrain(
     weights: Weights = PretrainConfig.weights,
     backbone: Backbone = PretrainConfig.backbone,
     exclude: Exclude = None,
+    ignore: Ignore = None,
     unlabelled: Unlabelled = PretrainConfig.unlabelled,
     epochs: Epochs = PretrainConfig.epochs,
     steps: Steps = PretrainConfig.steps,
@@ -72,6 +76,7 @@ def run_pretrain(
         weights=weights,
         backbone=backbone,
         exclude=tuple(exclude or ()),
+        ignore=tuple(ignore or ()),
         unlabelled=unlabelled,
         epochs=epochs,
         steps=steps,
@@ -97,7 +102,7 @@ def show_pretrain(report: "PretrainReport") -> None:
     print(f"{report.steps:,} steps in {duration(report.seconds)}{earlier}")
     for name, value in report.final.items():
         if name != "learning_rate":
-            print(f"  {name.replace('_', ' '):24s}{value:8.3f}")
+            print(f"  {name.replace('_', ' '):26s}{value:8.3f}")
     print(f"log: {report.log}")
     print(f"learning curves: {report.curves}")
     print(f"weights: {report.out}")

@@ -31,7 +31,10 @@ Recipe = Annotated[str, option("--recipe", "|".join(RECIPES), "How to train: our
 LossWeights = Annotated[str, option("--loss-weights", "W1,W2[,W3]", "One weight for each branch.")]
 
 Picks = Annotated[list[Path], typer.Argument(metavar="PICKS", help="Coordinate files, or folders of them.")]
-Model = Annotated[Path, option("--model", "FILE", "The model file that finetune wrote.")]
+Model = Annotated[
+    Path | None,
+    option("--model", "FILE", "Of finetune; else ./model.safetensors, else a general one of the package."),
+]
 Out = Annotated[Path, option("--out", "DIR", "The folder to write.")]
 Threshold = Annotated[float, option("--threshold", "P", "Least P(particle) to keep.", min=0, max=1)]
 BatchSize = Annotated[int | None, option("--batch-size", "N", "Computed at once; changes no result.", min=1)]

@@ -63,11 +63,17 @@ def balanced_weights(labels: Tensor, classes: int) -> Tensor:
 
 
 def fit_head(
-    head: BranchedHead, features: Tensor, labels: Tensor, loss_weights: Sequence[float], decay: float
+    head: BranchedHead,
+    features: Tensor,
+    labels: Tensor,
+    loss_weights: Sequence[float],
+    decay: float,
+    leaning: Tensor | None = None,
 ) -> None:
     """Fit the branches to fixed features: multi-loss plus decay/2 |weights|², by L-BFGS on all shots at once.
 
-    features : (n, d); labels : (n,) int. The same input gives the same weights, whatever the machine's
+    features : (n, d); labels : (n,) int; leaning : (n, k) logits that every branch starts from
+    The same input gives the same weights, whatever the machine's
     number of threads up to rounding. Biases are not decayed.
     """
     head.standardise(features)
@@ -77,7 +83,8 @@ def fit_head(
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = multi_loss(head(features), labels, loss_weights, class_weights)
+        logits = head(features) if leaning is None else [z + leaning for z in head(features)]
+        loss = multi_loss(logits, labels, loss_weights, class_weights)
         loss = loss + decay / 2 * torch.stack([w.square().sum() for w in weights]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss

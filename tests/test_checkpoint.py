@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import model_world
 import numpy as np
 import pytest
 import torch
@@ -25,19 +26,8 @@ from pickeropt.models.backbone import Backbone
 from pickeropt.models.head import joint_logits
 from pickeropt.models.spec import ModelSpec
 
-SPEC = ModelSpec(
-    backbone="resnet18",
-    stages=("layer1",),
-    channels=(64,),
-    view_diameters=(60.0, 40.0),
-    windows=(0.5, 1.2),
-    orientations=4,
-    dense=True,
-    box_diameters=2.7,
-    centred=True,
-    normalise="micrograph",
-    loss_weights=(1.0, 0.3),
-    class_names=("particle", "ice", "carbon"),
+SPEC = replace(
+    model_world.SPEC, stages=("layer1",), channels=(64,), view_diameters=(60.0, 40.0), windows=(0.5, 1.2)
 )
 PROVENANCE = {"settings": {"recipe": "default", "seed": 7}, "shots": {"particle": 10, "ice": 8, "carbon": 6}}
 

@@ -198,13 +198,28 @@ def test_finetune_says_what_next(rooms, calls):
 # prune
 
 
-def test_prune_passes_the_defaults_of_the_config(rooms, calls):
+def test_prune_passes_the_defaults_of_the_config(rooms, calls, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert run("prune", "picks.star").exit_code == 0
-    model = Path("model.safetensors")
-    assert calls["load_scorer"] == ((model, "auto", None, None), {})
+    assert calls["load_scorer"] == ((None, "auto", None, None), {})
     (inputs, config, scorer), more = calls["prune"]
     assert (list(inputs), scorer, set(more)) == ([Path("picks.star")], "scorer", {"on_progress"})
-    assert config == PruneConfig(model=model)
+    assert config == PruneConfig()
+
+
+def test_prune_takes_the_model_in_the_folder(rooms, calls, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = Path("model.safetensors")
+    model.mkdir()  # of that name, but no file
+    assert run("prune", "picks.star").exit_code == 0
+    assert calls["load_scorer"][0][0] is None
+    model.rmdir()
+    model.write_bytes(b"made by finetune")
+    assert run("prune", "picks.star").exit_code == 0
+    assert calls["load_scorer"][0][0] == model
+    assert calls["prune"][0][1] == PruneConfig(model=model)
+    assert run("prune", "picks.star", "--model", "other").exit_code == 0
+    assert calls["load_scorer"][0][0] == Path("other")
 
 
 def test_prune_passes_every_flag(rooms, calls):

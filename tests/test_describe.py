@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from model_world import SPEC as DENSE
 
 from pickeropt.datasets.boxes import cut_boxes
 from pickeropt.datasets.views import make_view
@@ -12,23 +13,8 @@ from pickeropt.describe import describe_boxes, describe_micrograph, fitted_boxes
 from pickeropt.errors import GeometryError
 from pickeropt.models.backbone import Backbone, inference_copy
 from pickeropt.models.features import box_features, dense_features
-from pickeropt.models.spec import ModelSpec
 from pickeropt.records import FloatArray
 
-DENSE = ModelSpec(
-    backbone="resnet18",
-    stages=("layer1", "layer2"),
-    channels=(64, 128),
-    view_diameters=(24.0, 16.0),
-    windows=(0.5, 1.2, 2.7),
-    orientations=4,
-    dense=True,
-    box_diameters=2.7,
-    centred=True,
-    normalise="micrograph",
-    loss_weights=(1.0, 0.3),
-    class_names=("particle", "ice"),
-)
 BOXED = replace(DENSE, dense=False, centred=False)
 ALONE = replace(BOXED, normalise="box")
 DIAMETER = 20.0

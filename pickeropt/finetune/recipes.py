@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,19 +15,24 @@ from torch.nn import functional
 
 from pickeropt.classifier import PickClassifier
 from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.models.backbone import Backbone
 from pickeropt.models.features import box_features
-from pickeropt.models.head import multi_loss
-from pickeropt.models.initial import initial_backbone, unfold_batch_norm
+from pickeropt.models.head import LIMIT, multi_loss
+from pickeropt.models.initial import initial_backbone, initial_head, unfold_batch_norm
+from pickeropt.models.opinion import SourceHead, fits
 from pickeropt.models.spec import ModelSpec
 from pickeropt.training import SgdSchedule, fit_head, inference_dtype, train_sgd
 
 PENALTY = 500.0
 """Weight of |weights|²/2 against the summed loss of all shots; divided by their number in the mean."""
 
+LEAN = 0.25
+"""What the opinion of the pretraining counts for beside what the shots teach."""
+
 STAGES = ("layer2", "layer3")
 VIEW_DIAMETERS = (62.0,)
 WINDOWS = (0.5, 1.2, 2.7)
-ORIENTATIONS = 2
+ORIENTATIONS = 1
 PAPER_BOX_PX = 224
 PAPER_BOX_DIAMETERS = 1.5
 
@@ -64,13 +69,26 @@ def make_classifier(
         normalise="micrograph" if on_micrographs else "box",
         loss_weights=config.loss_weights,
         class_names=class_names,
+        limit=None if paper else LIMIT,
     )
-    return PickClassifier(spec, backbone)
+    return with_opinion(spec, backbone, initial_head(config.init) if spec.dense else None)
+
+
+def with_opinion(spec: ModelSpec, backbone: Backbone, head: SourceHead | None) -> PickClassifier:
+    """A classifier that hears the pretraining's head, where there is one and it sees the same."""
+    if head is None or not fits(head, spec):
+        return PickClassifier(spec, backbone)
+    classifier = PickClassifier(replace(spec, parents=head.parents, lean=LEAN), backbone)
+    assert classifier.opinion is not None
+    classifier.opinion.load(head)
+    return classifier
 
 
 def fit_default(classifier: PickClassifier, features: Tensor, labels: Tensor) -> None:
     """Fit a fresh head to the fixed features (n, d) of the shots, labels (n,)."""
-    fit_head(classifier.head, features, labels, classifier.spec.loss_weights, PENALTY / len(labels))
+    with torch.no_grad():
+        leaning = classifier.leaning(features)
+    fit_head(classifier.head, features, labels, classifier.spec.loss_weights, PENALTY / len(labels), leaning)
 
 
 def fit_paper(

@@ -17,6 +17,11 @@ from torch.nn import functional
 NARROW = 128
 """Channels at the end of the third branch."""
 
+LIMIT = 2.0
+"""Of the default recipe: standardised features go no further than this from 0. Ten shots a class say
+little about how far a feature may stray; a few that stray far on other micrographs would outvote all the
+rest. The paper's recipe and pretraining learn from features as they are, without one."""
+
 
 @dataclass(frozen=True)
 class FeatureLayout:
@@ -71,13 +76,15 @@ class BranchedHead(nn.Module):
     layout : of the feature vectors
     classes : k
     branches : 2 or 3 (1 for pretraining, as in the paper)
+    limit : standardised features are clamped to it on both sides; None where they are not
 
     forward : (n, d) features -> list of (n, k) logits, one a branch.
     Freshly initialised from uniform distributions (torch's default for linear layers).
     """
 
-    def __init__(self, layout: FeatureLayout, classes: int, branches: int = 2):
+    def __init__(self, layout: FeatureLayout, classes: int, branches: int = 2, limit: float | None = None):
         super().__init__()
+        self.limit = limit
         if not 1 <= branches <= 3:
             raise ValueError(f"{branches} branches: one, two or three")
         self.register_buffer("mean", torch.zeros(layout.width))
@@ -97,6 +104,8 @@ class BranchedHead(nn.Module):
 
     def forward(self, features: Tensor) -> list[Tensor]:
         x = (features - self.mean) * self.scale
+        if self.limit is not None:
+            x = x.clamp(-self.limit, self.limit)
         return [branch(x) for branch in self.branches]
 
 

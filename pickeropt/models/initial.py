@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from pickeropt.errors import CheckpointError
 from pickeropt.models.backbone import Backbone, deepest_stage, load_backbone_weights
+from pickeropt.models.opinion import SourceHead, read_source_head
 
-SHIPPED = "resnet18_v1.safetensors"
+SHIPPED = "resnet18_v2.safetensors"
 """The backbone inside the package; `models/weights/README.md` says how it was made."""
 
 
@@ -39,6 +40,21 @@ def initial_backbone(name: str, init: str, weights: Path | None, stages: tuple[s
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights file; --init takes shipped, imagenet, none or a file")
     return _from_file(name, path, stages)
+
+
+def initial_head(init: str) -> SourceHead | None:
+    """The head that a pretraining left beside the backbone; None for imagenet, none, files without one."""
+    if init in ("imagenet", "none"):
+        return None
+    if init == "shipped":
+        with as_file(files("pickeropt.models") / "weights" / SHIPPED) as path:
+            return read_source_head(path)
+    return read_source_head(Path(init))
+
+
+def shipped_bytes() -> bytes:
+    """The weights file inside the package, as it is."""
+    return (files("pickeropt.models") / "weights" / SHIPPED).read_bytes()
 
 
 def _from_file(name: str, path: Path, stages: tuple[str, ...] | None) -> Backbone:

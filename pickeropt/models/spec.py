@@ -19,6 +19,9 @@ class ModelSpec:
     centred : whether each map is freed of its micrograph's typical feature
     normalise : "micrograph" or "box", whose grey level and noise scale the pixels
     loss_weights : one a branch
+    parents : of the source classes of the pretraining whose opinion counts too (`opinion.py`); none: ()
+    lean : what the opinion counts for beside the branches, 1 for as much as by itself
+    limit : standardised features go no further than this from 0 into the branches; None: as they are
     """
 
     backbone: str
@@ -33,6 +36,9 @@ class ModelSpec:
     normalise: str
     loss_weights: tuple[float, ...]
     class_names: tuple[str, ...]
+    parents: tuple[str, ...] = ()
+    lean: float = 0.0
+    limit: float | None = None
 
     @property
     def layout(self) -> FeatureLayout:

@@ -1,4 +1,4 @@
-"""Our recipe: rotation distillation on views of several scales, and the source classes beside it."""
+"""Our recipe: rotation distillation on views of several scales, source classes and parents beside it."""
 
 import math
 from collections.abc import Iterable
@@ -6,16 +6,29 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pickeropt.models.orientations import EIGHT, turn, turn_back
 from pickeropt.pretrain.config import PretrainConfig
-from pickeropt.pretrain.distil import channel_spreads, rotation_loss, window_features
-from pickeropt.pretrain.learner import Learner, Order, cosine, count_steps, slot_generator, split
+from pickeropt.pretrain.distil import channel_spreads, head_scales, point_features, rotation_loss
+from pickeropt.pretrain.learner import (
+    MEASURED,
+    TERMS,
+    Learner,
+    Order,
+    cosine,
+    count_steps,
+    slot_generator,
+    split,
+)
+from pickeropt.pretrain.parents import Parents, even_weights
 from pickeropt.pretrain.views import View, ViewStore
 from pickeropt.training import inference_dtype
 
 STAGES = ("layer2", "layer3")
+"""Those of finetune's default recipe."""
+
+FEWEST = 8
+"""Points of a parent on a view from which on it counts as much as any other."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +45,31 @@ class DistilRecipe:
     """Implements `learner.Recipe`. Batch norms keep their statistics: views of a batch share nothing."""
 
     averaged = True
+    measured: tuple[str, ...] = MEASURED
 
     def __init__(
-        self, labelled: ViewStore, unlabelled: ViewStore, config: PretrainConfig, device: torch.device
+        self,
+        labelled: ViewStore,
+        unlabelled: ViewStore,
+        parents: Parents,
+        config: PretrainConfig,
+        device: torch.device,
     ):
-        self.labelled, self.unlabelled, self.config, self.device = labelled, unlabelled, config, device
-        self.batch_size, self.class_weight = config.schedule.batch_size, config.class_weight
-        self._training, self._held = split(labelled.pieces, config.held_back)
-        self.samples, self.held_back = len(self._training), len(self._held)
+        self.labelled, self.unlabelled, self.parents = labelled, unlabelled, parents
+        self.config, self.device, self.batch_size = config, device, config.schedule.batch_size
+        self.class_weight, self.parent_weight = config.class_weight, config.parent_weight
+        self.training, self.held = split(labelled.pieces, config.held_back)
+        self.samples, self.held_back = len(self.training), len(self.held)
         self.steps = count_steps(config.schedule, self.samples)
         self._order = Order(config.seed, self.samples)
         self._spreads = channel_spreads(labelled, device)
         self._mixed = config.mixed_precision and inference_dtype(device) == torch.bfloat16
+
+    def start_head(self, learner: Learner) -> None:
+        """A head that says nothing yet, of features with about unit variance."""
+        learner.head.scale.copy_(head_scales(self._spreads))
+        nn.init.zeros_(learner.head.linear.weight)
+        nn.init.zeros_(learner.head.linear.bias)
 
     def optimiser(self, learner: Learner) -> torch.optim.Optimizer:
         """AdamW."""
@@ -61,7 +87,7 @@ class DistilRecipe:
     def backward(self, learner: Learner, step: int, slots: Iterable[int]) -> Tensor:
         """Gradients of the batch's mean loss."""
         samples = [self._draw(step, slot) for slot in slots]
-        terms = torch.zeros(5, device=self.device)
+        terms = torch.zeros(len(TERMS), device=self.device)
         for bundle in self._bundles(samples):
             losses, found = self._losses(learner, bundle)
             (losses / self.batch_size).backward()  # type: ignore[no-untyped-call]
@@ -74,10 +100,10 @@ class DistilRecipe:
 
     def measure(self, learner: Learner, indices: Iterable[int]) -> Tensor:
         """In one orientation that is not the plain one."""
-        terms = torch.zeros(5, device=self.device)
+        terms = torch.zeros(len(TERMS), device=self.device)
         with torch.no_grad():
             for index in indices:
-                sample = Sample(self.labelled.load(int(self._held[index])), EIGHT[5])
+                sample = Sample(self.labelled.load(int(self.held[index])), EIGHT[5])
                 terms += self._losses(learner, [sample])[1]
         return terms
 
@@ -87,7 +113,7 @@ class DistilRecipe:
             view = self.unlabelled.load(int(rng.integers(len(self.unlabelled))))
         else:
             position = (step - 1) * self.batch_size + slot
-            view = self.labelled.load(int(self._training[self._order(position)]))
+            view = self.labelled.load(int(self.training[self._order(position)]))
         orientation = EIGHT[int(rng.integers(len(EIGHT)))]
         return Sample(view, orientation, math.exp(rng.normal(0, 0.1)), float(rng.normal(0, 0.05)))
 
@@ -117,14 +143,16 @@ class DistilRecipe:
         view, turned = sample.view, sample.orientation
         targets = [turn(m.to(self.device).float(), turned) for m in view.maps]
         rotation = rotation_loss(maps, targets, self._spreads, view.centred)
+        none, one = torch.zeros_like(rotation), torch.ones_like(rotation)
         if not len(view.labels):
-            return rotation, torch.stack([rotation.detach(), *rotation.new_tensor([0.0, 0.0, 0.0, 1.0])])
-        stride = learner.backbone.strides[-1]
-        centres = view.points.to(self.device) / stride
-        features = window_features(turn_back(maps[-1], turned), centres, view.diameter / stride, view.centred)
-        logits, labels = learner.head(features)[0], view.labels.to(self.device)
-        classes = functional.cross_entropy(logits, labels)
-        right = (logits.argmax(1) == labels).float().mean()
-        one = torch.ones_like(right)
-        terms = torch.stack([rotation.detach(), classes.detach(), right, one, one])
-        return rotation + self.class_weight * classes, terms
+            return rotation, torch.stack([rotation.detach(), *[none] * 5, one])
+        back, strides = [turn_back(m, turned) for m in maps], learner.backbone.strides
+        points, labels = view.points.to(self.device), view.labels.to(self.device)
+        logits = learner.head(point_features(back, strides, points, view.diameter, view.centred))
+        kinds = self.parents.labels(labels)
+        weights = even_weights(kinds, FEWEST)
+        classes, parents = self.parents.losses(logits, labels, weights)
+        right = [logits.argmax(1) == labels, self.parents.logits(logits).argmax(1) == kinds]
+        shares = [(told * weights).sum() for told in right]
+        terms = torch.stack([rotation.detach(), classes.detach(), parents.detach(), *shares, one, one])
+        return rotation + self.class_weight * classes + self.parent_weight * parents, terms

@@ -3,7 +3,8 @@
 The teacher's maps are averaged over the eight orientations of a view; the student is to give that average
 in any one orientation. Few shots need features that do not turn with the particle, and without this those
 cost eight passes; and what the teacher knows is kept. Beside it a linear head tells the source classes
-(species, contaminants, carbons) from pooled windows, by cross-entropy, as Li et al. 2022, section 2.1.
+(species, contaminants, carbons) from pooled windows of all stages, by cross-entropy, as Li et al. 2022,
+section 2.1; and by that of their parents, whose probability is the sum over their source classes.
 """
 
 from collections.abc import Sequence
@@ -15,8 +16,9 @@ from torch.nn import functional
 from pickeropt.models.features import typical_feature
 from pickeropt.pretrain.views import ViewStore
 
-WINDOWS = (0.5, 1.2, 2.4)
-"""Sides of the pooled windows in particle diameters."""
+WINDOWS = (0.5, 1.2, 2.7)
+"""Sides of the pooled windows in particle diameters: those of finetune's default recipe, so that it can
+use the head."""
 
 SCALES = (1, 2, 4)
 """Cells over which the difference from the teacher is averaged before it is squared: 1 is a cell itself.
@@ -78,8 +80,28 @@ def rotation_loss(
     return torch.stack(terms).mean()
 
 
+def point_features(
+    maps: Sequence[Tensor], strides: Sequence[int], points: Tensor, diameter: float, centred: bool
+) -> Tensor:
+    """What the head sees of n points: the same as `models.features.dense_features` gives.
+
+    maps : one (c, h, w) a stage; points : (n, 2) y, x and diameter in view px
+    returns : (n, d) by stage, window, channel
+    """
+    parts = [
+        window_features(m, points / stride, diameter / stride, centred)
+        for m, stride in zip(maps, strides, strict=True)
+    ]
+    return torch.cat(parts, 1)
+
+
+def head_scales(spreads: Spreads) -> Tensor:
+    """(d,) that bring window features near unit variance: from the spread at the coarsest scale."""
+    return torch.cat([stage[-1].flatten().rsqrt().repeat(len(WINDOWS)) for stage in spreads])
+
+
 def window_features(feature_map: Tensor, centres: Tensor, diameter: float, centred: bool) -> Tensor:
-    """What the head sees of n points: the same as `models.features.dense_features` gives of one stage.
+    """The features of one stage.
 
     feature_map : (c, h, w); centres : (n, 2) y, x and diameter in cells
     returns : (n, c * windows) by window, channel

@@ -10,29 +10,47 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pickeropt.models.backbone import Backbone
-from pickeropt.models.head import BranchedHead, FeatureLayout
 from pickeropt.pretrain.config import Schedule
 
-CUTTING, DRAWING, ORDER = 0, 1, 2
+CUTTING, DRAWING, ORDER, THINNING = 0, 1, 2, 3
 """Streams of random numbers beside the seed."""
 
-TERMS = ("rotation", "classes", "accuracy", "labelled", "samples")
-"""What is summed over samples: two losses, points told right, samples with labels, samples."""
+MEASURED = ("rotation", "classes", "parents", "accuracy", "parent_accuracy")
+"""Three losses, the share of points whose source class is told right, and whose parent is."""
+
+TERMS = (*MEASURED, "labelled", "samples")
+"""What is summed over samples: all but the first over those with labels, whose number is the sixth."""
 
 LEAD_IN = 50
 """Steps in which the default recipe's learning rate rises."""
 
 
-class Learner(nn.Module):
-    """A backbone and its one-branch head over k source classes.
+class LinearHead(nn.Module):
+    """forward : (n, width) features -> (n, classes) logits, linear in features less `mean` times `scale`."""
 
-    windows : how many the last stage is pooled over
+    def __init__(self, width: int, classes: int):
+        super().__init__()
+        self.mean: Tensor
+        self.scale: Tensor
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+        self.linear = nn.Linear(width, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.linear((features - self.mean) * self.scale)
+        return logits
+
+
+class Learner(nn.Module):
+    """A backbone and its linear head over k source classes.
+
+    width : of the features that the head sees
     """
 
-    def __init__(self, backbone: Backbone, windows: int, classes: int):
+    def __init__(self, backbone: Backbone, width: int, classes: int):
         super().__init__()
         self.backbone = backbone
-        self.head = BranchedHead(FeatureLayout(backbone.channels[-1:], windows), classes, branches=1)
+        self.head = LinearHead(width, classes)
 
 
 class Recipe(Protocol):
@@ -41,14 +59,17 @@ class Recipe(Protocol):
     samples : how many there are to train on; held_back : how many to measure on
     steps : of the whole training
     averaged : whether a running average of the weights is what is kept
-    class_weight : of the cross-entropy in the loss
+    measured : what of `MEASURED` it knows
+    class_weight, parent_weight : of the cross-entropies in the loss
     """
 
     samples: int
     held_back: int
     steps: int
     averaged: bool
+    measured: tuple[str, ...]
     class_weight: float
+    parent_weight: float
 
     def optimiser(self, learner: Learner) -> torch.optim.Optimizer:
         """A fresh one, its groups at their highest learning rates."""
@@ -57,13 +78,13 @@ class Recipe(Protocol):
         """What learning rates are multiplied by at a step, from 1."""
 
     def backward(self, learner: Learner, step: int, slots: Iterable[int]) -> Tensor:
-        """Add the gradients of these slots of the step's batch to the learner's; their terms, (5,)."""
+        """Add the gradients of these slots of the step's batch to the learner's; their `TERMS`, (7,)."""
 
     def limit(self, learner: Learner) -> None:
         """What is done to the gradients of the whole batch before a step."""
 
     def measure(self, learner: Learner, indices: Iterable[int]) -> Tensor:
-        """Terms of these samples that were held back, (5,), without gradients."""
+        """Terms of these samples that were held back, (7,), without gradients."""
 
 
 def count_steps(schedule: Schedule, samples: int) -> int:

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pickeropt.errors import PickeroptError
+from pickeropt.pretrain.learner import MEASURED
 from pickeropt.pretrain.workplace import Workplace
 
-MEASURED = ("rotation", "classes", "accuracy")
+FITTED = ("head_ridge", "held_back_head_f1", "held_back_head_auc")
+"""Of the head that was fitted to the finished backbone: its ridge, the macro-F1 of parents and the AUC of
+particle against rest on what is held back."""
+
 COLUMNS = (
     "step",
     "loss",
@@ -20,8 +24,10 @@ COLUMNS = (
     "learning_rate",
     "images_per_second",
     *(f"held_back_{name}" for name in MEASURED),
+    *FITTED,
 )
-"""Means since the row before; the last three of what is not trained on, with the weights that are kept."""
+"""Means since the row before; `held_back` of what is not trained on, with the weights that are kept. The
+last row has the figures of the fitted head as well."""
 
 Row = Mapping[str, float]
 
@@ -35,13 +41,18 @@ class RunLog:
     def __init__(self, place: Workplace, resumed_at: int):
         self.path = place.log
         self.rows: list[Row] = [row for row in _read(self.path) if row["step"] <= resumed_at]
-        place.publish(self.path, (_line(COLUMNS) + "".join(map(_as_line, self.rows))).encode())
+        write_log(place, self.rows)
 
     def add(self, row: Row) -> None:
         """Append a row; names of `COLUMNS`, all but `step` may be missing."""
         self.rows.append(row)
         with self.path.open("a", encoding="utf-8", newline="") as file:
             file.write(_as_line(row))
+
+
+def write_log(place: Workplace, rows: Sequence[Row]) -> None:
+    """The whole log anew."""
+    place.publish(place.log, (_line(COLUMNS) + "".join(map(_as_line, rows))).encode())
 
 
 def _read(path: Path) -> list[Row]:
@@ -78,13 +89,13 @@ def curves_png(rows: Sequence[Row]) -> bytes:
     figure = Figure(figsize=(10, 4.5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     losses, accuracy = figure.subplots(1, 2)
-    colors = dict(zip(MEASURED, ("#0b6aa8", "#c2571a", "#2a7f3f"), strict=True))
+    colors = dict(zip(MEASURED, ("#0b6aa8", "#c2571a", "#8a4fa8", "#2a7f3f", "#5f5f5f"), strict=True))
     for name in MEASURED:
-        axes = accuracy if name == "accuracy" else losses
+        axes = accuracy if "accuracy" in name else losses
         for prefix, style in (("", "-"), ("held_back_", "o--")):
             points = [(row["step"], row[prefix + name]) for row in rows if prefix + name in row]
             if points:
-                label = f"{name}, held back" if prefix else name
+                label = name.replace("_", " ") + (", held back" if prefix else "")
                 x, y = zip(*points, strict=True)
                 axes.plot(x, y, style, color=colors[name], markersize=4, linewidth=1.3, label=label)
     losses.set_ylabel("loss")
@@ -117,3 +128,12 @@ def open_tensorboard(folder: Path | None, resumed_at: int) -> AbstractContextMan
 
     writer: AbstractContextManager[Any] = SummaryWriter(str(folder), purge_step=resumed_at + 1)
     return writer
+
+
+def report_row(tensorboard: Any, row: Row) -> None:
+    """A row to a SummaryWriter, or to None."""
+    if tensorboard is not None:
+        for name, value in row.items():
+            if name != "step":
+                tensorboard.add_scalar(name, value, int(row["step"]))
+        tensorboard.flush()

@@ -1,17 +1,15 @@
 """The steps of a training, whatever the recipe: share, sum, step, average, log, save."""
 
 import time
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pickeropt.pretrain.config import OnProgress, PretrainConfig
 from pickeropt.pretrain.learner import TERMS, Learner, Recipe
-from pickeropt.pretrain.log import MEASURED, Row, RunLog, open_tensorboard
+from pickeropt.pretrain.log import Row, RunLog, open_tensorboard, report_row
 from pickeropt.pretrain.parallel import World
 from pickeropt.pretrain.state import Averages, load_state, save_state, start_averages, update_averages
 from pickeropt.pretrain.workplace import Workplace
@@ -66,7 +64,7 @@ def train(run: Run, place: Workplace, on_progress: OnProgress) -> None:
                 row |= _measure(run, averages)
             if log is not None:
                 log.add(row)
-                _report(tensorboard, row)
+                report_row(tensorboard, row)
                 if step % run.config.save_every == 0 or step == run.recipe.steps:
                     save_state(place.state, step, run.learner, averages, optimiser)
             sums.zero_()
@@ -92,7 +90,7 @@ def _measure(run: Run, averages: Averages) -> dict[str, float]:
     sums = run.recipe.measure(_kept(run, averages), run.world.share(run.recipe.held_back))
     run.world.add(sums)
     means = _means(run, sums)
-    return {f"held_back_{name}": means[name] for name in MEASURED if name in means}
+    return {f"held_back_{name}": means[name] for name in run.recipe.measured if name in means}
 
 
 def _kept(run: Run, averages: Averages) -> Learner:
@@ -108,18 +106,10 @@ def _kept(run: Run, averages: Averages) -> Learner:
 
 def _means(run: Run, sums: Tensor) -> dict[str, float]:
     """Losses and accuracy of summed terms, by their column in the log."""
-    rotation, classes, right, labelled, samples = sums.tolist()
-    means = {"loss": (rotation + run.recipe.class_weight * classes) / samples}
-    if run.recipe.averaged:
-        means["rotation"] = rotation / samples
-    if labelled:
-        means |= {"classes": classes / labelled, "accuracy": right / labelled}
+    total = dict(zip(TERMS, sums.tolist(), strict=True))
+    weights = {"rotation": 1.0, "classes": run.recipe.class_weight, "parents": run.recipe.parent_weight}
+    means = {"loss": sum(weight * total[name] for name, weight in weights.items()) / total["samples"]}
+    for name in run.recipe.measured:
+        count = total["samples" if name == "rotation" else "labelled"]
+        means |= {name: total[name] / count} if count else {}
     return means
-
-
-def _report(tensorboard: Any, row: Mapping[str, float]) -> None:
-    if tensorboard is not None:
-        for name, value in row.items():
-            if name != "step":
-                tensorboard.add_scalar(name, value, int(row["step"]))
-        tensorboard.flush()

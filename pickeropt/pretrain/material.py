@@ -77,21 +77,22 @@ class DataSet:
     fingerprint: str
 
 
-def read_data_set(path: Path, exclude: Collection[str]) -> DataSet:
+def read_data_set(path: Path, exclude: Collection[str], ignore: Collection[str] = ()) -> DataSet:
     """Read a data set less what is excluded; of micrographs only the headers.
 
     path : a folder with `truth.star` (as `pickeropt dataset simulate` writes it), or with class folders
         and `dataset.json` (as `pickeropt dataset build` writes it)
     exclude : source classes or entries. A micrograph with one of them on it is left out whole, and so
         are the boxes from it.
+    ignore : source classes whose points or boxes are left out, and nothing else
 
     Raises FormatError and MicrographError for what cannot be read, PickeroptError for a name in
-    `exclude` that does not occur and where fewer than two classes are left.
+    `exclude` or `ignore` that does not occur and where fewer than two classes are left.
     """
     if (path / TRUTH).is_file():
-        found = _read_simulated(path, exclude)
+        found = _read_simulated(path, exclude, ignore)
     elif (path / DESCRIPTION).is_file():
-        found = _read_folders(path, exclude)
+        found = _read_folders(path, exclude, ignore)
     else:
         what = f"{path}: neither {TRUTH} nor {DESCRIPTION} is in it"
         raise FormatError(f"{what}; make a data set with `pickeropt dataset simulate` or `dataset build`")
@@ -109,18 +110,19 @@ def find_unlabelled(folder: Path) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def _read_simulated(path: Path, exclude: Collection[str]) -> DataSet:
+def _read_simulated(path: Path, exclude: Collection[str], ignore: Collection[str]) -> DataSet:
     labels = read_labels(path / TRUTH)
     picks, sources = labels.file.picks, np.array(labels.source_names, dtype=str)
     parent_of = _parents(path / TRUTH, zip(labels.source_names, labels.class_names, strict=True))
-    _check_exclude(path, exclude, parent_of)
+    _check_names(path, "--exclude", exclude, parent_of)
+    _check_names(path, "--ignore", ignore, parent_of)
     unwanted = np.unique(picks.micrograph_index[np.isin(sources, list(exclude))])
-    kept = ~np.isin(picks.micrograph_index, unwanted)
+    kept = ~np.isin(picks.micrograph_index, unwanted) & ~np.isin(sources, list(ignore))
     classes = SourceClasses.of({name: parent_of[name] for name in np.unique(sources[kept]).tolist()})
     label_of = {name: i for i, name in enumerate(classes.names)}
     micrographs = []
     for index in np.unique(picks.micrograph_index[kept]).tolist():
-        here = picks.micrograph_index == index
+        here = kept & (picks.micrograph_index == index)
         file = path / picks.micrograph_names[index]
         found = np.array([label_of[source] for source in sources[here].tolist()], dtype=np.int64)
         diameter = _diameter_px(file, float(labels.diameters[here][0]))
@@ -155,7 +157,7 @@ def _diameter_px(path: Path, diameter_angstrom: float) -> float:
     return diameter
 
 
-def _read_folders(path: Path, exclude: Collection[str]) -> DataSet:
+def _read_folders(path: Path, exclude: Collection[str], ignore: Collection[str]) -> DataSet:
     described = _description(path / DESCRIPTION)
     entries = described["classes"]
     folder = read_class_folder(path)
@@ -164,11 +166,13 @@ def _read_folders(path: Path, exclude: Collection[str]) -> DataSet:
         raise FormatError(f"{path / DESCRIPTION}: says nothing of {', '.join(missing[:4])}; build it again")
     parent_of = _parents(path / DESCRIPTION, ((name, entries[name]["class"]) for name in folder.class_names))
     entry_of = {name: str(entries[name].get("entry", name)) for name in folder.class_names}
-    _check_exclude(path, exclude, [*folder.class_names, *entry_of.values()])
+    _check_names(path, "--exclude", exclude, [*folder.class_names, *entry_of.values()])
+    _check_names(path, "--ignore", ignore, folder.class_names)
     names = [folder.class_names[label] for label in folder.labels.tolist()]
     origins = _origins(path / DESCRIPTION, entries, names)
     out = [bool({name, entry_of[name]} & set(exclude)) for name in names]
     unwanted = {origin for origin, excluded in zip(origins, out, strict=True) if excluded and origin}
+    out = [excluded or name in ignore for name, excluded in zip(names, out, strict=True)]
     rows = [i for i, origin in enumerate(origins) if not out[i] and origin not in unwanted]
     classes = SourceClasses.of({names[i]: parent_of[names[i]] for i in rows})
     boxes = tuple(
@@ -207,8 +211,8 @@ def _description(path: Path) -> dict[str, Any]:
     return described
 
 
-def _check_exclude(path: Path, exclude: Collection[str], known: Collection[str]) -> None:
-    unknown = sorted(set(exclude) - set(known))
+def _check_names(path: Path, option: str, names: Collection[str], known: Collection[str]) -> None:
+    unknown = sorted(set(names) - set(known))
     if unknown:
         there: Sequence[str] = sorted(set(known))
-        raise PickeroptError(f"--exclude {unknown[0]}: no such name in {path}; there are {', '.join(there)}")
+        raise PickeroptError(f"{option} {unknown[0]}: no such name in {path}; there are {', '.join(there)}")

@@ -9,7 +9,16 @@ from torch.nn import functional
 
 from pickeropt.models.initial import unfold_batch_norm
 from pickeropt.pretrain.config import PretrainConfig
-from pickeropt.pretrain.learner import Learner, Order, batches, count_steps, slot_generator, split, stairs
+from pickeropt.pretrain.learner import (
+    TERMS,
+    Learner,
+    Order,
+    batches,
+    count_steps,
+    slot_generator,
+    split,
+    stairs,
+)
 from pickeropt.pretrain.material import DataSet
 from pickeropt.pretrain.views import box_groups, fitted_box
 from pickeropt.training import inference_dtype
@@ -21,7 +30,9 @@ class PaperRecipe:
     """Implements `learner.Recipe`. Batch norms learn their statistics, over the whole batch."""
 
     averaged = False
+    measured: tuple[str, ...] = ("classes", "accuracy")
     class_weight = 1.0
+    parent_weight = 0.0
 
     def __init__(self, data: DataSet, config: PretrainConfig, device: torch.device):
         self.config, self.device, self.batch_size = config, device, config.schedule.batch_size
@@ -63,7 +74,7 @@ class PaperRecipe:
 
     def measure(self, learner: Learner, indices: Iterable[int]) -> Tensor:
         """Boxes as they are."""
-        terms = torch.zeros(5, device=self.device)
+        terms = torch.zeros(len(TERMS), device=self.device)
         learner.eval()
         with torch.no_grad():
             for some in batches(indices, MEASURED_AT_ONCE):
@@ -77,11 +88,12 @@ class PaperRecipe:
         batch = boxes.to(self.device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed):
             maps = learner.backbone(batch)
-        logits, labels = learner.head(maps[-1].float().mean((2, 3)))[0], labels.to(self.device)
+        logits, labels = learner.head(maps[-1].float().mean((2, 3))), labels.to(self.device)
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         right = (logits.argmax(1) == labels).float().sum()
         count = torch.full_like(right, len(labels))
-        return loss, torch.stack([torch.zeros_like(right), loss.detach(), right, count, count])
+        none = torch.zeros_like(right)
+        return loss, torch.stack([none, loss.detach(), none, right, none, count, count])
 
 
 def turned(boxes: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:

@@ -1,7 +1,8 @@
 """The file that a pretraining leaves: a backbone, and the head that tells the source classes.
 
 float16 safetensors. The backbone has timm's names, so `--init PATH` takes the file as it is. The head has
-the names of `models.head.BranchedHead` with ``head.`` before them. The metadata's ``pickeropt`` is JSON:
+the names of `models.head.BranchedHead` with one branch and ``head.`` before them. The metadata's
+``pickeropt`` is JSON:
 
     backbone, stages    of the whole network
     spec                `ModelSpec` fields of the head, to make a `PickClassifier` of the source classes
@@ -24,28 +25,27 @@ from pickeropt.checkpoint import with_sorted_metadata
 from pickeropt.models.spec import ModelSpec
 from pickeropt.pretrain.config import PretrainConfig
 from pickeropt.pretrain.distil import WINDOWS
-from pickeropt.pretrain.learner import Learner
+from pickeropt.pretrain.learner import Learner, LinearHead
 from pickeropt.pretrain.material import DataSet
 
 FORMAT = "pickeropt backbone 1"
 VIEW_DIAMETER = 62.0
 """Px; where the default recipe of finetune looks, within the range that is trained on."""
-BOX_DIAMETERS = 2.7
 
 
 def head_spec(learner: Learner, data: DataSet, config: PretrainConfig) -> ModelSpec:
-    """What the head looks at: pooled windows of the last stage, or a whole box (GAP) as in the paper."""
+    """What the head looks at: pooled windows of all stages, or the last over a whole box as in the paper."""
     paper = config.recipe == "paper"
     dense = not data.boxes
     return ModelSpec(
         backbone=learner.backbone.name,
-        stages=learner.backbone.stages[-1:],
-        channels=learner.backbone.channels[-1:],
+        stages=learner.backbone.stages[-1:] if paper else learner.backbone.stages,
+        channels=learner.backbone.channels[-1:] if paper else learner.backbone.channels,
         view_diameters=(config.box_px / data.box_diameters if paper else VIEW_DIAMETER,),
         windows=() if paper else WINDOWS,
         orientations=1,
         dense=dense,
-        box_diameters=BOX_DIAMETERS if dense else data.box_diameters,
+        box_diameters=max(WINDOWS) if dense else data.box_diameters,
         centred=dense,
         normalise="micrograph" if data.by_micrograph else "box",
         loss_weights=(1.0,),
@@ -64,10 +64,12 @@ def provenance(
         "data": data.path.resolve().name,
         "data_sha256": data.fingerprint,
         "exclude": sorted(config.exclude),
+        "ignore": sorted(config.ignore),
         "steps": steps,
         "batch_size": config.schedule.batch_size,
         "learning_rate": config.schedule.learning_rate,
         "class_weight": config.class_weight,
+        "parent_weight": config.parent_weight,
         "unlabelled": config.unlabelled is not None,
         "seed": config.seed,
         "figures": {name: float(f"{value:.6g}") for name, value in sorted(figures.items())},
@@ -87,7 +89,13 @@ def product_bytes(
         "provenance": made,
     }
     state: dict[str, Tensor] = dict(learner.backbone.body.state_dict())
-    state |= {f"head.{name}": value for name, value in learner.head.state_dict().items()}
+    state |= _named(learner.head)
     half = {n: v.detach().half().cpu().contiguous() for n, v in state.items() if v.is_floating_point()}
     metadata = {"format": FORMAT, "pickeropt": json.dumps(described, sort_keys=True)}
     return with_sorted_metadata(save(half, metadata))
+
+
+def _named(head: LinearHead) -> dict[str, Tensor]:
+    """Its tensors by their names in the file."""
+    linear = {f"head.branches.0.linear.{name}": value for name, value in head.linear.state_dict().items()}
+    return {"head.mean": head.mean, "head.scale": head.scale, **linear}

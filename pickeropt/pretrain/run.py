@@ -1,4 +1,7 @@
-"""Train a backbone on a labelled data set, from ImageNet weights on, and save it with its head."""
+"""Train a backbone on a labelled data set, from ImageNet weights on, and save it with its head.
+
+The default recipe fits the head anew when the backbone is finished.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -11,17 +14,20 @@ import torch
 
 from pickeropt.errors import CheckpointError, PickeroptError
 from pickeropt.models.backbone import Backbone, inference_copy
+from pickeropt.models.head import FeatureLayout
 from pickeropt.models.initial import initial_backbone
 from pickeropt.models.orientations import EIGHT, averaged_maps
 from pickeropt.pretrain.config import OnProgress, PretrainConfig, PretrainReport, check_config
 from pickeropt.pretrain.default_recipe import STAGES, DistilRecipe
 from pickeropt.pretrain.distil import WINDOWS
+from pickeropt.pretrain.head_fit import fit_source_head
 from pickeropt.pretrain.learner import CUTTING, Learner, Recipe
 from pickeropt.pretrain.log import check_tensorboard, curves_png
 from pickeropt.pretrain.loop import Run, train
 from pickeropt.pretrain.material import DataSet, find_unlabelled, read_data_set
 from pickeropt.pretrain.paper_recipe import PaperRecipe
 from pickeropt.pretrain.parallel import World, join_world, share_batch_norm
+from pickeropt.pretrain.parents import Parents
 from pickeropt.pretrain.product import head_spec, product_bytes, provenance
 from pickeropt.pretrain.views import (
     Cut,
@@ -70,7 +76,7 @@ def pretrain(
     check_config(config)
     if config.tensorboard:
         check_tensorboard()
-    data = read_data_set(data_set, config.exclude)
+    data = read_data_set(data_set, config.exclude, config.ignore)
     if config.recipe == "paper" and not data.boxes:
         what = f"{data_set}: the paper's recipe trains on boxes, these are micrographs"
         raise PickeroptError(f"{what}; cut boxes with `pickeropt dataset build`")
@@ -86,7 +92,9 @@ def pretrain(
         job = Job(data, config, place, world, device, on_progress if world.first else _silent)
         run = _set_up(job, *backbones, unlabelled)
         with _reproducible():
-            train(run, place, on_progress=job.on_progress)
+            train(run, place, job.on_progress)
+            if isinstance(run.recipe, DistilRecipe):
+                fit_source_head(run, run.recipe, place, job.on_progress)
         if world.first:
             _finish(job, run)
         world.wait()
@@ -131,7 +139,8 @@ def _set_up(job: Job, backbone: Backbone, teacher: Backbone, unlabelled: Sequenc
         )
         raise PickeroptError(f"{what}; give at least {job.world.size}")
     paper = config.recipe == "paper"
-    learner = Learner(backbone, 1 if paper else len(WINDOWS), len(job.data.classes.names))
+    stages, windows = (backbone.channels[-1:], 1) if paper else (backbone.channels, len(WINDOWS))
+    learner = Learner(backbone, FeatureLayout(stages, windows).width, len(job.data.classes.names))
     learner.to(job.device).to(memory_format=torch.channels_last)
     recipe: Recipe
     if paper:
@@ -143,7 +152,9 @@ def _set_up(job: Job, backbone: Backbone, teacher: Backbone, unlabelled: Sequenc
         recipe = boxes
     else:
         labelled, others = _view_stores(job, teacher, unlabelled)
-        recipe = DistilRecipe(labelled, others, config, job.device)
+        parents = Parents.of(job.data.classes.parents)
+        recipe = distil = DistilRecipe(labelled, others, parents, config, job.device)
+        distil.start_head(learner)
     return Run(learner, recipe, config, job.world, job.device)
 
 

@@ -35,6 +35,10 @@ class Workplace:
         return self.folder / "views"
 
     @property
+    def features(self) -> Path:
+        return self.folder / "features"
+
+    @property
     def state(self) -> Path:
         return self.folder / "state.safetensors"
 
@@ -60,7 +64,7 @@ class Workplace:
 def run_settings(data: DataSet, config: PretrainConfig, unlabelled: tuple[Path, ...]) -> dict[str, Any]:
     """All that decides the result, for JSON."""
     settings: dict[str, Any] = {n: v for n, v in asdict(config).items() if n not in UNIMPORTANT}
-    settings["exclude"] = sorted(config.exclude)
+    settings |= {"exclude": sorted(config.exclude), "ignore": sorted(config.ignore)}
     settings["data"] = data.fingerprint
     settings["unlabelled"] = [[path.name, path.stat().st_size] for path in unlabelled]
     for name in ("weights", "init"):

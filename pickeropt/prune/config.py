@@ -17,6 +17,7 @@ class MicrographScorer(Protocol):
     class_names : k names, `particle` first
     digest : sha256 of the model file, hexadecimal
     diameter_angstrom : of the particle, Å
+    notes : what the user of this model should know, a sentence each
     """
 
     @property
@@ -28,6 +29,9 @@ class MicrographScorer(Protocol):
     @property
     def diameter_angstrom(self) -> float: ...
 
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
     def score(
         self, micrograph: "Micrograph", coordinates: "NDArray[np.float64]", pixel_size: float
     ) -> "FloatArray":
@@ -38,6 +42,7 @@ class MicrographScorer(Protocol):
 class PruneConfig:
     """The settings of `pickeropt prune`.
 
+    model : the file of the scorer's model; None: the general model of the package
     micrographs : folders to look for micrographs in
     out : the folder that is made, with `kept/`, `rejected/`, `scores.csv`, `summary.json`
     threshold : a pick is kept where P(particle) is at least this

@@ -182,7 +182,7 @@ def _summary(
         seconds=seconds,
         model_digest=scorer.digest,
         out=config.out,
-        warnings=(*plan.warnings, *(() if kept else (nothing,))),
+        warnings=(*scorer.notes, *plan.warnings, *(() if kept else (nothing,))),
         resumed=resumed,
     )
 

@@ -7,12 +7,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pickeropt.checkpoint import Checkpoint, load_checkpoint
+from pickeropt.checkpoint import Checkpoint, general_checkpoint, load_checkpoint
 from pickeropt.describe import describe_micrograph
 from pickeropt.errors import GeometryError, MicrographError
 from pickeropt.models.backbone import Backbone, inference_copy
 from pickeropt.records import FloatArray, Micrograph
 from pickeropt.training import choose_device, inference_dtype
+
+GENERAL = (
+    "the general model was used, which has never seen this particle; label some twenty shots of each class "
+    "and run `pickeropt finetune` for a model that has"
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,11 @@ class CheckpointScorer:
     def class_names(self) -> tuple[str, ...]:
         """k names, `particle` first."""
         return self.checkpoint.classifier.spec.class_names
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user of this model should know."""
+        return (GENERAL,) if self.checkpoint.diameter_angstrom is None else ()
 
     @property
     def digest(self) -> str:
@@ -59,14 +69,23 @@ class CheckpointScorer:
 
 
 def load_scorer(
-    path: Path, device: str = "auto", batch_size: int | None = None, diameter_angstrom: float | None = None
+    path: Path | None,
+    device: str = "auto",
+    batch_size: int | None = None,
+    diameter_angstrom: float | None = None,
 ) -> CheckpointScorer:
-    """Load a model for pruning.
+    """Load a model for pruning; None is the general model of the package.
 
-    Raises CheckpointError for a file that is no pickeropt model, PickeroptError for a missing device.
+    Raises CheckpointError for a file that is no pickeropt model, PickeroptError for a missing device, and
+    GeometryError where no one has said the diameter.
     """
-    checkpoint = load_checkpoint(path)
+    checkpoint = general_checkpoint() if path is None else load_checkpoint(path)
+    diameter = checkpoint.diameter_angstrom if diameter_angstrom is None else diameter_angstrom
+    if diameter is None:
+        raise GeometryError(
+            "the general model is of no particle: give its diameter with --diameter (Å), or a model of your "
+            "own with --model (`pickeropt finetune` makes one of a few labelled shots)"
+        )
     place = choose_device(device)
     backbone = inference_copy(checkpoint.classifier.backbone, place, inference_dtype(place))
-    diameter = checkpoint.diameter_angstrom if diameter_angstrom is None else diameter_angstrom
     return CheckpointScorer(checkpoint, backbone, diameter, batch_size)

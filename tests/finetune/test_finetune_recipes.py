@@ -1,5 +1,6 @@
 """What each recipe looks at, how it is fitted, and how shots are gathered from micrographs."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,14 +8,18 @@ import numpy as np
 import pytest
 import torch
 from finetune_world import CONFIG, DIAMETER, PIXEL_SIZE
+from model_world import PARENTS, SOURCES, source_head, source_metadata, source_spec, write_source
 
 from pickeropt.datasets.shots import Shots
 from pickeropt.describe import describe_micrograph
-from pickeropt.errors import GeometryError
+from pickeropt.errors import CheckpointError, GeometryError
 from pickeropt.finetune import recipes
 from pickeropt.finetune.recipes import ShotBoxes, augment, fit_default, fit_paper, make_classifier
 from pickeropt.finetune.sight import hold_loose, locate
 from pickeropt.io.micrographs import read_micrograph, write_mrc
+from pickeropt.models.backbone import Backbone
+from pickeropt.models.head import LIMIT
+from pickeropt.models.initial import initial_head
 from pickeropt.training import SgdSchedule, fit_head
 
 NAMES = ("particle", "ice")
@@ -55,6 +60,71 @@ def test_the_default_fit_is_the_penalised_one() -> None:
     fit_head(reference, features, labels, CONFIG.loss_weights, recipes.PENALTY / 10)
     for name, value in classifier.head.state_dict().items():
         assert torch.equal(value, reference.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "init", "box_diameters", "leans"),
+    [
+        ("default", "shipped", None, True),
+        ("default", "none", None, False),
+        ("default", "shipped", 1.5, False),  # boxes without micrographs
+        ("paper", "shipped", None, False),
+    ],
+)
+def test_who_leans_on_the_pretraining(recipe, init, box_diameters, leans: bool) -> None:
+    config = replace(CONFIG, recipe=recipe, init=init)
+    classifier = make_classifier(config, ("particle", "ice", "edge"), box_diameters)
+    shipped = initial_head("shipped")
+    assert shipped is not None
+    spec = classifier.spec
+    assert (spec.parents, spec.lean) == ((shipped.parents, recipes.LEAN) if leans else ((), 0.0))
+    assert spec.class_names == ("particle", "ice", "edge")
+    assert spec.limit == (None if recipe == "paper" else LIMIT)
+    assert (classifier.opinion is not None) == leans
+    if classifier.opinion is not None:
+        assert torch.equal(classifier.opinion.linear.weight, shipped.weight)
+        assert torch.equal(classifier.opinion.linear.bias, shipped.bias)
+
+
+def test_the_head_of_a_file_counts_where_it_sees_the_same(tmp_path: Path) -> None:
+    default = make_classifier(BARE, NAMES, None)
+    fitting = replace(default.spec, class_names=SOURCES, loss_weights=(1.0,), limit=None)
+    weights = {name: value.contiguous() for name, value in default.backbone.body.state_dict().items()}
+    head = source_head(fitting)
+    layer = {"weight": head.weight, "bias": head.bias}
+    tensors = {f"head.branches.0.linear.{name}": tensor for name, tensor in layer.items()}
+    width = fitting.layout.width
+    tensors |= {"head.mean": torch.zeros(width), "head.scale": torch.ones(width)}
+    path = write_source(tmp_path / "fits", {**weights, **tensors}, source_metadata(fitting))
+    classifier = make_classifier(replace(CONFIG, init=str(path)), NAMES, None)
+    assert (classifier.spec.parents, classifier.spec.lean) == (PARENTS, recipes.LEAN)
+    assert classifier.opinion is not None
+    assert torch.equal(classifier.opinion.linear.weight, head.weight)
+    wider = source_metadata(replace(fitting, windows=(0.5, 1.2, 2.4)))
+    path = write_source(tmp_path / "wider", {**weights, **tensors}, wider)
+    classifier = make_classifier(replace(CONFIG, init=str(path)), NAMES, None)
+    assert (classifier.spec.parents, classifier.opinion) == ((), None)
+    del tensors["head.mean"]
+    path = write_source(tmp_path / "broken", {**weights, **tensors}, source_metadata(fitting))
+    with pytest.raises(CheckpointError, match="broken: its head cannot be read"):
+        make_classifier(replace(CONFIG, init=str(path)), NAMES, None)
+
+
+def test_the_default_fit_starts_from_the_opinion() -> None:
+    """The branches learn what the opinion does not say already."""
+    head = source_head(source_spec())
+    spec = source_spec(class_names=NAMES, loss_weights=(1.0, 0.3))
+    classifier = recipes.with_opinion(spec, Backbone("resnet18", ("layer1",)), head)
+    assert classifier.opinion is not None
+    features, labels = torch.randn(10, spec.layout.width), torch.arange(10) % 2
+    fresh = deepcopy(classifier.head)
+    fit_default(classifier, features, labels)
+    for leaning, same in ((recipes.LEAN * classifier.opinion(features), True), (None, False)):
+        reference = deepcopy(fresh)
+        fit_head(reference, features, labels, spec.loss_weights, recipes.PENALTY / 10, leaning)
+        pairs = zip(reference.parameters(), classifier.head.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs) == same
+    assert torch.equal(classifier.opinion.linear.weight, head.weight)
 
 
 def test_augmenting_turns_about_the_middle() -> None:

@@ -16,6 +16,7 @@ from pickeropt.errors import GeometryError, MicrographError, OutputError, Picker
 from pickeropt.finetune import recipes, run, trials
 from pickeropt.finetune.run import finetune
 from pickeropt.io.micrographs import read_micrograph, write_mrc
+from pickeropt.models.initial import initial_head
 from pickeropt.prune.scorer import load_scorer
 from pickeropt.records import Micrograph
 from pickeropt.training import SgdSchedule
@@ -73,7 +74,8 @@ def test_the_default_recipe(shots: Shots, tmp_path: Path) -> None:
     assert set(report.per_class_f1) == set(report.class_names)
     assert 0 <= min(report.per_class_f1.values()) <= report.macro_f1 <= 1
     passes = len(recipes.VIEW_DIAMETERS) * recipes.ORIENTATIONS
-    assert report.passes == f"{passes} passes a micrograph"
+    plural = "es" if passes > 1 else ""
+    assert report.passes == f"{passes} pass{plural} a micrograph"
     assert report.seconds > 0
     assert report.warnings == ()
     assert [done for what, done, _ in seen if what == "looking at shots"][-1] == 36
@@ -97,6 +99,36 @@ def test_the_default_recipe(shots: Shots, tmp_path: Path) -> None:
         right += (found.argmax(1) == shots.labels[here]).tolist()
     assert len(right) == len(shots) > 36
     assert np.mean(right) > 0.8
+
+
+@pytest.mark.parametrize("init", ["shipped", "none"])
+def test_classes_of_the_user_and_the_opinion_of_the_pretraining(
+    shots: Shots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, init: str
+) -> None:
+    """Names that no pretraining knows; what was learnt leans on the shipped opinion, or on none."""
+    monkeypatch.setattr(recipes, "VIEW_DIAMETERS", (31.0,))
+    names = ("particle", "ice", "edge")
+    report = finetune(
+        replace(shots, class_names=names), replace(CONFIG, shots_per_class=8, init=init), tmp_path / "m"
+    )
+    assert report.class_names == names
+    assert set(report.per_class_f1) == set(names)
+    classifier = load_checkpoint(tmp_path / "m").classifier
+    source = initial_head(init)
+    if source is None:
+        assert (classifier.spec.parents, classifier.spec.lean, classifier.opinion) == ((), 0.0, None)
+        return
+    assert (classifier.spec.parents, classifier.spec.lean) == (source.parents, recipes.LEAN)
+    assert torch.equal(classifier.opinion.linear.weight, source.weight)
+    assert report.accuracy is not None
+    assert report.accuracy > 0.6  # chance is 1/3
+    found = load_scorer(tmp_path / "m", "cpu").score(
+        read_micrograph(shots.micrographs[0]),
+        shots.coordinates[shots.micrograph_index == 0],
+        PIXEL_SIZE,
+    )
+    right = found.argmax(1) == shots.labels[shots.micrograph_index == 0]
+    assert right.mean() > 0.7
 
 
 @pytest.mark.usefixtures("small_views")
@@ -208,12 +240,14 @@ def test_boxes_without_micrographs(tmp_path: Path, recipe: str) -> None:
     config = replace(CONFIG, pixel_size=PIXEL_SIZE, recipe=recipe)
     report = finetune(noise_boxes(), config, tmp_path / "m")
     assert report.validation_by == "shot"
-    passes = len(recipes.VIEW_DIAMETERS) * recipes.ORIENTATIONS
-    assert report.passes == (f"{passes} passes a pick" if recipe == "default" else "1 pass a pick")
+    passes = len(recipes.VIEW_DIAMETERS) * recipes.ORIENTATIONS if recipe == "default" else 1
+    plural = "es" if passes > 1 else ""
+    assert report.passes == f"{passes} pass{plural} a pick"
     assert report.warnings[0].startswith("class 'particle' has 8 shots where 30 are asked for")
     scorer = load_scorer(tmp_path / "m", "cpu")
     spec = scorer.checkpoint.classifier.spec
     assert spec.normalise == "box"
+    assert (spec.parents, spec.lean) == ((), 0.0)  # the pretraining's head has seen whole micrographs
     assert spec.box_diameters == 1.5  # 60 px over 40 px
     assert not spec.dense
     rng = np.random.default_rng(1)

@@ -88,6 +88,33 @@ def test_standardise() -> None:
     assert {"mean", "scale"} <= set(head.state_dict())
 
 
+def test_features_beyond_the_limit_say_no_more() -> None:
+    """Standardised features are 2 and beyond: whatever they are, the head sees 2, to the last bit."""
+    torch.manual_seed(0)
+    head = BranchedHead(FeatureLayout((4,), 1), 3, 3, limit=2.0)
+    features = torch.tensor([[0.0, 1.0, 2.0, 8.0], [2.0, 5.0, -4.0, 8.5], [4.0, 6.0, 8.0, 9.5]])
+    head.standardise(features)
+    spread = 1 / head.scale
+    at = head.mean + torch.tensor([[2.0, -2.0, 2.0, 1.0]]) * spread
+    expected = [branch(torch.tensor([[2.0, -2.0, 2.0, 1.0]])) for branch in head.branches]
+    for found, z in zip(head(at), expected, strict=True):
+        torch.testing.assert_close(found, z)
+    far = head.mean + torch.tensor([[2.5, -3.0, 40.0, 1.0], [1e6, -9.0, 2.001, 1.0]]) * spread
+    for z in head(far):
+        assert torch.equal(z[0], z[1])
+    for found, z in zip(head(far), expected, strict=True):
+        torch.testing.assert_close(found, z.expand(2, 3))
+    inside = head.mean + torch.tensor([[1.9, -1.9, 1.9, 1.0]]) * spread
+    assert (head(inside)[0] - expected[0]).abs().max() > 1e-3
+
+
+def test_without_a_limit_the_head_is_linear() -> None:
+    head = BranchedHead(FeatureLayout((4,), 1), 3)
+    x = torch.randn(2, 4)
+    zero, one, ten = (head(k * x)[1] for k in (0.0, 1.0, 10.0))
+    torch.testing.assert_close(ten - zero, 10 * (one - zero), atol=1e-4, rtol=1e-4)
+
+
 LOGITS = [torch.tensor([[0.0, math.log(3.0)], [math.log(4.0), 0.0]]), torch.zeros(2, 2)]
 LABELS = torch.tensor([1, 1])
 

@@ -2,23 +2,11 @@
 
 from dataclasses import replace
 
+import model_world
 import pytest
 
-from pickeropt.models.spec import ModelSpec
-
-SPEC = ModelSpec(
-    backbone="resnet18",
-    stages=("layer2", "layer3"),
-    channels=(128, 256),
-    view_diameters=(62.0, 41.0),
-    windows=(0.5, 1.2, 2.7),
-    orientations=4,
-    dense=True,
-    box_diameters=2.7,
-    centred=True,
-    normalise="micrograph",
-    loss_weights=(1.0, 0.3),
-    class_names=("particle", "ice"),
+SPEC = replace(
+    model_world.SPEC, stages=("layer2", "layer3"), channels=(128, 256), view_diameters=(62.0, 41.0)
 )
 
 

@@ -29,13 +29,13 @@ SEVERAL = {"steps": 3, "mixed_precision": False, "save_every": 2, "validate_ever
 MOMENTS = {
     "default": (
         "cutting views 3",
-        "rename state.safetensors",
         "training 6",
+        "describing views 3",
         "rename killed-default.safetensors",
     ),
     "paper": ("training 6",),
 }
-"""In the middle of the views, before the first state is there, between two states, before the product is."""
+"""In the middle of the views, between two states, before the head is fitted, before the product is there."""
 
 
 def run(root: Path, recipe: str, name: str, moment: str) -> bool:

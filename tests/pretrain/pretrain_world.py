@@ -8,10 +8,14 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from pickeropt.describe import describe_micrograph
 from pickeropt.io.labels import LabelRows, write_labels
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.models.backbone import Backbone
+from pickeropt.models.spec import ModelSpec
 from pickeropt.pretrain.config import PretrainConfig
+from pickeropt.pretrain.material import read_data_set
+from pickeropt.records import DEFAULT_CLASSES
 
 CLASSES = {"big": "particle", "small": "particle", "empty_ice": "background", "stripes": "carbon"}
 SIDE, PIXEL_SIZE, DIAMETER = 112, 4.0, 64.0  # px, Å/px, Å: 16 px
@@ -92,9 +96,23 @@ def tiny(weights: Path, recipe: str = "default", **changes: object) -> PretrainC
         view_px=65,
         view_diameters=(14.0, 20.0),
         box_px=33,
+        head_steps=20,
         held_back=4,
         log_every=2,
         save_every=4,
         validate_every=4,
     )
     return replace(config, **changes)  # type: ignore[arg-type]
+
+
+def of_points(folder: Path, backbone: Backbone, spec: ModelSpec) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of all points of the first three micrographs, seen at 17 px, and the number of each class."""
+    spec = replace(spec, view_diameters=(17.0,))
+    data = read_data_set(folder, ())
+    parents = torch.tensor([DEFAULT_CLASSES.index(parent) for parent in data.classes.parents])
+    features, labels = [], []
+    for m in data.micrographs[:3]:
+        pixels = read_micrograph(m.path).pixels
+        features.append(describe_micrograph(backbone, spec, pixels, m.diameter_px, m.coordinates))
+        labels.append(parents[torch.from_numpy(m.labels)])
+    return torch.cat(features), torch.cat(labels)

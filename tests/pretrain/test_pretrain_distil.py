@@ -5,12 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from pickeropt.models.features import typical_feature
+from pickeropt.finetune.recipes import STAGES, WINDOWS
+from pickeropt.models.backbone import Backbone
+from pickeropt.models.features import dense_features, typical_feature
 from pickeropt.models.pooling import integral_image, window_means
+from pickeropt.models.spec import ModelSpec
+from pickeropt.pretrain import default_recipe, distil
 from pickeropt.pretrain.distil import (
-    WINDOWS,
     at_scales,
     channel_spreads,
+    head_scales,
+    point_features,
     rotation_loss,
     window_features,
     window_weights,
@@ -44,6 +49,31 @@ def test_window_features_are_those_of_pruning(centred: bool) -> None:
     table = integral_image(feature_map - level)
     expected = torch.cat([window_means(table, centres, window * 3.7) for window in WINDOWS], 1)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_head_sees_what_finetune_sees() -> None:
+    assert (distil.WINDOWS, default_recipe.STAGES) == (WINDOWS, STAGES)
+    torch.manual_seed(0)
+    backbone = Backbone("resnet18", STAGES).eval()
+    about = {"stages": STAGES, "channels": backbone.channels, "windows": WINDOWS, "view_diameters": (20.0,)}
+    spec = ModelSpec("resnet18", **about, orientations=1, dense=True, box_diameters=2.7, centred=True,  # type: ignore[arg-type]
+                     normalise="micrograph", loss_weights=(1.0,), class_names=("a",))  # fmt: skip
+    view, points = torch.randn(1, 1, 81, 65), torch.rand(5, 2) * 90 - 10
+    with torch.inference_mode():
+        expected = dense_features(backbone, spec, view, points.double(), 0)
+        maps = [m[0] for m in backbone(view)]
+        found = point_features(maps, backbone.strides, points, 20.0, centred=True)
+    assert found.shape == (5, spec.layout.width)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_head_scales_are_those_of_the_coarsest_scale() -> None:
+    spreads = [
+        [torch.full((2, 1, 1), 9.0), torch.tensor([4.0, 0.25])[:, None, None]],
+        [torch.full((1, 1, 1), 1 / 9)],
+    ]
+    expected = [0.5, 2.0, 0.5, 2.0, 0.5, 2.0, 3.0, 3.0, 3.0]
+    torch.testing.assert_close(head_scales(spreads), torch.tensor(expected))
 
 
 def test_rotation_loss_by_hand() -> None:

@@ -33,6 +33,23 @@ def test_a_micrograph_with_what_is_excluded_is_left_out_whole(tmp_path: Path) ->
         read_data_set(tmp_path, ("empty_ice",))
 
 
+def test_what_is_ignored_loses_its_labels_only(tmp_path: Path) -> None:
+    data = read_data_set(make_micrographs(tmp_path / "a"), ("small",), ("empty_ice",))
+    assert data.classes.names == ("big", "stripes")
+    assert [m.path.name for m in data.micrographs] == ["m0.mrc", "m2.mrc"]
+    assert [m.labels.tolist() for m in data.micrographs] == [[0, 0], [0, 0, 1]]
+    assert data.micrographs[1].coordinates.tolist() == [[28, 28], [84, 28], [84, 84]]
+    data = read_data_set(make_folders(tmp_path / "b", 2), ("small",), ("stripes",))
+    assert [(box.label, box.micrograph) for box in data.boxes] == [
+        (0, "EMPIAR-1-0.mrc"),
+        (0, "EMPIAR-1-1.mrc"),
+        (1, "empty_ice-0.mrc"),
+        (1, "empty_ice-1.mrc"),
+    ]
+    with pytest.raises(PickeroptError, match=r"--ignore EMPIAR-1: no such name .* big, empty_ice, small"):
+        read_data_set(tmp_path / "b", (), ("EMPIAR-1",))
+
+
 def test_class_folders(tmp_path: Path) -> None:
     data = read_data_set(make_folders(tmp_path, 3), ())
     assert data.classes.names == ("big", "small", "empty_ice", "stripes")

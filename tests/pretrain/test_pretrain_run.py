@@ -11,23 +11,22 @@ import pytest
 import torch
 import typer
 from PIL import Image
-from pretrain_world import DIAMETER, PIXEL_SIZE, make_folders, make_micrographs, make_weights, tiny
+from pretrain_world import DIAMETER, make_folders, make_micrographs, make_weights, of_points, tiny
 from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from pickeropt.classifier import PickClassifier
+from pickeropt.classifier import general_classifier
 from pickeropt.cli_pretrain import run_pretrain
-from pickeropt.datasets.views import make_view
-from pickeropt.describe import describe_micrograph
 from pickeropt.errors import CheckpointError, OutputError, PickeroptError
-from pickeropt.io.micrographs import read_micrograph
-from pickeropt.models.backbone import Backbone, load_backbone_weights
+from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.finetune.recipes import LEAN, fit_default, make_classifier
+from pickeropt.models.backbone import Backbone
 from pickeropt.models.initial import initial_backbone
-from pickeropt.models.spec import ModelSpec
+from pickeropt.models.opinion import fits, read_source_head
 from pickeropt.pretrain import log, run
 from pickeropt.pretrain.config import PretrainReport
-from pickeropt.pretrain.distil import window_features
+from pickeropt.pretrain.head_fit import RIDGES
 from pickeropt.pretrain.run import pretrain
 
 
@@ -42,8 +41,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(root: Path) -> PretrainReport:
-    """The default recipe on micrographs, with some without labels."""
-    config = tiny(root / "w.safetensors", steps=3, save_every=2, unlabelled=root / "sim/micrographs")
+    """The default recipe on micrographs, with some without labels; views show nearly all points."""
+    changes = {
+        "view_px": 145,
+        "view_diameters": (16.0, 18.0),
+        "head_steps": 60,
+        "unlabelled": root / "sim/micrographs",
+    }
+    config = tiny(root / "w.safetensors", steps=3, save_every=2, **changes)
     return pretrain(root / "sim", root / "trained.safetensors", config)
 
 
@@ -58,7 +63,9 @@ def test_report_and_files(root: Path, trained: PretrainReport) -> None:
     assert (trained.classes, trained.samples, trained.held_back, trained.steps) == (4, 6, 2, 3)
     assert trained.resumed_at == 0
     assert trained.final["rotation"] > 0
-    assert {"held_back_rotation", "held_back_classes", "held_back_accuracy"} <= trained.final.keys()
+    measured = ("rotation", "classes", "parents", "accuracy", "parent_accuracy", "head_f1", "head_auc")
+    assert {f"held_back_{name}" for name in measured} <= trained.final.keys()
+    assert trained.final["head_ridge"] in RIDGES
     left = {path.name for path in root.iterdir()} - {"w.safetensors", "sim", "boxes"}
     assert {"trained.safetensors", "trained.log.csv", "trained.curves.png"} <= left
     assert not [name for name in left if "partial" in name]
@@ -66,8 +73,10 @@ def test_report_and_files(root: Path, trained: PretrainReport) -> None:
         assert image.size == (1500, 675)
     lines = trained.log.read_text().splitlines()
     assert lines[0].startswith(
-        "step,loss,rotation,classes,accuracy,learning_rate,images_per_second,held_back"
+        "step,loss,rotation,classes,parents,accuracy,parent_accuracy,learning_rate,images_per_second,held"
     )
+    last = dict(zip(lines[0].split(","), lines[-1].split(","), strict=True))
+    assert float(last["held_back_head_auc"]) == pytest.approx(trained.final["held_back_head_auc"], rel=1e-5)
     assert [line.split(",")[0] for line in lines[1:]] == ["2", "3"]
 
 
@@ -80,28 +89,42 @@ def test_finetune_can_start_from_it(trained: PretrainReport) -> None:
     assert initial_backbone("resnet18", str(trained.out), None, None).stages == ("layer3",)
 
 
-def test_the_head_is_a_classifier_of_the_source_classes(root: Path, trained: PretrainReport) -> None:
-    about = described(trained.out)
-    assert about["parents"] == ["particle", "particle", "background", "carbon"]
-    values = {n: tuple(v) if isinstance(v, list) else v for n, v in about["spec"].items()}  # type: ignore[attr-defined]
-    spec = ModelSpec(**values)
-    assert spec.class_names == ("big", "small", "empty_ice", "stripes")
-    classifier = PickClassifier(spec, Backbone(spec.backbone, spec.stages)).eval()
-    load_backbone_weights(classifier.backbone, trained.out)
-    tensors = load_file(str(trained.out))
-    head = {n.removeprefix("head."): v.float() for n, v in tensors.items() if n.startswith("head.")}
-    classifier.head.load_state_dict(head)
-    micrograph = read_micrograph(root / "sim/micrographs/m0.mrc")
-    points = torch.tensor([[28.0, 28.0], [84.0, 28.0]]).double().numpy()
-    diameter_px = DIAMETER / PIXEL_SIZE
-    with torch.inference_mode():
-        features = describe_micrograph(classifier.backbone, spec, micrograph.pixels, diameter_px, points)
-        view, frame = make_view(micrograph.pixels, diameter_px, spec.view_diameters[0])
-        centres, stride = frame.to_view(points) / 16, classifier.backbone.strides[-1]
-        feature_map = classifier.backbone(view)[0][0]
-        trained_on = window_features(feature_map, centres, spec.view_diameters[0] / stride, centred=True)
-        torch.testing.assert_close(features, trained_on, rtol=1e-3, atol=1e-3)
-        assert classifier.logits(features).shape == (2, 4)
+def test_finetune_hears_the_head(root: Path, trained: PretrainReport) -> None:
+    """The classifier of finetune's default recipe has the opinion of the file, and learns beside it."""
+    assert described(trained.out)["parents"] == ["particle", "particle", "background", "carbon"]
+    names = ("particle", "background", "contaminant", "carbon")
+    classifier = make_classifier(FinetuneConfig(DIAMETER, init=str(trained.out)), names, None)
+    head = read_source_head(trained.out)
+    assert head is not None
+    assert fits(head, classifier.spec)
+    assert head.spec.class_names == ("big", "small", "empty_ice", "stripes")
+    assert (classifier.spec.parents, classifier.spec.lean) == (head.parents, LEAN)
+    features, labels = of_points(root / "sim", classifier.backbone.eval(), classifier.spec)
+    tensors = {n.removeprefix("head."): v.double() for n, v in load_file(str(trained.out)).items()}
+    standardised = (features - tensors["mean"]) * tensors["scale"]
+    source = standardised @ tensors["branches.0.linear.weight"].T + tensors["branches.0.linear.bias"]
+    share = torch.softmax(source, 1)
+    expected = torch.stack([share[:, :2].sum(1), share[:, 2], share[:, 3]], 1)
+    with torch.no_grad():
+        leaning = classifier.leaning(features)[:, [0, 1, 3]].double()
+    torch.testing.assert_close(torch.softmax(leaning / LEAN, 1), expected, rtol=1e-3, atol=1e-3)
+    fit_default(classifier, features, labels)
+    with torch.no_grad():
+        assert classifier.probabilities(features).argmax(1).tolist() == labels.tolist()
+
+
+def test_the_head_is_a_general_model(root: Path, trained: PretrainReport) -> None:
+    """Without a shot, on micrographs that were trained on."""
+    head = read_source_head(trained.out)
+    assert head is not None
+    backbone = initial_backbone("resnet18", str(trained.out), None, head.spec.stages)
+    classifier = general_classifier(backbone, head)
+    features, labels = of_points(root / "sim", backbone.eval(), classifier.spec)
+    with torch.no_grad():
+        probabilities = classifier.probabilities(features)
+    assert probabilities.shape == (len(labels), 4)
+    assert probabilities.argmax(1).tolist() == labels.tolist()
+    assert probabilities[:, 2].max() < 1e-4  # no source class is a contaminant
 
 
 def test_provenance_names_no_path(root: Path, trained: PretrainReport) -> None:
@@ -198,21 +221,29 @@ def test_the_command(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = root / "cli.safetensors"
     boxes, weights = make_folders(root / "few", 2), root / "w.safetensors"
     words = f"{boxes} --out {out} --weights {weights} --init {weights} --steps 2 --batch-size 2"
-    options = "--exclude EMPIAR-1 --exclude small --seed 3 --device cpu --tensorboard"
+    options = "--exclude EMPIAR-1 --ignore small --seed 3 --device cpu --tensorboard"
     found = CliRunner().invoke(app, f"{words} {options}")
     assert isinstance(found.exception, PickeroptError)
     assert "empty_ice left to train on" in str(found.exception)
-    options = options.replace("--exclude small", "").replace("EMPIAR-1", "small")
+    options = options.replace("--exclude EMPIAR-1", "--exclude empty_ice")
     found = CliRunner().invoke(app, f"{words} {options}", catch_exceptions=False)
-    assert re.match(r"3 source classes, \d+ views\n2 steps in ", found.stdout), found.stdout
+    assert re.match(r"2 source classes, \d+ views\n2 steps in ", found.stdout), found.stdout
     assert f"next:  pickeropt finetune --init {out} ...\n" in found.stdout
     made = described(out)["provenance"]
     assert isinstance(made, dict)
-    assert (made["seed"], made["exclude"], made["batch_size"], made["init"]) == (
+    assert (made["seed"], made["exclude"], made["ignore"], made["batch_size"], made["init"]) == (
         3,
+        ["empty_ice"],
         ["small"],
         2,
         "w.safetensors",
     )
-    assert {name for name, _, _ in written} >= {"loss", "rotation", "classes", "accuracy", "learning_rate"}
+    assert {name for name, _, _ in written} >= {
+        "loss",
+        "rotation",
+        "classes",
+        "parents",
+        "learning_rate",
+        "head_ridge",
+    }
     assert {step for _, _, step in written} == {2}

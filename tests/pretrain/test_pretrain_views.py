@@ -47,7 +47,8 @@ def test_no_more_points_of_a_class_than_asked_for_and_none_outside(tmp_path: Pat
     points, labels = rng.uniform(-50, 200, (4000, 2)), np.arange(4000) % 3
     micrograph = LabelledMicrograph(tmp_path / "m.mrc", points, labels, 16.0)
     data = read_data_set(make_micrographs(tmp_path / "sim"), ())  # classes 0 and 1 are both particles
-    piece = labelled_pieces(replace(data, micrographs=(micrograph,)), CONFIG)[0]
+    config = replace(CONFIG, points_per_class=30)
+    piece = labelled_pieces(replace(data, micrographs=(micrograph,)), config)[0]
     for view in piece(np.random.default_rng(1)):
         particles = int((view.labels < 2).sum())
         assert particles == 30

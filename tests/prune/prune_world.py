@@ -35,6 +35,7 @@ class FakeScorer:
     class_names: tuple[str, ...] = CLASSES
     digest: str = "d" * 64
     diameter_angstrom: float = 20.0
+    notes: tuple[str, ...] = ()
     log: Path | None = None
     fault: Callable[[Micrograph, FloatArray], FloatArray] | None = None
     seconds: float = 0.0

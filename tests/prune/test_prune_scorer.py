@@ -6,33 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from model_world import SPEC as DENSE
+from model_world import random_model
 from prune_world import SHAPE, data_rows, make_project
 
-from pickeropt.checkpoint import save_checkpoint
-from pickeropt.classifier import PickClassifier
 from pickeropt.errors import CheckpointError, MicrographError, PickeroptError
-from pickeropt.models.backbone import Backbone
-from pickeropt.models.spec import ModelSpec
 from pickeropt.prune.config import MicrographScorer, PruneConfig
 from pickeropt.prune.run import prune
 from pickeropt.prune.scorer import CheckpointScorer, load_scorer
 from pickeropt.records import Micrograph
 
-DENSE = ModelSpec(
-    backbone="resnet18",
-    stages=("layer1", "layer2"),
-    channels=(64, 128),
-    view_diameters=(24.0, 16.0),
-    windows=(0.5, 1.2, 2.7),
-    orientations=4,
-    dense=True,
-    box_diameters=2.7,
-    centred=True,
-    normalise="micrograph",
-    loss_weights=(1.0, 0.3),
-    class_names=("particle", "ice", "carbon"),
-)
 SPECS = {
     "dense": DENSE,
     "boxed": replace(DENSE, dense=False, centred=False, orientations=1),
@@ -64,21 +47,11 @@ PICKS = np.array(
 )
 
 
-def make_model(path: Path, spec: ModelSpec) -> Path:
-    """A model whose probabilities are far from even: its head is scaled up."""
-    torch.manual_seed(0)
-    classifier = PickClassifier(spec, Backbone(spec.backbone, spec.stages)).eval()
-    with torch.no_grad():
-        for branch in classifier.head.branches:
-            branch.linear.weight.mul_(6)
-    save_checkpoint(path, classifier, DIAMETER, {})
-    return path
-
-
 @pytest.fixture(scope="module")
 def scorers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, CheckpointScorer]:
     folder = tmp_path_factory.mktemp("models")
-    return {name: load_scorer(make_model(folder / name, spec), "cpu") for name, spec in SPECS.items()}
+    models = {name: random_model(folder / name, spec, DIAMETER) for name, spec in SPECS.items()}
+    return {name: load_scorer(path, "cpu") for name, path in models.items()}
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +104,12 @@ def test_the_scale_is_diameter_over_pixel_size(scorers, micrograph) -> None:
 
 
 def test_what_is_loaded(tmp_path: Path) -> None:
-    path = make_model(tmp_path / "m", DENSE)
+    path = random_model(tmp_path / "m", DENSE, DIAMETER)
     scorer = load_scorer(path, "cpu", batch_size=7)
     assert scorer.class_names == ("particle", "ice", "carbon")
     assert scorer.diameter_angstrom == DIAMETER
     assert scorer.batch_size == 7
+    assert scorer.notes == ()
     assert scorer.digest == scorer.checkpoint.digest
     assert len(scorer.digest) == 64
     assert load_scorer(path, "cpu", diameter_angstrom=55.0).diameter_angstrom == 55.0

@@ -1,0 +1,139 @@
+"""The head fitted anew, to features of the finished backbone that no longer move.
+
+Linear on standardised features, by the cross-entropy of the parents and a little of the source classes',
+with a ridge that is chosen by what is held back.
+"""
+
+from copy import deepcopy
+
+import numpy as np
+import torch
+from sklearn.metrics import f1_score, roc_auc_score
+from torch import Tensor, nn
+
+from pickeropt.pretrain.config import OnProgress
+from pickeropt.pretrain.default_recipe import DistilRecipe
+from pickeropt.pretrain.frozen import Points, read_points, write_features
+from pickeropt.pretrain.learner import LinearHead
+from pickeropt.pretrain.log import FITTED, open_tensorboard, report_row, write_log
+from pickeropt.pretrain.loop import Run
+from pickeropt.pretrain.parents import Parents, even_weights
+from pickeropt.pretrain.workplace import Workplace
+from pickeropt.records import PARTICLE
+
+RIDGES = (1e-3, 3e-3, 1e-2, 3e-2)
+"""Weights of |weights|²/2 beside the mean loss that are tried."""
+
+UNTRIED_RIDGE = 1e-2
+"""Where nothing is held back to choose by."""
+
+SOURCE_WEIGHT = 0.1
+"""Of the source classes' cross-entropy beside the parents'."""
+
+FARTHEST = 4.0
+"""Standardised features are clamped to this while the head is fitted, so that no outlier leads it."""
+
+BATCH = 2048
+RATE = 3e-3
+LEAST_SPREAD = 1e-4
+"""A feature that varies less has no say; its scale would not fit float16."""
+
+CHUNK = 8192
+
+
+def fit_source_head(run: Run, recipe: DistilRecipe, place: Workplace, on_progress: OnProgress) -> None:
+    """Fit the learner's head to the features of the training views, and amend the last row of the log.
+
+    All processes describe the views; the first one fits, on the CPU, so that its learner is the one to keep.
+    """
+    write_features(run, recipe.labelled, place.features, on_progress)
+    if run.world.first:
+        training = read_points(place.features, recipe.training.tolist())
+        held = read_points(place.features, recipe.held.tolist()) if len(recipe.held) else None
+        figures = _choose(run, training, held, recipe.parents, on_progress)
+        last = run.rows.pop() if run.rows else {"step": recipe.steps}  # someone may have removed the log
+        run.rows.append({**last, **figures})
+        write_log(place, run.rows)
+        folder = place.tensorboard if run.config.tensorboard else None
+        with open_tensorboard(folder, recipe.steps) as tensorboard:
+            report_row(tensorboard, {"step": recipe.steps, **figures})
+    run.world.wait()
+
+
+def _choose(
+    run: Run, training: Points, held: Points | None, parents: Parents, on_progress: OnProgress
+) -> dict[str, float]:
+    """Give the learner the head with the ridge that does best on what is held back; `FITTED` of it."""
+    ridges = RIDGES if held is not None and len(held.labels) else (UNTRIED_RIDGE,)
+    mean, scale = standardisation(training.features)
+    best: tuple[float, LinearHead, dict[str, float]] | None = None
+    for number, ridge in enumerate(ridges):
+        head = deepcopy(run.learner.head).cpu()
+        head.mean.copy_(mean)
+        head.scale.copy_(scale)
+        fit_linear(head, training, parents, ridge, run.config.head_steps, run.config.seed)
+        head.half().float()  # as it is kept
+        found = held_back_figures(head, held, parents) if held is not None and len(held.labels) else {}
+        merit = sum(found.values())
+        if best is None or merit > best[0]:
+            best = merit, head, {FITTED[0]: ridge, **found}
+        on_progress("fitting the head", number + 1, len(ridges))
+    assert best is not None
+    run.learner.head = best[1].to(run.device)
+    return best[2]
+
+
+def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean, and what makes the spread 1, of features (n, d); 0 for one that does not vary."""
+    mean = torch.stack([part.double().sum(0) for part in torch.split(features, CHUNK)]).sum(0) / len(features)
+    squares = [(part.double() - mean).square().sum(0) for part in torch.split(features, CHUNK)]
+    spread = (torch.stack(squares).sum(0) / len(features)).sqrt()
+    scale = torch.where(spread > LEAST_SPREAD, 1 / spread.clamp(min=LEAST_SPREAD), 0.0)
+    return mean.float(), scale.float()
+
+
+def fit_linear(
+    head: LinearHead, points: Points, parents: Parents, ridge: float, steps: int, seed: int
+) -> None:
+    """Fit the linear layer of a standardised head on the CPU, in place, from zero, by AdamW on batches.
+
+    Parents count the same. The same arguments give the same weights.
+    """
+    kinds = parents.labels(points.labels)
+    weights = even_weights(kinds, 1)
+    nn.init.zeros_(head.linear.weight)
+    nn.init.zeros_(head.linear.bias)
+    optimiser = torch.optim.AdamW(head.linear.parameters(), lr=RATE, weight_decay=0)
+    generator = torch.Generator().manual_seed(seed)
+    count = len(points.labels)
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = RATE * (1 - step / steps) + 1e-5
+        rows = torch.randint(count, (min(BATCH, count),), generator=generator)
+        seen = (points.features[rows].float() - head.mean) * head.scale
+        logits = head.linear(seen.clamp(-FARTHEST, FARTHEST))
+        share = weights[rows] / weights[rows].sum()
+        classes, by_parent = parents.losses(logits, points.labels[rows], share)
+        loss = by_parent + SOURCE_WEIGHT * classes + ridge / 2 * head.linear.weight.square().sum()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+
+def held_back_figures(head: LinearHead, points: Points, parents: Parents) -> dict[str, float]:
+    """Macro-F1 of the parents that occur, AUC of particle against rest where both do; nothing is clamped.
+
+    The AUC is of the log odds of particle.
+    """
+    with torch.no_grad():
+        logits = torch.cat(
+            [parents.logits(head(part.float())) for part in torch.split(points.features, CHUNK)]
+        )
+    kinds = parents.labels(points.labels).numpy()
+    figures = {FITTED[1]: float(f1_score(kinds, logits.argmax(1).numpy(), average="macro"))}
+    if PARTICLE in parents.names and len(parents.names) > 1:
+        which = parents.names.index(PARTICLE)
+        others = [column for column in range(len(parents.names)) if column != which]
+        odds = (logits[:, which] - torch.logsumexp(logits[:, others], 1)).numpy()
+        if 0 < np.count_nonzero(kinds == which) < len(kinds):
+            figures[FITTED[2]] = float(roc_auc_score(kinds == which, odds))
+    return figures
