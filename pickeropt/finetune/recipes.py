@@ -26,7 +26,7 @@ from pickeropt.training import SgdSchedule, fit_head, inference_dtype, train_sgd
 PENALTY = 500.0
 """Weight of |weights|²/2 against the summed loss of all shots; divided by their number in the mean."""
 
-LEAN = 0.25
+LEAN = 0.15
 """What the opinion of the pretraining counts for beside what the shots teach."""
 
 STAGES = ("layer2", "layer3")
