@@ -96,7 +96,7 @@ class Default:
 
 
 class Paper:
-    """`--recipe paper` from ImageNet: all weights trained on 224 px boxes for 30 epochs."""
+    """`--recipe paper` from ImageNet: all weights trained on 224 px boxes for 30 epochs; plain argmax."""
 
     name, slow = "recipe paper, ImageNet", True
 
@@ -126,7 +126,8 @@ class Paper:
                     box_features(backbone, self.spec, batch.to(DEVICE, dtype), 0).cpu()
                     for batch in torch.split(queries, 64)
                 ]
-                answer: NDArray[np.float64] = classifier.probabilities(torch.cat(features)).double().numpy()
+                logits = classifier.logits(torch.cat(features))
+                answer: NDArray[np.float64] = torch.softmax(logits, 1).double().numpy()
             return answer
 
         return ask
