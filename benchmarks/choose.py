@@ -64,7 +64,8 @@ def measure(
     """One row of the table."""
     config = FinetuneConfig(DIAMETER, init=args.init, weights=args.weights, loss_weights=variant.loss_weights)
     plain = make_classifier(config, CLASSES, None)
-    spec = replace(plain.spec, view_diameters=variant.views, windows=variant.windows)
+    # without the pretraining's opinion, which is of one geometry only
+    spec = replace(plain.spec, view_diameters=variant.views, windows=variant.windows, parents=(), lean=0.0)
     classifier = PickClassifier(spec, plain.backbone)
     cells = []
     for per_class in (10, 30):
