@@ -133,18 +133,13 @@ class Paper:
         return ask
 
 
-class General:
+class General(Default):
     """The general model of the package: no shot is looked at."""
 
-    name, slow = "general model, no shots", False
-
     def __init__(self) -> None:
-        self.classifier = general_checkpoint().classifier
+        self.name, self.classifier = "general model, no shots", general_checkpoint().classifier
         self.passes = self.classifier.spec.passes
         self.backbone = inference_copy(self.classifier.backbone, DEVICE, inference_dtype(DEVICE))
-
-    def look(self, pixels: Pixels, points: Points) -> Seen:
-        return describe_micrograph(self.backbone, self.classifier.spec, pixels, DIAMETER_PX, points)
 
     def fit(
         self, seen: Seen, labels: Labels, groups: Labels, seed: int

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from pickeropt.errors import CheckpointError
 from pickeropt.io.tables import write_bytes_atomically
 from pickeropt.models.backbone import Backbone
 from pickeropt.models.initial import initial_backbone, initial_head, shipped_bytes
-from pickeropt.models.spec import ModelSpec
+from pickeropt.models.spec import spec_of
 
 FORMAT = "pickeropt classifier 1"
 
@@ -97,7 +97,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     try:
         described = json.loads(metadata["pickeropt"])
-        spec = _spec(described["spec"])
+        spec = spec_of(described["spec"])
         classifier = PickClassifier(spec, Backbone(spec.backbone, spec.stages))
         classifier.load_state_dict(state)
         diameter = float(described["diameter_angstrom"])
@@ -116,15 +116,6 @@ def general_checkpoint() -> Checkpoint:
     backbone = initial_backbone("resnet18", "shipped", None, source.spec.stages)
     digest = hashlib.sha256(shipped_bytes()).hexdigest()
     return Checkpoint(general_classifier(backbone, source), None, {"general": True}, digest)
-
-
-def _spec(values: Mapping[str, Any]) -> ModelSpec:
-    known = {field.name for field in fields(ModelSpec)}
-    needed = {field.name for field in fields(ModelSpec) if field.default is MISSING}
-    if not needed <= set(values) <= known:
-        raise ValueError(f"fields {sorted((set(values) - known) | (needed - set(values)))} do not match")
-    arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return ModelSpec(**arguments)
 
 
 def _what_it_is(path: Path) -> str:

@@ -18,7 +18,10 @@ Device = Annotated[str, option("--device", "NAME", "auto, cpu, cuda or cuda:N.")
 Overwrite = Annotated[bool, option("--overwrite", None, "Replace what is there already.")]
 Seed = Annotated[int, option("--seed", "N", "The same seed gives the same result.", min=0)]
 Diameter = Annotated[float, option("--diameter", "Å", "Particle diameter.")]
-OtherDiameter = Annotated[float | None, option("--diameter", "Å", "Particle diameter, if not the model's.")]
+OtherDiameter = Annotated[
+    float | None,
+    option("--diameter", "Å", "Particle diameter, if not the model's; the general model has none."),
+]
 
 ShotsPath = Annotated[Path | None, option("--shots", "FILE_OR_FOLDER", "Labelled STAR, or folders of boxes.")]
 ClassFiles = Annotated[list[str] | None, option("--class", "NAME=FILE", "Coordinates of a class; repeat it.")]

@@ -9,14 +9,13 @@ leans on it: a share of its logits stands beside what the shots teach.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from pickeropt.errors import CheckpointError
-from pickeropt.models.spec import ModelSpec
+from pickeropt.models.spec import ModelSpec, spec_of
 from pickeropt.records import DEFAULT_CLASSES, PARTICLE
 
 ABSENT = -20.0
@@ -84,10 +83,7 @@ def read_source_head(path: Path) -> SourceHead | None:
             names = ("mean", "scale", "branches.0.linear.weight", "branches.0.linear.bias")
             mean, scale, weight, bias = (file.get_tensor(f"head.{name}").float() for name in names)
         parents = tuple(described["parents"])
-        values: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in dict(described["spec"]).items()
-        }
-        spec = ModelSpec(**values)
+        spec = spec_of(dict(described["spec"]))
         if not set(parents) <= set(DEFAULT_CLASSES):
             raise ValueError(f"parents {sorted(set(parents))}")
         shapes = [tuple(tensor.shape) for tensor in (mean, scale, weight, bias)]

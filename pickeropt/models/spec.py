@@ -1,6 +1,8 @@
 """What a classifier looks at, apart from its weights; kept in the checkpoint."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
 
 from pickeropt.models.head import FeatureLayout
 
@@ -55,3 +57,13 @@ class ModelSpec:
     def box_px(self, view_diameter: float) -> int:
         """Side of a box in view px, of the form 32 k + 1 so that its centre falls on a cell."""
         return round(self.box_diameters * view_diameter / 32) * 32 + 1
+
+
+def spec_of(values: Mapping[str, Any]) -> ModelSpec:
+    """A spec from the JSON of a file. Raises ValueError where fields are unknown or missing."""
+    known = {field.name for field in fields(ModelSpec)}
+    needed = {field.name for field in fields(ModelSpec) if field.default is MISSING}
+    if not needed <= set(values) <= known:
+        raise ValueError(f"fields {sorted((set(values) - known) | (needed - set(values)))} do not match")
+    arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return ModelSpec(**arguments)

@@ -110,8 +110,7 @@ def test_finetune_hears_the_head(root: Path, trained: PretrainReport) -> None:
     torch.testing.assert_close(torch.softmax(leaning / LEAN, 1), expected, rtol=1e-3, atol=1e-3)
     fit_default(classifier, features, labels)
     with torch.no_grad():
-        right = (classifier.logits(features).argmax(1) == labels).float().mean().item()
-    assert right > 0.8  # of three classes, on what it was fitted to
+        assert classifier.logits(features).argmax(1).tolist() == labels.tolist()
 
 
 def test_the_head_is_a_general_model(root: Path, trained: PretrainReport) -> None:
