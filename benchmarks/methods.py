@@ -96,12 +96,14 @@ class Default:
 
 
 class Paper:
-    """`--recipe paper` from ImageNet: all weights trained on 224 px boxes for 30 epochs; plain argmax."""
+    """`--recipe paper` from given weights: all trained, 30 epochs of 224 px boxes; plain argmax."""
 
-    name, slow = "recipe paper, ImageNet", True
+    slow = True
 
-    def __init__(self, imagenet: Path | None):
-        self.config = FinetuneConfig(DIAMETER, init="imagenet", weights=imagenet, recipe="paper")
+    def __init__(self, name: str, init: str, imagenet: Path | None):
+        self.name = name
+        weights = imagenet if init == "imagenet" else None
+        self.config = FinetuneConfig(DIAMETER, init=init, weights=weights, recipe="paper")
         self.spec = make_classifier(self.config, CLASSES, None).spec
         self.passes = self.spec.passes
 
@@ -164,7 +166,8 @@ def all_methods(imagenet: Path | None, wanted: Sequence[str]) -> list[Method]:
     makers: dict[str, Callable[[], Method]] = {
         "crops": lambda: FrozenCrops(imagenet),
         "dense": lambda: Default("frozen ImageNet dense + LR", "imagenet", imagenet, regression=True),
-        "paper": lambda: Paper(imagenet),
+        "paper": lambda: Paper("recipe paper, ImageNet", "imagenet", imagenet),
+        "paper-shipped": lambda: Paper("recipe paper, shipped", "shipped", None),
         "imagenet": lambda: Default("recipe default, ImageNet", "imagenet", imagenet),
         "general": General,
         "default": lambda: Default("recipe default, shipped", "shipped", None),

@@ -14,6 +14,7 @@ picks that goes when 95 % of the true ones stay.
 """
 
 import argparse
+import csv
 import os
 import sys
 import time
@@ -65,31 +66,68 @@ def measure(
     seen: dict[str, Seen],
     args: argparse.Namespace,
 ) -> None:
-    """Print a row a shot count."""
+    """Print a row a shot count. With --log, draws that a stopped run has done are not done again."""
     draws = args.paper_draws if method.slow else args.draws
+    done = read_log(args.log)
     for per_class in args.shots:
-        macro, learnt, auc, auc_unseen = [], [], [], []
+        rows = []
         for number in range(draws):
-            take, held = draw(labelled, number)
-            shots = shots_from(labelled, take, per_class, number)
-            labels, groups = labels_of(labelled, shots)
-            predict = method.fit(
-                torch.stack([seen[labelled[i].name][j] for i, j in shots]), labels, groups, number
-            )
-            answers = [predict(seen[labelled[i].name]) for i in held]
-            truth = np.concatenate([labelled[i].labels for i in held])
-            said = np.concatenate(
-                [a[: len(labelled[i].labels)].argmax(1) for a, i in zip(answers, held, strict=True)]
-            )
-            macro.append(f1_score(truth, said, labels=range(4), average="macro", zero_division=0))
-            if (labels == CLASSES.index("carbon")).sum() == per_class:
-                learnt.append(macro[-1])
-            auc.append(hand_auc([labelled[i] for i in held], answers))
-            auc_unseen.append(hand_auc(unseen, [predict(seen[m.name]) for m in unseen]))
-        columns = [f"{np.mean(v):.3f} ± {np.std(v):.3f}" for v in (macro, learnt, auc, auc_unseen)]
+            key = (method.name, per_class, number)
+            if key not in done:
+                done[key] = one_draw(method, labelled, unseen, seen, (per_class, number))
+                write_log(args.log, key, done[key])
+            rows.append(done[key])
+        columns = [f"{np.nanmean(v):.3f} ± {np.nanstd(v):.3f}" for v in np.array(rows).T]
         print(
             f"| {method.name} | {per_class} | {' | '.join(columns)} | {method.passes} | {draws} |", flush=True
         )
+
+
+def one_draw(
+    method: Method,
+    labelled: list[Labelled],
+    unseen: list[Labelled],
+    seen: dict[str, Seen],
+    which: tuple[int, int],
+) -> list[float]:
+    """Macro-F1, the same where there was carbon enough to learn (else NaN), AUC, AUC on four more.
+
+    which : shots a class, number of the draw
+    """
+    per_class, number = which
+    take, held = draw(labelled, number)
+    shots = shots_from(labelled, take, per_class, number)
+    labels, groups = labels_of(labelled, shots)
+    predict = method.fit(torch.stack([seen[labelled[i].name][j] for i, j in shots]), labels, groups, number)
+    answers = [predict(seen[labelled[i].name]) for i in held]
+    truth = np.concatenate([labelled[i].labels for i in held])
+    said = np.concatenate(
+        [a[: len(labelled[i].labels)].argmax(1) for a, i in zip(answers, held, strict=True)]
+    )
+    macro = float(f1_score(truth, said, labels=range(4), average="macro", zero_division=0))
+    learnt = (labels == CLASSES.index("carbon")).sum() == per_class
+    more = [predict(seen[m.name]) for m in unseen]
+    return [
+        macro,
+        macro if learnt else float("nan"),
+        hand_auc([labelled[i] for i in held], answers),
+        hand_auc(unseen, more),
+    ]
+
+
+def read_log(path: Path | None) -> dict[tuple[str, int, int], list[float]]:
+    """Figures by method, shots a class and draw."""
+    if path is None or not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        return {(r[0], int(r[1]), int(r[2])): [float(v) for v in r[3:]] for r in csv.reader(file)}
+
+
+def write_log(path: Path | None, key: tuple[str, int, int], figures: list[float]) -> None:
+    """One line more."""
+    if path is not None:
+        with path.open("a", newline="") as file:
+            csv.writer(file).writerow([*key, *figures])
 
 
 def hand_auc(micrographs: list[Labelled], answers: list[NDArray[np.float64]]) -> float:
@@ -163,6 +201,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--paper-draws", type=int, default=DRAWS)
     parser.add_argument("--prune-draws", type=int, default=5)
+    parser.add_argument("--log", type=Path, help="CSV of all draws; a stopped run goes on from it")
     parser.add_argument("--no-picks", action="store_true", help="the first table only")
     parser.add_argument("--no-shots", action="store_true", help="the second table only")
     args = parser.parse_args()

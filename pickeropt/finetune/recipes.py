@@ -102,7 +102,10 @@ def fit_paper(
     schedule = SgdSchedule()
     backbone, head = classifier.backbone.to(device), classifier.head.to(device)
     if config.init != "none":
-        unfold_batch_norm(backbone, shots.boxes[:: max(1, len(shots.boxes) // 64)].to(device))
+        some = shots.boxes[:: max(1, len(shots.boxes) // 64)].to(device)
+        unfold_batch_norm(backbone, some)
+        if backbone.stages[-1] != "layer4":
+            head.scale.fill_(_to_unit(backbone, classifier.spec, some))
     classifier.train()
     class_weights = torch.ones(len(classifier.spec.class_names), device=device)
     rng = np.random.default_rng(config.seed)
@@ -124,6 +127,17 @@ def fit_paper(
         lambda epoch, _: on_epoch(epoch, schedule.epochs),
     )
     classifier.eval()
+
+
+def _to_unit(backbone: Backbone, spec: ModelSpec, boxes: Tensor) -> float:
+    """What brings the mean pooled feature of (n, 1, s, s) boxes to 1, as it is behind layer4.
+
+    Earlier stages end near 0.1: at the paper's learning rate a classifier on those would not leave its
+    random start in ten shots' worth of steps.
+    """
+    with torch.no_grad():
+        mean = torch.cat([box_features(backbone.eval(), spec, part, 0) for part in boxes.split(16)]).mean()
+    return 1 / max(float(mean), 1e-6)
 
 
 def augment(boxes: Tensor, rng: np.random.Generator) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pickeropt.errors import CheckpointError
+from pickeropt.models.stem import band_stem
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 
@@ -127,7 +128,12 @@ def fuse_batch_norm(module: nn.Module) -> None:
 
 
 def inference_copy(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> Backbone:
-    """A copy ready for forward passes: batch norm folded in, on `device`, in `dtype`, channels last."""
+    """A copy ready for forward passes: batch norm folded in, on `device`, in `dtype`, channels last.
+
+    On a CPU its stem passes in bands of rows.
+    """
     copy = deepcopy(backbone).eval().requires_grad_(False)
     fuse_batch_norm(copy)
+    if device.type == "cpu":
+        band_stem(copy.body)
     return copy.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

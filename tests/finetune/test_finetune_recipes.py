@@ -196,6 +196,22 @@ def test_the_paper_trains_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found == labels).float().mean() > 0.9
 
 
+def test_the_paper_scales_what_does_not_come_from_layer4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that end at layer3 start with a mean pooled feature of 1, as it is behind layer4."""
+    monkeypatch.setattr(recipes, "SgdSchedule", lambda: SgdSchedule(epochs=0, batch_size=8))
+    config = replace(CONFIG, recipe="paper", init="shipped")
+    classifier = make_classifier(config, NAMES, None)
+    boxes = torch.randn(20, 1, 65, 65, generator=torch.Generator().manual_seed(2))
+    fit_paper(
+        classifier, ShotBoxes(boxes, torch.arange(20) % 2), config, torch.device("cpu"), lambda *now: None
+    )
+    with torch.no_grad():
+        pooled = classifier.backbone(boxes)[0].mean((2, 3))
+    assert classifier.spec.stages == ("layer3",)
+    torch.testing.assert_close(classifier.head.scale * pooled.mean(), torch.ones(256), rtol=1e-3, atol=0)
+    assert float(classifier.head.scale[0]) > 2
+
+
 @pytest.fixture
 def shots(tmp_path: Path) -> Shots:
     """Two micrographs of unlike pixel size, shots of both in turn."""
