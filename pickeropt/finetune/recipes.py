@@ -136,7 +136,9 @@ def _to_unit(backbone: Backbone, spec: ModelSpec, boxes: Tensor) -> float:
     random start in ten shots' worth of steps.
     """
     with torch.no_grad():
-        mean = torch.cat([box_features(backbone.eval(), spec, part, 0) for part in boxes.split(16)]).mean()
+        mean = torch.cat(
+            [box_features(backbone.eval(), spec, part, 0) for part in torch.split(boxes, 16)]
+        ).mean()
     return 1 / max(float(mean), 1e-6)
 
 
