@@ -10,7 +10,8 @@ those four are all the carbon there is to learn from: the column "carbon learnt"
 
 Second table. 20 shots a class from the six; the picks of the four others are pruned. Best F1 of the picker's
 own threshold and of P(particle), both thresholds chosen with the truth in hand; and the share of the false
-picks that goes when 95 % of the true ones stay.
+picks that goes when 95 % of the true ones stay. Where a folder has picks on the six as well, "and picker's
+score" is `prune --use-picker-score`: what the shots that lie on picks teach is one more input.
 """
 
 import argparse
@@ -24,12 +25,13 @@ import numpy as np
 import torch
 from methods import Method, Seen, all_methods
 from numpy.typing import NDArray
-from real_data import CLASSES, PADDING_PX, RADIUS_PX, Labelled, picks_of, pixels_of, read_all
+from real_data import CLASSES, DIAMETER_PX, PADDING_PX, RADIUS_PX, Labelled, picks_of, pixels_of, read_all
 from sklearn.metrics import f1_score, roc_auc_score
 
 from pickeropt.datasets.splits import choose_shots
 from pickeropt.evaluate.curves import best_f1, false_removed_at_recall, precision_recall
 from pickeropt.evaluate.matching import descending, match
+from pickeropt.prune.picker_score import NEAR, ShotsOnPicks, combine
 
 DRAWS = 20
 ROWS = "crops,dense,paper,imagenet,general,default"
@@ -156,22 +158,72 @@ def prune_table(
                     torch.stack([seen[labelled[i].name][j] for i, j in shots]), labels, groups, number
                 )
                 rows.append([before_after(m, folder, predict, seen, inside) for m in unseen])
-            table = np.array(rows)
-            before, after, spread = table[..., 0].mean(), table[..., 1].mean(), table[..., 1].mean(1).std()
-            own, ours, half = table[..., 2].mean(), table[..., 3].mean(), table[..., 4].mean()
-            where = "without padding" if inside else "all picks"
-            print(
-                f"| {folder.parent.name}/{folder.name} | {where} | {before:.3f} | {after:.3f} ± {spread:.3f} "
-                f"| {after - before:+.3f} | {half:.3f} | {own:.1%} | {ours:.1%} |",
-                flush=True,
-            )
+            print_row(f"{folder.parent.name}/{folder.name}", where(inside), np.array(rows))
+        if all(f"{folder}/{m.name}" in seen for m in labelled):
+            found = [combined(method, labelled, unseen, seen, (folder, n)) for n in range(args.prune_draws)]
+            print_row(f"{folder.parent.name}/{folder.name}", "and picker's score", np.array(found))
+
+
+def where(inside: bool) -> str:
+    """Which picks a row is of."""
+    return "without padding" if inside else "all picks"
+
+
+def print_row(name: str, which: str, table: NDArray[np.float64]) -> None:
+    """Of (draws, micrographs, 5) figures of `before_after`."""
+    before, after, spread = table[..., 0].mean(), table[..., 1].mean(), table[..., 1].mean(1).std()
+    own, ours, half = table[..., 2].mean(), table[..., 3].mean(), table[..., 4].mean()
+    print(
+        f"| {name} | {which} | {before:.3f} | {after:.3f} ± {spread:.3f} "
+        f"| {after - before:+.3f} | {half:.3f} | {own:.1%} | {ours:.1%} |",
+        flush=True,
+    )
+
+
+def combined(
+    method: Method,
+    labelled: list[Labelled],
+    unseen: list[Labelled],
+    seen: dict[str, Seen],
+    which: tuple[Path, int],
+) -> list[list[float]]:
+    """`before_after` of each unseen micrograph where the picker's own score counts too.
+
+    which : folder of the picks, number of the draw
+    """
+    folder, number = which
+    shots = shots_from(labelled, list(range(len(labelled))), 20, number)
+    labels, groups = labels_of(labelled, shots)
+    predict = method.fit(torch.stack([seen[labelled[i].name][j] for i, j in shots]), labels, groups, number)
+    rows = []
+    for i, j in shots:
+        xy, merit = known_picks(folder, labelled[i].name)
+        apart = np.linalg.norm(xy - labelled[i].points[j], axis=1)
+        if apart.min() < NEAR * DIAMETER_PX:
+            k = int(apart.argmin())
+            probability = predict(seen[f"{folder}/{labelled[i].name}"][k : k + 1])[0, 0]
+            rows.append((probability, merit[k], labelled[i].labels[j] == 0))
+    on_picks = ShotsOnPicks(*(np.array(column) for column in zip(*rows, strict=True)))
+    alone = [predict(seen[f"{folder}/{m.name}"])[:, 0] for m in unseen]
+    merits = [known_picks(folder, m.name)[1] for m in unseen]
+    both, _ = combine(np.concatenate(alone), np.concatenate(merits), on_picks)
+    parts = np.split(both, np.cumsum([len(a) for a in alone])[:-1])
+    return [
+        before_after(m, folder, lambda _, part=part: part[:, None], seen, False)
+        for m, part in zip(unseen, parts, strict=True)
+    ]
+
+
+def known_picks(folder: Path, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Picks of a micrograph that has some."""
+    found = picks_of(folder, name)
+    assert found is not None
+    return found
 
 
 def before_after(m: Labelled, folder: Path, predict, seen: dict[str, Seen], inside: bool) -> list[float]:  # type: ignore[no-untyped-def]
     """Best F1 of picker and classifier, false picks removed at 95 % of the true kept by each, F1 at 0.5."""
-    found = picks_of(folder, m.name)
-    assert found is not None
-    xy, merit = found
+    xy, merit = known_picks(folder, m.name)
     score = predict(seen[f"{folder}/{m.name}"])[:, 0]
     if inside:
         rows = ((xy > PADDING_PX) & (xy < 4096 - PADDING_PX)).all(1)
@@ -217,7 +269,7 @@ def main() -> None:
         args.picks = []
     for method in all_methods(args.imagenet or weights, args.rows.split(",")):
         begun = time.perf_counter()
-        seen = look(method, data, micrographs, {m.name for m in unseen}, args.picks)
+        seen = look(method, data, micrographs, args.picks)
         if not args.no_shots:
             print(
                 "\n| method | shots | macro-F1 | macro-F1, carbon learnt "
@@ -236,15 +288,13 @@ def main() -> None:
         print(f"({time.perf_counter() - begun:.0f} s)", flush=True)
 
 
-def look(
-    method: Method, data: Path, micrographs: list[Labelled], pruned: set[str], folders: list[Path]
-) -> dict[str, Seen]:
+def look(method: Method, data: Path, micrographs: list[Labelled], folders: list[Path]) -> dict[str, Seen]:
     """Each micrograph once: its labelled points, then its hand points, and the picks of each folder."""
     seen: dict[str, Seen] = {}
     for m in micrographs:
         sets = {m.name: np.concatenate([m.points, m.hand])}
         for folder in folders:
-            found = picks_of(folder, m.name) if m.name in pruned and not method.slow else None
+            found = None if method.slow else picks_of(folder, m.name)
             if found is not None:
                 sets[f"{folder}/{m.name}"] = found[0]
         everything = method.look(pixels_of(data, m.name), np.concatenate(list(sets.values())))

@@ -10,7 +10,6 @@ import io
 import math
 import shlex
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,18 +19,18 @@ from typer.core import TyperGroup
 from pickeropt import __version__
 from pickeropt import options as given
 from pickeropt.cli_benchmark import run_benchmark
+from pickeropt.cli_check import run_check
+from pickeropt.cli_convert import run_convert
 from pickeropt.cli_dataset import dataset_app
 from pickeropt.cli_empiar import run_build, run_empiar
 from pickeropt.cli_pretrain import run_pretrain
+from pickeropt.cli_prune import MODEL, run_prune
+from pickeropt.cli_relion import RAW, run_relion
 from pickeropt.errors import PickeroptError
 from pickeropt.finetune.config import FinetuneConfig
-from pickeropt.prune.config import PruneConfig
 
 if TYPE_CHECKING:
     from pickeropt.datasets.shots import BoxShots, Shots
-
-MODEL = Path("model.safetensors")
-"""Where `finetune` writes and `prune` looks where the user does not say."""
 
 
 class Commands(TyperGroup):
@@ -44,7 +43,7 @@ class Commands(TyperGroup):
             print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as interrupt:
-            resumes = ctx.invoked_subcommand in ("prune", "dataset", "pretrain", "benchmark")
+            resumes = ctx.invoked_subcommand in ("prune", "dataset", "pretrain", "benchmark", "relion")
             goes_on = "; the same command goes on where it stopped" * resumes
             print(f"\ninterrupted{goes_on}", file=sys.stderr)
             raise typer.Exit(130) from interrupt
@@ -65,6 +64,11 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="pickeropt")
+
+
+def relion_external() -> None:
+    """`relion_external_pickeropt`: the executable that RELION's External job is given."""
+    app(["relion", *sys.argv[1:]], prog_name="pickeropt")
 
 
 def _show_version(asked: bool) -> None:
@@ -133,46 +137,7 @@ def run_finetune(
     show_finetune(report, shlex.join(next_command))
 
 
-@app.command("prune")
-def run_prune(
-    picks: given.Picks,
-    micrographs: given.Folders = None,
-    model: given.Model = PruneConfig.model,
-    out: given.Out = PruneConfig.out,
-    threshold: given.Threshold = PruneConfig.threshold,
-    diameter: given.OtherDiameter = PruneConfig.diameter_angstrom,
-    pixel_size: given.PixelSize = PruneConfig.pixel_size,
-    batch_size: given.BatchSize = PruneConfig.batch_size,
-    device: given.Device = PruneConfig.device,
-    overwrite: given.Overwrite = PruneConfig.overwrite,
-) -> None:
-    """Drop the picks that are not particles.
-
-    PICKS are STAR or EMAN .box files, an autopick.star list, or folders of them. DIR gets
-    kept/NAME, rejected/NAME, scores.csv and summary.json; inputs are never written to. A run
-    that was stopped goes on when the same command is given again.
-    """
-    from pickeropt.console import progress, show_prune
-    from pickeropt.prune.run import prune
-    from pickeropt.prune.scorer import load_scorer
-
-    if model is None and MODEL.is_file():
-        model = MODEL
-    config = PruneConfig(
-        model=model,
-        micrographs=tuple(micrographs or ()),
-        out=out,
-        threshold=threshold,
-        diameter_angstrom=diameter,
-        pixel_size=pixel_size,
-        batch_size=batch_size,
-        device=device,
-        overwrite=overwrite,
-    )
-    scorer = load_scorer(model, device, batch_size, diameter)
-    with progress("picks") as on_progress:
-        summary = prune(picks, config, scorer, on_progress=partial(on_progress, "pruning"))
-    show_prune(summary)
+app.command("prune")(run_prune)
 
 
 @app.command("evaluate")
@@ -234,6 +199,9 @@ def _read_shots(
 
 app.command("pretrain")(run_pretrain)
 app.command("benchmark")(run_benchmark)
+app.command("check")(run_check)
+app.command("convert")(run_convert)
+app.command("relion", context_settings=RAW)(run_relion)
 dataset_app.command("build")(run_build)
 dataset_app.command("empiar")(run_empiar)
 app.add_typer(dataset_app, name="dataset")

@@ -145,6 +145,7 @@ def show_prune(summary: "PruneSummary") -> None:
         ["kept", f"{summary.kept:,}", share(summary.kept)],
         ["rejected", f"{summary.rejected:,}", share(summary.rejected)],
         *([f"  {_as(name)}", f"{count:,}", share(count)] for name, count in rejected if count),
+        *([f"  by --{name}", f"{count:,}", share(count)] for name, count in summary.filtered.items()),
     ]
     _table(f"threshold {summary.threshold:g}", ["picks", "share"], rows)
     lost = [
@@ -155,6 +156,7 @@ def show_prune(summary: "PruneSummary") -> None:
     picks, micrographs = _many(summary.picks, "pick"), _many(summary.micrographs, "micrograph")
     earlier = f"; an earlier run had done {_many(summary.resumed, 'micrograph')}" if summary.resumed else ""
     _lines([f"{picks} of {micrographs} in {duration(summary.seconds)}{earlier}"])
+    _lines(summary.notes)
     _warnings(summary.warnings)
     files = ("kept", "rejected", "scores.csv", "summary.json")
     _lines([f"written: {summary.out}/ ({', '.join(files)})"])

@@ -11,11 +11,21 @@ PACKAGE = Path(__file__).parents[1] / "pickeropt"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("cli_dataset", "cli_empiar", "cli_pretrain", "cli_benchmark"),
+    (
+        "cli_dataset",
+        "cli_empiar",
+        "cli_pretrain",
+        "cli_benchmark",
+        "cli_check",
+        "cli_convert",
+        "cli_prune",
+        "cli_relion",
+    ),
     ("console", "options"),
     ("demo",),
-    ("label", "report", "relion", "evaluate"),
+    ("label", "report", "relion", "evaluate", "convert"),
     ("pretrain", "finetune", "prune", "pickers"),
+    ("frame",),
     ("training", "checkpoint", "describe"),
     ("classifier",),
     ("datasets", "models"),
@@ -27,7 +37,7 @@ LAYERS = (
 """Rooms from top to bottom. A room imports itself and rooms below its own line, never one beside it."""
 
 ONLY_IN = {
-    "typer": ("cli", "cli_dataset", "cli_empiar", "cli_pretrain", "cli_benchmark", "options"),
+    "typer": (*LAYERS[1], *LAYERS[2], "options"),
     "click": (),
     "rich": ("cli", "console"),
     "timm": ("models",),
@@ -35,7 +45,7 @@ ONLY_IN = {
     "pandas": ("io",),
     "mrcfile": ("io",),
     "fastapi": ("label", "report"),
-    "pickle": (),
+    "pickle": ("io",),
 }
 """Which rooms may import these packages."""
 

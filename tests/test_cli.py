@@ -13,7 +13,7 @@ from pickeropt import __version__, console
 from pickeropt.cli import app
 from pickeropt.errors import CheckpointError, PickeroptError, ShotsError
 from pickeropt.finetune.config import FinetuneConfig
-from pickeropt.prune.config import PruneConfig
+from pickeropt.prune.config import Filters, PruneConfig
 
 HEAVY = {"numpy", "torch", "timm", "scipy", "sklearn", "pandas", "matplotlib", "rich.table"}
 
@@ -86,7 +86,8 @@ FLAGS = {
     "finetune": "--shots --class --micrographs --diameter --pixel-size --out --shots-per-class --init "
     "--weights --backbone --recipe --loss-weights --seed --device --overwrite",
     "prune": "--micrographs --model --out --threshold --diameter --pixel-size --batch-size --device "
-    "--overwrite",
+    "--write-score --prior --use-picker-score --shots --min-std --max-std --max-extreme --max-domain "
+    "--min-distance --rethreshold --trust-frame --overwrite",
     "evaluate": "--truth --radius --out",
     "demo": "--out --seed",
 }
@@ -125,6 +126,13 @@ def test_help_is_quick_and_imports_nothing_heavy():
         ["prune"],
         ["no-such-command"],
         ["prune", "a.star", "--threshold", "1.5"],
+        ["prune", "a.star", "--prior", "1"],
+        ["prune", "a.star", "--prior", "half"],
+        ["prune", "a.star", "--use-picker-score"],
+        ["prune", "a.star", "--shots", "labels.star"],
+        ["prune", "--rethreshold", "out"],
+        ["prune", "a.star", "--rethreshold", "out", "--threshold", "0.7"],
+        ["prune", "--rethreshold", "out", "--threshold", "0.7", "--prior", "auto"],
         ["prune", "a.star", "--batch-size", "0"],
         ["prune", "a.star", "--no-such-flag"],
         ["finetune", "--shots", "a.star"],
@@ -225,7 +233,9 @@ def test_prune_takes_the_model_in_the_folder(rooms, calls, tmp_path, monkeypatch
 def test_prune_passes_every_flag(rooms, calls):
     words = (
         "a.star b.box folder --micrographs m1 --micrographs m2 --model my.safetensors --out o "
-        "--threshold 0.25 --diameter 120 --pixel-size 1.5 --batch-size 8 --device cpu --overwrite"
+        "--threshold 0.25 --diameter 120 --pixel-size 1.5 --batch-size 8 --device cpu --overwrite "
+        "--write-score --prior auto --use-picker-score --shots labels.star --min-std 0.8 --max-std 1.5 "
+        "--max-extreme 0.01 --max-domain 4 --min-distance 90"
     )
     assert run("prune", *words.split()).exit_code == 0
     assert calls["load_scorer"][0] == (Path("my.safetensors"), "cpu", 8, 120.0)
@@ -241,7 +251,23 @@ def test_prune_passes_every_flag(rooms, calls):
         batch_size=8,
         device="cpu",
         overwrite=True,
+        write_score=True,
+        prior="auto",
+        picker_shots=Path("labels.star"),
+        filters=Filters(min_std=0.8, max_std=1.5, max_extreme=0.01, max_domain=4.0, min_distance=90.0),
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "out", "overwrite"),
+    [([], None, False), (["--out", "pruned", "--overwrite"], Path("pruned"), True)],
+)
+def test_rethreshold_asks_for_no_model(rooms, calls, words, out, overwrite):
+    rooms("pickeropt.prune.rethreshold", rethreshold="another summary")
+    assert run("prune", "--rethreshold", "run/scores.csv", "--threshold", "0.5", *words).exit_code == 0
+    assert calls["rethreshold"] == ((Path("run/scores.csv"), 0.5, out), {"overwrite": overwrite})
+    assert calls["show_prune"] == (("another summary",), {})
+    assert not {"load_scorer", "prune"} & set(calls)
 
 
 def test_prune_shows_its_summary(rooms, calls):

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.datasets.shot_checks import Rows, check_class_name, check_inside, common_pixel_size, line_of
+from pickeropt.datasets.shot_checks import Rows, check_class_name, check_inside, common_pixel_size
 from pickeropt.errors import GeometryError, ShotsError
 from pickeropt.io.find import MicrographFinder
 from pickeropt.io.labels import Labels
 from pickeropt.io.micrographs import read_micrograph_header
+from pickeropt.io.picks_file import row_place
 from pickeropt.io.pixel_size import choose_pixel_size
 
 SMALLEST = 4.0
@@ -100,13 +101,13 @@ def _kinds(files: Sequence[Labels], columns: Sequence[Sequence[str]]) -> dict[st
     for labels, column in zip(files, columns, strict=True):
         for row, (name, kind) in enumerate(zip(column, labels.class_names, strict=True)):
             if name not in kinds:
-                check_class_name(name, line_of(labels.file, row))
+                check_class_name(name, row_place(labels.file, row))
                 if "/" in name or name.startswith("."):
-                    where = line_of(labels.file, row)
+                    where = row_place(labels.file, row)
                     raise ShotsError(f"{where}: {name!r} cannot be the name of a file; rename the class")
                 kinds[name] = kind
             elif kinds[name] != kind:
-                what = f"{line_of(labels.file, row)}: {name!r} is {kind} here and {kinds[name]} above"
+                what = f"{row_place(labels.file, row)}: {name!r} is {kind} here and {kinds[name]} above"
                 raise ShotsError(f"{what}; give each source class one class")
     return kinds
 

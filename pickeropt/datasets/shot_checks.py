@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from pickeropt.errors import GeometryError, ShotsError
 from pickeropt.io.micrographs import micrograph_shape
-from pickeropt.io.picks import PicksFile
+from pickeropt.io.picks_file import PicksFile, row_place
 from pickeropt.records import PARTICLE
 
 FEWEST = 2
@@ -53,17 +53,11 @@ class Rows:
     def place(self, i: int) -> str:
         """File and line of a row."""
         file, row = self.origin[i].tolist()
-        return line_of(self.files[file], row)
+        return row_place(self.files[file], row)
 
     def point(self, i: int) -> str:
         x, y = self.coordinates[i].tolist()
         return f"x {x:g}, y {y:g}"
-
-
-def line_of(file: PicksFile, row: int) -> str:
-    """File and line (1-based) of a pick."""
-    line = file.content.count(b"\n", 0, int(file.row_spans[row, 0])) + 1
-    return f"{file.path}, line {line}"
 
 
 def is_class_name(name: str) -> bool:

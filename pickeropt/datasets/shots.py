@@ -19,12 +19,13 @@ from pickeropt.datasets.shot_checks import (
     check_one_class_each,
     common_pixel_size,
     is_class_name,
-    line_of,
 )
 from pickeropt.errors import FormatError
 from pickeropt.io.find import MicrographFinder
 from pickeropt.io.lists import find_coordinate_file, is_coordinate_list, read_coordinate_list
+from pickeropt.io.micrographs import micrograph_shape
 from pickeropt.io.picks import PicksFile, read_picks
+from pickeropt.io.picks_file import placed, row_place
 from pickeropt.io.relion import CLASS, MICROGRAPH, X, Y
 from pickeropt.io.stacks import read_class_folder
 from pickeropt.records import PARTICLE, FloatArray
@@ -94,7 +95,7 @@ def read_labelled_star(path: Path, micrographs: Sequence[Path]) -> Shots:
         raise FormatError(f"{what}; add it ({columns}), or give a file for each class: --class NAME=FILE")
     for name in dict.fromkeys(classes):
         if not is_class_name(name):
-            check_class_name(name, line_of(file, classes.index(name)))
+            check_class_name(name, row_place(file, classes.index(name)))
     return _shots([(file, classes)], (), micrographs)
 
 
@@ -177,11 +178,25 @@ def _shots(
     check_counts(class_names, labels, where)
     pixel_size = common_pixel_size(files)
     paths, index = _micrographs(files, folders)
-    rows = Rows.of(files, labels, index).without_repeats()
+    rows = Rows.of(_stored_rows(files, paths, index), labels, index).without_repeats()
     check_counts(class_names, rows.labels, f"{where} (rows that repeat others left out)")
     check_inside(rows, paths)
     check_one_class_each(rows, paths, class_names)
     return Shots(class_names, rows.labels, rows.coordinates, rows.micrograph_index, paths, pixel_size)
+
+
+def _stored_rows(
+    files: Sequence[PicksFile], paths: Sequence[Path], index: NDArray[np.int64]
+) -> list[PicksFile]:
+    """The files with y as the row stored; only CryoPPP's CSV counts from the other side."""
+    if not any(file.rows_from_top for file in files):
+        return list(files)
+    heights = np.array([micrograph_shape(path)[0] for path in paths])[index]
+    parts = np.split(heights, np.cumsum([len(file.picks) for file in files])[:-1])
+    return [
+        replace(file, picks=replace(file.picks, coordinates=placed(file, part)), rows_from_top=False)
+        for file, part in zip(files, parts, strict=True)
+    ]
 
 
 def _micrographs(

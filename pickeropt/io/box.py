@@ -1,27 +1,49 @@
 """EMAN `.box` files: `x y w h [score ...]` a line, x and y of the box's corner, px.
 
 Corner and rows as stored in the MRC file (EMAN 1, e2boxer, crYOLO, REPIC agree); the
-pick's centre is x + w/2, y + h/2.
+pick's centre is x + w/2, y + h/2. crYOLO's older CBOX is the same with two values after the score.
 """
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.io.text import Spans, TextFile, is_number, line_spans, numbers, row_lines, row_tokens, tokens
+from pickeropt.io.picks_file import PicksFile
+from pickeropt.io.rows import LONGEST_LINE, plain
+from pickeropt.io.text import (
+    TextFile,
+    first_row,
+    is_number,
+    line_spans,
+    numbers,
+    row_lines,
+    row_tokens,
+    tokens,
+)
 from pickeropt.records import Picks
 
 LAYOUT = "x y width height [score]"
 
 
-def read_box(text: TextFile) -> tuple[Picks, Spans]:
-    """The picks of a box file and the lines they stand on. No row: no pick.
+def is_box(content: bytes) -> bool:
+    """Whether the first row is a box file's: four values or more, without commas, the first a number."""
+    start, end = first_row(content)
+    if end - start > LONGEST_LINE or b"," in content[start:end]:
+        return False
+    found = tokens(content[start:end])
+    return len(found) >= 4 and is_number(found[0], optional=True)
+
+
+def read_box(text: TextFile) -> PicksFile:
+    """The picks of a box file. No row: no pick.
 
     The fifth value is the picker's score; the micrograph is named by the file's own stem.
     Raises FormatError: fewer than four values, rows of different widths, a value that is
     no finite number, a box without width or height.
     """
     rows = row_lines(text.content, line_spans(text.content))
-    width = _width(text, rows[0]) if len(rows) else 4
+    width = len(tokens(text.content[slice(*rows[0])])) if len(rows) else 4
     parts = [_read_part(text, spans.reshape(-1, width, 2)) for _, spans in row_tokens(text, rows, width)]
     table = np.concatenate(parts) if parts else np.empty((0, 5))
     picks = Picks(
@@ -30,7 +52,8 @@ def read_box(text: TextFile) -> tuple[Picks, Spans]:
         micrograph_index=np.zeros(len(table), dtype=np.int64),
         figure_of_merit=table[:, 4].copy(),
     )
-    return picks, rows
+    sizes = table[:, 2:4].copy()
+    return PicksFile(text.path, "eman-box", picks, text.content, rows, names_from_stem=True, box_sizes=sizes)
 
 
 def _read_part(text: TextFile, spans: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -48,13 +71,15 @@ def _read_part(text: TextFile, spans: NDArray[np.int64]) -> NDArray[np.float64]:
     return table
 
 
-def _width(text: TextFile, row: NDArray[np.int64]) -> int:
-    """How many values the first row has. Raises FormatError where it is no row of a box file."""
-    line = text.content[slice(*row)]
-    found = tokens(line)
-    if len(found) < 4 or not is_number(found[0], optional=True):
-        shown = line.decode().strip()
-        shown = shown if len(shown) < 60 else shown[:57] + "..."
-        remedy = f"give a RELION STAR file, or an EMAN box file with rows: {LAYOUT}"
-        raise text.fault(int(row[0]), f"neither a STAR file nor a box file: {shown!r}", remedy)
-    return len(found)
+def write_box(picks: Picks, box_sizes: NDArray[np.float64]) -> bytes:
+    """A box file of one micrograph's picks, with scores where there are any; box_sizes : (n, 2) px."""
+    corner = picks.coordinates - box_sizes / 2
+    table = np.column_stack([corner, box_sizes]).tolist()
+    lines = ["\t".join(map(plain, row)) for row in table]
+    if not np.isnan(picks.figure_of_merit).all():
+        merits = picks.figure_of_merit.tolist()
+        lines = [
+            f"{line}\t{'nan' if math.isnan(merit) else repr(merit)}"
+            for line, merit in zip(lines, merits, strict=True)
+        ]
+    return "".join(f"{line}\n" for line in lines).encode()

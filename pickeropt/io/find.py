@@ -6,6 +6,7 @@ at once.
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -19,6 +20,9 @@ PICKER_SUFFIXES = (
     "_autopick", "_manualpick", "_topazpicks", "_picks", "_pick", "_cryolo", "_coords", "_boxes",
 )  # fmt: skip
 
+_UID_PREFIX = re.compile(r"(?<![^/])\d{21}_(?=[^/]+$)")
+"""What cryoSPARC puts before the file names of the micrographs that it writes."""
+
 
 @dataclass
 class MicrographFinder:
@@ -31,6 +35,7 @@ class MicrographFinder:
     folders: Sequence[Path] = ()
     _by_name: dict[str, list[Path]] = field(default_factory=dict, init=False, repr=False)
     _by_stem: dict[str, list[Path]] = field(default_factory=dict, init=False, repr=False)
+    _by_bare: dict[str, list[Path]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for folder in self.folders:
@@ -39,6 +44,13 @@ class MicrographFinder:
         for path in _walk(self.folders):
             self._by_name.setdefault(path.name, []).append(path)
             self._by_stem.setdefault(path.stem, []).append(path)
+            if _UID_PREFIX.match(path.name):
+                for key in (path.name, path.stem):
+                    self._by_bare.setdefault(_UID_PREFIX.sub("", key), []).append(path)
+
+    def paths(self) -> list[Path]:
+        """All micrographs in and under `folders`."""
+        return [path for found in self._by_name.values() for path in found]
 
     def find(self, name: str, picks_path: Path, from_stem: bool = False) -> Path | None:
         """The micrograph of a name, or None.
@@ -48,9 +60,21 @@ class MicrographFinder:
         from `folders`; then by file name in and under `folders`. A name without the
         extension of a micrograph, or taken from the stem of the picks file (`from_stem`),
         goes by stem, less the suffixes that pickers append, beside the picks file, in the
-        current folder, then in and under `folders`.
+        current folder, then in and under `folders`. Where nothing fits so, cryoSPARC's prefix
+        of 21 digits counts for nothing, be it in the name or in those of the files in `folders`.
         Raises MicrographError where two different files fit.
         """
+        bare = _UID_PREFIX.sub("", name)
+        found = self._find(name, picks_path, from_stem)
+        if found is None and bare != name:
+            found = self._find(bare, picks_path, from_stem)
+        elif found is None:
+            named = not from_stem and name.lower().endswith(EXTENSIONS)
+            keys = (Path(key).name for key in ([name] if named else _stems(name)))
+            found = next((path for key in keys if (path := _only(key, self._by_bare.get(key, [])))), None)
+        return found
+
+    def _find(self, name: str, picks_path: Path, from_stem: bool) -> Path | None:
         if not from_stem and name.lower().endswith(EXTENSIONS):
             return self._find_named(name, picks_path)
         return next((found for stem in _stems(name) if (found := self._find_stem(stem, picks_path))), None)

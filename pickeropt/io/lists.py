@@ -1,16 +1,27 @@
-"""RELION's `autopick.star`: which coordinate file belongs to which micrograph."""
+"""Which coordinate file belongs to which micrograph: RELION's `autopick.star`, or a suffix file.
 
+RELION 4 and 5 write a list. Up to 3.1 the file `coords_suffix_autopick.star` holds the path of the STAR
+file of micrographs only; the coordinates of `MotionCorr/job002/Movies/a.mrc` are `Movies/a_autopick.star`
+beside it (RELION, pipeliner.cpp, decomposePipelineFileName).
+"""
+
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError
 from pickeropt.io.relion import COORDINATE_FILE, MICROGRAPH
-from pickeropt.io.star import check_labels, column_spans, find_block, read_blocks
-from pickeropt.io.text import column, read_text
+from pickeropt.io.rows import LONGEST_LINE
+from pickeropt.io.star import check_labels, column_spans, find_block, read_blocks, star_token
+from pickeropt.io.text import column, read_content, read_text
+
+SUFFIX_FILE = "coords_suffix"
+"""How the name of a suffix file begins; the rest is that of each coordinate file."""
+_JOB = re.compile(r"^[^/]+/job\d{3}[^/]*/")
 
 
 @dataclass(frozen=True)
@@ -20,7 +31,7 @@ class CoordinateList:
     micrograph_names : as the file has them
     coordinate_paths : as the file has them, in RELION relative to the project folder
     content : the file, byte for byte
-    path_spans : (m, 2) where the coordinate paths stand in `content`
+    path_spans : (m, 2) where the coordinate paths stand in `content`; (0, 2) in a suffix file
     """
 
     path: Path
@@ -60,6 +71,50 @@ def read_coordinate_list(path: Path) -> CoordinateList:
     return CoordinateList(path, tuple(name.decode() for name in names), paths, text.content, spans)
 
 
+def is_suffix_file(path: Path) -> bool:
+    """Whether this is a `coords_suffix...` file: its name, and one line that is the path of a STAR file.
+
+    Raises FormatError where it cannot be opened.
+    """
+    if not path.name.startswith(SUFFIX_FILE):
+        return False
+    lines = read_content(path)[:LONGEST_LINE].split(b"\n")
+    return lines[0].strip().endswith(b".star") and not any(line.strip() for line in lines[1:])
+
+
+def read_suffix_file(path: Path) -> CoordinateList:
+    """The coordinate files beside a suffix file, of the micrographs that have one.
+
+    Raises FormatError: no STAR file of micrographs where it says, or no coordinate file of them.
+    """
+    text = read_text(path)
+    named = text.content.decode().strip()
+    above = [Path(), *path.resolve().parents]
+    star = next((folder / named for folder in above if (folder / named).is_file()), None)
+    if star is None:
+        what = f"no STAR file of micrographs {named}"
+        raise FormatError(f"{path}, line 1: {what}; run in the RELION project folder")
+    names = _micrograph_names(star)
+    suffix = path.name.removeprefix(SUFFIX_FILE)
+    files = [path.parent / f"{PurePosixPath(_JOB.sub('', name)).with_suffix('')}{suffix}" for name in names]
+    there = [(name, str(file)) for name, file in zip(names, files, strict=True) if file.is_file()]
+    if not there:
+        example = f" (such as {files[0]})" if files else ""
+        what = f"no coordinate file{example} of the {len(names)} micrographs of {star}"
+        raise FormatError(f"{path}: {what}; give the coordinate files themselves")
+    micrographs, paths = zip(*there, strict=True)
+    return CoordinateList(path, micrographs, paths, text.content, np.empty((0, 2), dtype=np.int64))
+
+
+def _micrograph_names(star: Path) -> list[str]:
+    text = read_text(star)
+    block = find_block(read_blocks(text), MICROGRAPH)
+    if block is None:
+        raise FormatError(f"{star}: no loop_ with {MICROGRAPH}; give RELION's file of micrographs")
+    check_labels(text, block)
+    return [name.decode().lstrip("/") for name in column(text, column_spans(text, block, MICROGRAPH))]
+
+
 def find_coordinate_file(coordinates: CoordinateList, row: int) -> Path:
     """The coordinate file of a row: under the current folder, or a folder the list is in.
 
@@ -79,22 +134,25 @@ def find_coordinate_file(coordinates: CoordinateList, row: int) -> Path:
 def rewrite_coordinate_list(coordinates: CoordinateList, paths: Sequence[str]) -> bytes:
     """The list with its coordinate paths replaced, row by row; every other byte stays.
 
-    A path with blanks is quoted. Raises FormatError for a path that no STAR file can hold,
+    A suffix file names none, and stays whole: its coordinate files must lie beside it again. A path
+    with blanks is quoted. Raises FormatError for a path that no STAR file can hold,
     ValueError for another number of paths than rows.
     """
+    if not len(coordinates.path_spans):
+        return coordinates.content
     parts = []
     done = 0
     for path, (start, end) in zip(paths, coordinates.path_spans.tolist(), strict=True):
-        parts += [coordinates.content[done:start], _token(path)]
+        parts += [coordinates.content[done:start], star_token(path)]
         done = end
     return b"".join([*parts, coordinates.content[done:]])
 
 
-def _token(value: str) -> bytes:
-    plain = value and not any(c.isspace() for c in value) and value[0] not in "#_'\""
-    if plain:
-        return value.encode()
-    quote = next((q for q in "\"'" if q not in value), None)
-    if quote is None or "\n" in value or "\r" in value or not value:
-        raise FormatError(f"the path {value!r} cannot stand in a STAR file; choose another name")
-    return f"{quote}{value}{quote}".encode()
+def write_coordinate_list(micrographs: Sequence[str], paths: Sequence[str]) -> bytes:
+    """A list as RELION 4 and 5 write it. Raises FormatError for a name that no STAR file can hold."""
+    head = f"\n# version 30001\n\ndata_coordinate_files\n\nloop_ \n{MICROGRAPH} #1 \n{COORDINATE_FILE} #2 \n"
+    rows = [
+        b"%b %b \n" % (star_token(name), star_token(path))
+        for name, path in zip(micrographs, paths, strict=True)
+    ]
+    return b"".join([head.encode(), *rows, b" \n"])

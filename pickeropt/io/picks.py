@@ -1,86 +1,169 @@
 """Files of picks: read once, written again less rows.
 
-The formats are told apart by what the file holds, never by its name. A pruned file is
-the bytes of its input without the lines of the dropped picks.
+The formats are told apart by what the file holds, never by its name (an empty `.box` or `.cbox` is an
+empty box file). A pruned file is the bytes of its input without those of the dropped picks.
+
+    relion-coordinates   STAR of one micrograph: RELION, crYOLO, DeepPicker
+    relion-particles     STAR with micrograph names; data_optics stays
+    labelled             STAR with `_pickeroptClass`
+    eman-box             x y w h [score]: EMAN, crYOLO, REPIC; the CBOX of seven values a line
+    cbox, cbox-filaments CBOX v1.0
+    eman2-json           info/NAME_info.json
+    topaz                image_name x_coord y_coord [score]
+    csv, xy              other tables with columns x and y; rows `x y [score]`
+    cryoppp              X-Coordinate, Y-Coordinate: y from the last row upwards
+    xmipp-pos            Xmipp's .pos
+    cryosparc-cs, -csg   cryoSPARC's tables and groups of them
+    deeppicker           autopick_results.pickle
 """
 
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError
-from pickeropt.io.box import read_box
+from pickeropt.io import cryosparc
+from pickeropt.io.box import is_box, read_box
+from pickeropt.io.cbox import FILAMENTS, find_cbox, read_cbox, subset_filaments
+from pickeropt.io.cryosparc import is_cs, is_csg, read_cs, read_csg, subset_cs, subset_csg
+from pickeropt.io.deeppicker import is_pickle, read_deeppicker, subset_deeppicker
+from pickeropt.io.delimited import OUR_TABLE, read_table, table_layout
+from pickeropt.io.eman2 import is_info_json, read_info_json, subset_info_json
+from pickeropt.io.picks_file import Companion, PicksFile, line_subset, placed, row_place
 from pickeropt.io.relion import MICROGRAPH, read_star_picks
 from pickeropt.io.star import read_blocks
-from pickeropt.io.text import read_text
-from pickeropt.records import Picks
+from pickeropt.io.text import TextFile, check_text, first_row, read_content
+from pickeropt.io.xmipp import find_pos, read_pos
 
-OTHER_FORMATS = {
-    b"\x93NUMPY": ("a cryoSPARC .cs file", "convert it with csparc2star.py of pyem"),
-    b"\x95CSDAT": ("a cryoSPARC .cs file", "convert it with csparc2star.py of pyem"),
-    b"image_name\t": ("a Topaz table", "convert it: topaz convert -o picks.star FILE"),
-    b"{": ("a JSON file", "export EMAN2's boxes as .box files"),
-}
-"""First bytes of formats that are not read here: what they are, and the remedy."""
+__all__ = [
+    "Companion",
+    "PicksFile",
+    "companion_subsets",
+    "is_picks",
+    "placed",
+    "read_picks",
+    "row_place",
+    "subset",
+]
 
+FORMATS = (
+    "RELION STAR, EMAN .box, EMAN2 info .json, crYOLO .cbox, Topaz .txt, cryoSPARC .cs and .csg, "
+    "Xmipp .pos, DeepPicker .pickle, CSV with columns x and y, CryoPPP CSV, text with rows x y [score]"
+)
+EMPTY_BOXES = (".box", ".cbox")
+"""Endings of files that hold no picks where they hold no row: so EMAN and crYOLO write them."""
 
-@dataclass(frozen=True)
-class PicksFile:
-    """A file of picks in memory.
-
-    format : "relion-coordinates" (no micrograph names), "relion-particles", "labelled"
-        (a STAR file with `_pickeroptClass`) or "eman-box"
-    content : the file, byte for byte
-    row_spans : (n, 2) start and end in `content` of each pick's line, with its newline
-    names_from_stem : the file names no micrograph; its one name is the file's own stem
-        (none where there are no picks)
-    """
-
-    path: Path
-    format: str
-    picks: Picks
-    content: bytes
-    row_spans: NDArray[np.int64]
-    names_from_stem: bool
+_STAR = re.compile(
+    rb"(?:\A(?:\xef\xbb\xbf)?|[\r\n])[ \t]*(?:data_[^\s,]*|loop_)[ \t]*(?:#[^\r\n]*)?(?=[\r\n]|\Z)"
+)
 
 
 def read_picks(path: Path) -> PicksFile:
-    """Read a RELION STAR or an EMAN box file.
+    """Read a file of picks of any format of this module.
 
-    A `.box` file without rows holds no picks (so EMAN and crYOLO write it). Raises
-    FormatError naming file, line, value and remedy for all that cannot be read as picks;
+    Raises FormatError naming file, line, value and remedy for all that cannot be read as picks;
     GeometryError where optics groups have different pixel sizes.
     """
-    text = read_text(path, OTHER_FORMATS)
-    blocks = read_blocks(text)
-    if blocks:
-        picks, block = read_star_picks(text, blocks)
-        named = MICROGRAPH in block.labels
-        kind = "relion-particles" if named else "relion-coordinates"
-        kind = "labelled" if picks.class_names is not None else kind
-        return PicksFile(path, kind, picks, text.content, block.rows, not named)
-    picks, rows = read_box(text)
-    if not len(picks) and path.suffix.lower() != ".box":
+    content = read_content(path)
+    reader = _reader(content)
+    if reader is not None:
+        return reader(path, content)
+    text = TextFile(path, content)
+    check_text(text, spreadsheet=True)
+    if first_row(content)[0] < len(content):
+        raise _unknown(text)
+    if path.suffix.lower() not in EMPTY_BOXES:
         raise FormatError(f"{path}: holds no rows and no data_ block; was it written to the end?")
-    return PicksFile(path, "eman-box", picks, text.content, rows, names_from_stem=True)
+    return read_box(text)
+
+
+def is_picks(path: Path) -> bool:
+    """Whether a file's content has the marks of one of the formats; it may be damaged for all that.
+
+    Raises FormatError for a file that cannot be opened.
+    """
+    return _reader(read_content(path)) is not None
 
 
 def subset(file: PicksFile, keep: NDArray[np.bool_]) -> bytes:
-    """The file without the lines of the picks where `keep`, (n,) bool, is False.
+    """The file without the picks where `keep`, (n,) bool, is False; every other byte stays.
 
-    Every other byte stays, comments, headers and other blocks included. Only the last
-    line of a file can lack its newline, so no two lines are ever joined.
+    Raises FormatError for filaments that would lose some of their segments.
     """
-    if keep.shape != (len(file.row_spans),) or keep.dtype != np.bool_:
-        raise ValueError(f"keep is {keep.dtype} {keep.shape}, not bool ({len(file.row_spans)},)")
-    content = memoryview(file.content)
-    parts = []
-    done = 0
-    for start, end in file.row_spans[~keep].tolist():
-        if start > done:
-            parts.append(content[done:start])
-        done = end
-    parts.append(content[done:])
-    return b"".join(parts)
+    return _SUBSETS.get(file.format, line_subset)(file, keep)
+
+
+def companion_subsets(file: PicksFile, keep: NDArray[np.bool_]) -> dict[str, bytes]:
+    """By name, what is to be written beside `subset(file, keep)`: the companions less the same picks."""
+    return cryosparc.companion_subsets(file, keep) if file.companions else {}
+
+
+def _reader(content: bytes) -> Callable[[Path, bytes], PicksFile] | None:
+    """What reads the content; None where it is none of the formats."""
+    return next((reader for marks, reader in _READERS if marks(content)), None)
+
+
+def _read_star(path: Path, content: bytes) -> PicksFile:
+    text = TextFile(path, content)
+    check_text(text)
+    blocks = read_blocks(text)
+    boxes, pos = find_cbox(blocks), find_pos(blocks)
+    if boxes:
+        return read_cbox(text, blocks, boxes)
+    if pos:
+        return read_pos(text, pos)
+    picks, block = read_star_picks(text, blocks)
+    named = MICROGRAPH in block.labels
+    kind = "relion-particles" if named else "relion-coordinates"
+    kind = "labelled" if picks.class_names is not None else kind
+    return PicksFile(path, kind, picks, content, block.rows, not named)
+
+
+def _read_box(path: Path, content: bytes) -> PicksFile:
+    text = TextFile(path, content)
+    check_text(text)
+    return read_box(text)
+
+
+def _read_info_json(path: Path, content: bytes) -> PicksFile:
+    return read_info_json(TextFile(path, content))
+
+
+def _read_table(path: Path, content: bytes) -> PicksFile:
+    text = TextFile(path, content)
+    check_text(text, spreadsheet=True)
+    layout = table_layout(content)
+    assert layout is not None  # that is why this reader was chosen
+    return read_table(text, layout)
+
+
+def _unknown(text: TextFile) -> FormatError:
+    start, end = first_row(text.content)
+    shown = text.content[start : min(end, start + 240)].decode("utf-8", "replace").strip()
+    if shown.startswith(",".join(OUR_TABLE)):
+        return text.fault(start, "the scores of a pruning, not picks", "give a file under kept/ or rejected/")
+    shown = shown if len(shown) < 60 else shown[:57] + "..."
+    return text.fault(start, f"no format of picks is recognised in {shown!r}", f"these are read: {FORMATS}")
+
+
+_READERS: tuple[tuple[Callable[[bytes], object], Callable[[Path, bytes], PicksFile]], ...] = (
+    (is_cs, read_cs),
+    (is_pickle, read_deeppicker),
+    (is_csg, read_csg),
+    (is_info_json, _read_info_json),
+    (_STAR.search, _read_star),
+    (is_box, _read_box),
+    (table_layout, _read_table),
+)
+"""The first whose marks the content has reads it."""
+
+_SUBSETS = {
+    FILAMENTS: subset_filaments,
+    "eman2-json": subset_info_json,
+    "cryosparc-cs": subset_cs,
+    "cryosparc-csg": subset_csg,
+    "deeppicker": subset_deeppicker,
+}

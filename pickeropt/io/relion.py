@@ -5,13 +5,14 @@ table. Coordinates are px of the micrograph, 0-based, rows as stored (RELION's
 preprocessing.cpp extracts so).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError, GeometryError
-from pickeropt.io.star import Block, check_labels, column_spans, find_block
+from pickeropt.io.star import Block, check_labels, column_spans, find_block, star_token
 from pickeropt.io.text import TextFile, column, numbers, row_tokens
 from pickeropt.records import Picks
 
@@ -20,6 +21,8 @@ MICROGRAPH = "_rlnMicrographName"
 SCORE = "_rlnAutopickFigureOfMerit"
 CLASS = "_pickeroptClass"
 IMAGE = "_rlnImageName"
+NO_SCORE = -999.0
+"""What crYOLO writes for a figure of merit that it has not."""
 COORDINATE_FILE = "_rlnMicrographCoordinates"
 
 
@@ -73,6 +76,7 @@ def _read_columns(text: TextFile, block: Block, size: float | None) -> Picks:
             micrograph[here] = micrographs.add(column(text, spans[at[MICROGRAPH] :: width]))
         if CLASS in at:
             labels[here] = classes.add(column(text, spans[at[CLASS] :: width]))
+    score[score == NO_SCORE] = np.nan
     distinct = classes.names
     class_names = tuple(distinct[i] for i in labels.tolist()) if CLASS in at else None
     stem = (text.path.stem,) if count else ()
@@ -134,3 +138,21 @@ def _one_size(text: TextFile, label: str, sizes: NDArray[np.float64]) -> float |
         remedy = "prune each on its own: relion_star_handler --select rlnOpticsGroup --minval 1 --maxval 1"
         raise GeometryError(f"{what}; {remedy}")
     return low
+
+
+def write_star(picks: Picks, names: Sequence[str] = ()) -> bytes:
+    """The picks as RELION 3.0 wrote them: one nameless loop, scores where there are any.
+
+    names : of each of `picks.micrograph_names`, for a column of them; none: the file is one micrograph's
+    Raises FormatError for a name that no STAR file can hold.
+    """
+    scored = not np.isnan(picks.figure_of_merit).all()
+    labels = [*([MICROGRAPH] if names else []), X, Y, *([SCORE] if scored else [])]
+    head = "\ndata_\n\nloop_ \n" + "".join(f"{label} #{i} \n" for i, label in enumerate(labels, start=1))
+    tokens = [star_token(name).decode() for name in names]
+    columns = [[tokens[i] for i in picks.micrograph_index.tolist()]] if names else []
+    columns += [[f"{value:12.6f}" for value in axis] for axis in picks.coordinates.T.tolist()]
+    if scored:
+        columns.append([f"{value!r:>12}" for value in picks.figure_of_merit.tolist()])
+    rows = "".join(" ".join(row) + " \n" for row in zip(*columns, strict=True))
+    return f"{head}{rows} \n".encode()

@@ -6,6 +6,7 @@ a blank line does not end a loop, though RELION 3.1 reads no row after one. Noth
 converted; a block holds offsets into the file.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +14,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from pickeropt.errors import FormatError
 from pickeropt.io.text import HASH, Spans, TextFile, first_characters, line_spans, row_tokens, tokens
+
+MOST = 10_000
+"""Tables of a file, and columns of a table."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ def read_blocks(text: TextFile) -> list[Block]:
     if loops and (not headers or loops[0] < headers[0]):
         offset = int(lines[loops[0], 0])
         raise text.fault(offset, "loop_ stands before any data_ line", "write `data_` above it")
+    if len(headers) + len(loops) > MOST:
+        raise text.fault(0, f"more than {MOST} tables", "give a file of picks")
     blocks: list[Block] = []
     for header, end in pairwise([*headers, len(lines)]):
         name = tokens(text.content[slice(*lines[header])])[0][len(b"data_") :].decode()
@@ -67,7 +74,7 @@ def _keywords(text: TextFile, lines: Spans, first: NDArray[np.int64], word: byte
         found = found[data[np.minimum(first[found] + i, len(data) - 1)] == letter]
     single = []
     for line in found.tolist():
-        row = text.content[slice(*lines[line])].split()
+        row = text.content[slice(*lines[line])].split(maxsplit=1)
         alone = len(row) == 1 or row[1].startswith(b"#")
         if alone and (row[0] == word or word == b"data_"):
             single.append(line)
@@ -82,6 +89,8 @@ def _table(text: TextFile, name: str, part: tuple[Spans, NDArray[np.int64]], loo
     filled = np.flatnonzero(kind != HASH)[1:]
     others = np.flatnonzero(kind[filled] != ord("_"))
     tags = filled[: others[0]] if loop and len(others) else filled[kind[filled] == ord("_")]
+    if len(tags) > MOST:
+        raise text.fault(int(lines[0, 0]), f"more than {MOST} columns", "give a file of picks")
     labels = tuple(tokens(text.content[slice(*lines[line])])[0].decode() for line in tags.tolist())
     rows = filled[len(tags) :] if loop else tags
     return Block(name, labels, loop, lines[rows], int(lines[0, 0]))
@@ -94,9 +103,9 @@ def find_block(blocks: Iterable[Block], *labels: str) -> Block | None:
 
 def check_labels(text: TextFile, block: Block) -> None:
     """Raises FormatError where a loop has a label twice."""
-    twice = [label for label in block.labels if block.labels.count(label) > 1]
-    if twice:
-        what = f"data_{block.name} has the column {twice[0]} twice"
+    label, uses = next(iter(Counter(block.labels).most_common(1)), ("", 0))
+    if uses > 1:
+        what = f"data_{block.name} has the column {label} twice"
         raise text.fault(block.offset, what, "remove one of the two and its values")
 
 
@@ -109,3 +118,14 @@ def column_spans(text: TextFile, block: Block, label: str) -> Spans:
     rows, i, width = (block.rows, i, len(block.labels)) if block.loop else (block.rows[i : i + 1], 1, 2)
     parts = [spans[i::width] for _, spans in row_tokens(text, rows, width)]
     return np.concatenate(parts) if parts else np.empty((0, 2), dtype=np.int64)
+
+
+def star_token(value: str) -> bytes:
+    """A value as a token, quoted where it must be. Raises FormatError for one that no file can hold."""
+    plain = value and not any(c.isspace() for c in value) and value[0] not in "#_'\""
+    if plain:
+        return value.encode()
+    quote = next((q for q in "\"'" if q not in value), None)
+    if quote is None or "\n" in value or "\r" in value or not value:
+        raise FormatError(f"{value!r} cannot stand in a STAR file; choose another name")
+    return f"{quote}{value}{quote}".encode()

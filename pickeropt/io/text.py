@@ -7,7 +7,7 @@ Python objects at once.
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,13 @@ Spans = NDArray[np.int64]
 
 PIECE = 8 * 2**20
 HASH = ord("#")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_LONE_CR = re.compile(rb"\r(?!\n)")
 _BLANK: NDArray[np.bool_] = np.zeros(256, dtype=np.bool_)
 _BLANK[list(b" \t\n\v\f")] = True
 _BLANKS = _BLANK.tobytes()
+_INDENT = 64
+_NOT_BLANK = re.compile(rb"[^ \t\n\v\f]")
 _QUOTED = re.compile(rb"(?<!\S)(?:'[^\n]*?'|\"[^\n]*?\")(?!\S)")
 
 
@@ -40,43 +44,47 @@ class TextFile:
         return FormatError(f"{self.path}, line {line}: {what}; {remedy}")
 
 
-def read_text(path: Path, other_formats: Mapping[bytes, tuple[str, str]] | None = None) -> TextFile:
+def read_text(path: Path) -> TextFile:
     """The file, checked to be text that RELION can read too.
 
-    other_formats : first bytes of files to refuse, with what they are and the remedy
-    Raises FormatError: missing, a folder, unreadable, binary, not UTF-8, a byte order
-    mark, or CR line ends.
+    Raises FormatError as `read_content` does, and for what is binary, not UTF-8, has a byte
+    order mark or CR line ends.
     """
+    text = TextFile(path, read_content(path))
+    check_text(text)
+    return text
+
+
+def read_content(path: Path) -> bytes:
+    """The bytes of a file. Raises FormatError: missing, a folder, unreadable."""
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise FormatError(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
         raise FormatError(f"{path}: is a folder; name the file inside it") from None
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    for start, (what, remedy) in (other_formats or {}).items():
-        if content.startswith(start):
-            raise FormatError(f"{path}: is {what}, which is not read; {remedy}")
-    text = TextFile(path, content)
-    _check_bytes(text)
-    return text
 
 
-def _check_bytes(text: TextFile) -> None:
+def check_text(text: TextFile, spreadsheet: bool = False) -> None:
+    """Raises FormatError for what is binary, not UTF-8, has a byte order mark or CR line ends.
+
+    spreadsheet : a byte order mark and CR+LF are well, as spreadsheets write them
+    """
     content = text.content
     nul = content.find(b"\0")
     if nul >= 0:
         raise text.fault(nul, "a NUL byte, so this is a binary file", "give a text file of coordinates")
-    if content.startswith(b"\xef\xbb\xbf"):
+    if not spreadsheet and content.startswith(BYTE_ORDER_MARK):
         remedy = f"remove it: sed -i '1s/^\\xEF\\xBB\\xBF//' {text.path}"
         raise text.fault(0, "the file starts with a byte order mark", remedy)
-    cr = content.find(b"\r")
-    if cr >= 0:
-        windows = content[cr + 1 : cr + 2] == b"\n"
+    cr = _LONE_CR.search(content) if spreadsheet else re.search(b"\r", content)
+    if cr:
+        windows = content[cr.end() : cr.end() + 1] == b"\n"
         remedy = f"sed -i 's/\\r$//' {text.path}" if windows else f"sed -i 's/\\r/\\n/g' {text.path}"
         kind = "CR+LF" if windows else "CR"
-        raise text.fault(cr, f"{kind} line ends, which RELION refuses", f"convert them: {remedy}")
+        raise text.fault(cr.start(), f"{kind} line ends, which RELION refuses", f"convert them: {remedy}")
     if not content.isascii():
         try:
             content.decode("utf-8")
@@ -94,7 +102,7 @@ def line_spans(content: bytes) -> Spans:
     if len(data) and not content.endswith(b"\n"):
         ends = np.append(ends, len(data))
     starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-    return np.column_stack([starts, ends]).astype(np.int64)
+    return np.column_stack([starts, ends]).astype(np.int64, copy=False)
 
 
 def first_characters(content: bytes, lines: Spans) -> NDArray[np.int64]:
@@ -103,12 +111,15 @@ def first_characters(content: bytes, lines: Spans) -> NDArray[np.int64]:
     first = lines[:, 0].copy()
     ends = lines[:, 1]
     todo = np.arange(len(first))
-    while len(todo):
+    for _ in range(_INDENT):
         todo = todo[_BLANK[data[first[todo]]]]
         first[todo] += 1
         ended = first[todo] == ends[todo]
         first[todo[ended]] = -1
         todo = todo[~ended]
+    for line in todo.tolist():  # few: each has so many blanks
+        found = _NOT_BLANK.search(content, first[line], ends[line])
+        first[line] = found.start() if found else -1
     return first
 
 
@@ -119,6 +130,18 @@ def row_lines(content: bytes, lines: Spans) -> Spans:
     filled = first >= 0
     filled[filled] = data[first[filled]] != HASH
     return lines[filled]
+
+
+def first_row(content: bytes) -> tuple[int, int]:
+    """Start and end of the first line that is neither blank nor a comment; two equal ones where none is."""
+    start = len(BYTE_ORDER_MARK) * content.startswith(BYTE_ORDER_MARK)
+    while start < len(content):
+        end = content.find(b"\n", start) + 1 or len(content)
+        line = content[start:end].strip()
+        if line and not line.startswith(b"#"):
+            return start, end
+        start = end
+    return start, start
 
 
 def tokens(line: bytes) -> list[bytes]:

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import CheckpointError, GeometryError, PickeroptError
 from pickeropt.io.pixel_size import AGREE
-from pickeropt.prune.config import MicrographScorer, PruneConfig
+from pickeropt.prune.config import Filters, MicrographScorer, PruneConfig
 from pickeropt.records import PARTICLE
 
 SMALLEST_DIAMETER = 4
@@ -34,12 +34,26 @@ def check_settings(config: PruneConfig, scorer: MicrographScorer) -> None:
     """Raises PickeroptError where a number is out of range or the model has no `particle`."""
     if not 0 <= config.threshold <= 1:
         raise PickeroptError(f"the threshold is {config.threshold:g}; give one from 0 to 1")
+    if config.prior != "auto" and not 0 < config.prior < 1:
+        raise PickeroptError(f"--prior is {config.prior:g}; give auto, or a share between 0 and 1")
+    _check_filters(config.filters)
     for value, flag in ((config.pixel_size, "--pixel-size"), (scorer.diameter_angstrom, "--diameter")):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise GeometryError(f"{flag} is {value:g}; give a number of Å above 0")
     if PARTICLE not in scorer.class_names:
         named = ", ".join(scorer.class_names)
         raise CheckpointError(f"the model has no class {PARTICLE!r} ({named}); fine-tune one that has")
+
+
+def _check_filters(filters: Filters) -> None:
+    for name, value in asdict(filters).items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise PickeroptError(f"{flag} is {value:g}; give a number from 0 on")
+    if filters.max_extreme is not None and filters.max_extreme > 1:
+        raise PickeroptError(f"--max-extreme is {filters.max_extreme:g}; give a share of the pixels, 0 to 1")
+    if filters.min_std is not None and filters.max_std is not None and filters.min_std > filters.max_std:
+        raise PickeroptError(f"--min-std {filters.min_std:g} is above --max-std {filters.max_std:g}")
 
 
 def check_inside(boxes: Sequence[Placed], radii: Sequence[float]) -> Outside | None:

@@ -7,19 +7,32 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from pickeropt.errors import FormatError, OutputError
+from pickeropt.io.delimited import table_layout
 from pickeropt.io.lists import (
     CoordinateList,
     find_coordinate_file,
     is_coordinate_list,
+    is_suffix_file,
     read_coordinate_list,
+    read_suffix_file,
 )
-from pickeropt.io.picks import PicksFile, read_picks
+from pickeropt.io.picks import PicksFile, is_picks, read_picks
 from pickeropt.io.relion import X
+from pickeropt.io.text import read_content
 
-ENDINGS = (".star", ".box")
+ENDINGS = (
+    ".star", ".box", ".cbox", ".pos", ".txt", ".csv", ".json", ".cs", ".csg", ".pickle",
+)  # fmt: skip
 """What is read of a folder."""
+ONLY_PICKS = (".box", ".cbox", ".pos")
+"""Files that hold nothing but picks: what cannot be read as that is a fault."""
+TABLES = (".txt", ".csv")
+"""Rows of bare numbers in these are no EMAN boxes unless the file itself is given: programs log so."""
 
-_COORDINATES = re.compile(rb"^\s*" + X.encode() + rb"\b", re.MULTILINE)
+_COORDINATES = re.compile(rb"^\s*(?:" + X.encode() + rb"|_CoordinateX|_xcoor)\b", re.MULTILINE)
+_CS_COORDINATES = b"location/center_x_frac"
+CS_HEADER = 2**17
+"""Bytes in which the names of a `.cs` file's fields stand."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +61,16 @@ class Inputs:
     warnings: tuple[str, ...]
 
 
-def read_inputs(inputs: Sequence[Path]) -> Inputs:
+def read_inputs(inputs: Sequence[Path], empty: bool = False) -> Inputs:
     """Read files, lists of files, and folders with all folders under them.
 
     A file keeps its path under the folder that was given, else its own name; one that is
-    reached twice counts once. In a folder a STAR file without coordinates is skipped with
-    a warning. Raises FormatError for what cannot be read and where there are no picks,
+    reached twice counts once, and one that is another's companion goes with that. In a folder a STAR
+    file without coordinates is skipped with a warning, and so is a table, a JSON file or a `.cs`
+    without picks.
+
+    empty : files without picks will do
+    Raises FormatError for what cannot be read and where there are no picks,
     OutputError where two files would be written under one name.
     """
     found = _Found()
@@ -65,14 +82,17 @@ def read_inputs(inputs: Sequence[Path]) -> Inputs:
     targets = {key: found.add_list_rows(key) for key in sorted(found.lists)}
     if not found.files:
         given = ", ".join(str(path) for path in inputs) or "nothing"
-        raise FormatError(f"{given}: no files of picks; give .star or .box files, or a folder of them")
+        raise FormatError(f"{given}: no files of picks; give files that a picker wrote, or a folder of them")
     names = found.names()
-    sources = [Source(found.read(key), names[key]) for key in found.files]
+    read = {key: found.read(key) for key in found.files}
+    inside = {_key(companion.path) for file in read.values() for companion in file.companions}
+    sources = [Source(file, names[key]) for key, file in read.items() if key not in inside]
+    _check_companions(sources)
     lists = [
         ListSource(listed, names[key], tuple(names[row] for row in targets[key]))
         for key, listed in found.lists.items()
     ]
-    if not any(len(source.file.picks) for source in sources):
+    if not empty and not any(len(source.file.picks) for source in sources):
         files = "the file has" if len(sources) == 1 else f"the {len(sources)} files have"
         raise FormatError(f"{sources[0].file.path}: {files} no picks; give files that have rows")
     sources.sort(key=lambda source: source.name)
@@ -92,7 +112,9 @@ class _Found:
 
     def add(self, path: Path, name: PurePath) -> Path:
         key = _key(path)
-        if key not in self.lists and is_coordinate_list(path):
+        if key not in self.lists and is_suffix_file(path):
+            self.lists[key] = read_suffix_file(path)
+        elif key not in self.lists and is_coordinate_list(path):
             self.lists[key] = read_coordinate_list(path)
         elif key not in self.lists:
             self.files.setdefault(key, path)
@@ -101,10 +123,10 @@ class _Found:
 
     def add_folder(self, folder: Path) -> None:
         for path in _walk(folder):
-            if path.suffix.lower() == ".star" and not (is_coordinate_list(path) or _has_coordinates(path)):
-                self.skipped.append(path)
-            else:
+            if _holds_picks(path):
                 self.add(path, path.relative_to(folder))
+            else:
+                self.skipped.append(path)
 
     def add_list_rows(self, key: Path) -> list[Path]:
         """The coordinate files of a list, one a row."""
@@ -142,11 +164,15 @@ class _Found:
         return {key: name for name, key in owner.items()}
 
     def warnings(self) -> tuple[str, ...]:
-        if not self.skipped:
-            return ()
-        paths = sorted(str(path) for path in set(self.skipped))
-        shown = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
-        return (f"{len(paths)} STAR files without coordinates are skipped: {shown}",)
+        paths = sorted({str(path) for path in self.skipped})
+        stars = [path for path in paths if path.lower().endswith(".star")]
+        others = [path for path in paths if not path.lower().endswith(".star")]
+        kinds = (("STAR files without coordinates", stars), ("files that hold no picks", others))
+        return tuple(
+            f"{len(found)} {kind} are skipped: {', '.join(found[:3])}{', ...' * (len(found) > 3)}"
+            for kind, found in kinds
+            if found
+        )
 
     def _row_name(self, key: Path, path: Path, listed: str) -> PurePath:
         """Beside the list as in the input; elsewhere the path in the list, or just the name."""
@@ -167,11 +193,40 @@ def _key(path: Path) -> Path:
     return path.parent.resolve() / path.name
 
 
-def _has_coordinates(path: Path) -> bool:
+def _check_companions(sources: Sequence[Source]) -> None:
+    """Raises OutputError where a companion would be written under the name of another file."""
+    owner = {source.name: source.file.path for source in sources}
+    for source in sources:
+        for companion in source.file.companions:
+            name = (PurePath(source.name).parent / companion.name).as_posix()
+            other = owner.setdefault(name, companion.path)
+            if len(source.file.picks) and other is not companion.path:
+                what = f"{companion.path} of {source.file.path} and {other} would both be kept/{name}"
+                raise OutputError(f"{what}; prune them one after the other")
+
+
+def _holds_picks(path: Path) -> bool:
+    """Whether a file found in a folder is meant: a list, or picks of any format."""
+    ending = path.suffix.lower()
+    if ending in ONLY_PICKS:
+        return True
+    content = read_content(path)
+    if ending == ".star":
+        return is_suffix_file(path) or is_coordinate_list(path) or _COORDINATES.search(content) is not None
+    if ending == ".cs" and _CS_COORDINATES not in content[:CS_HEADER]:
+        return _has_passthrough(path)
+    if ending in TABLES:
+        return table_layout(content) is not None or _COORDINATES.search(content) is not None
+    return is_picks(path)
+
+
+def _has_passthrough(path: Path) -> bool:
+    """Whether a `.cs` without coordinates can be read as picks for all that."""
     try:
-        return _COORDINATES.search(path.read_bytes()) is not None
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        read_picks(path)
+    except FormatError:
+        return False
+    return True
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -7,61 +7,81 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import pickeropt
 from pickeropt.io.lists import rewrite_coordinate_list
-from pickeropt.io.picks import subset
-from pickeropt.prune.config import PruneConfig, PruneSummary
-from pickeropt.prune.plan import Plan
+from pickeropt.io.picks import companion_subsets, subset
+from pickeropt.io.scores import with_scores
+from pickeropt.prune.config import REASONS, PruneConfig, PruneSummary
+from pickeropt.prune.inputs import Inputs
 from pickeropt.prune.progress import SUMMARY
-from pickeropt.records import Scores
+from pickeropt.prune.recorded import record
 
-KEPT, REJECTED = "kept", "rejected"
+if TYPE_CHECKING:
+    from pickeropt.prune.decision import Decision
+    from pickeropt.prune.plan import Plan
+
+KEPT, REJECTED, SCORES = "kept", "rejected", "scores.csv"
 PIECE = 20_000
 """Rows of the table that are text at once."""
 
 
-def write_picks(folder: Path, plan: Plan, keep: NDArray[np.bool_], out: Path) -> None:
+def write_picks(
+    folder: Path, inputs: Inputs, keep: NDArray[np.bool_], out: Path, scores: NDArray[np.floating] | None
+) -> None:
     """`kept/NAME` and `rejected/NAME` of every input, under `folder`.
 
     keep : (n,) bool; out : the name that `folder` will have, in the paths of a list
+    scores : (n,) P(particle) to put into the files, None to leave them as they are
     """
-    for side, chosen in ((KEPT, keep), (REJECTED, ~keep)):
-        for i, source in enumerate(plan.sources):
-            rows = chosen[plan.starts[i] : plan.starts[i + 1]]
-            _write(folder / side / source.name, subset(source.file, rows))
-        for listed in plan.lists:
+    start = 0
+    for source in inputs.sources:
+        rows = slice(start, start + len(source.file.picks))
+        start = rows.stop
+        file = source.file if scores is None else with_scores(source.file, scores[rows])
+        for side, chosen in ((KEPT, keep[rows]), (REJECTED, ~keep[rows])):
+            place = folder / side / source.name
+            _write(place, subset(file, chosen))
+            for name, data in companion_subsets(file, chosen).items():
+                _write(place.parent / name, data)
+    for side in (KEPT, REJECTED):
+        for listed in inputs.lists:
             paths = [(out / side / target).as_posix() for target in listed.targets]
             _write(folder / side / listed.name, rewrite_coordinate_list(listed.coordinates, paths))
 
 
-def write_scores(path: Path, plan: Plan, scores: Scores, keep: NDArray[np.bool_]) -> None:
+def write_scores(path: Path, plan: "Plan", decision: "Decision") -> None:
     """`scores.csv`: a row a pick, in the order of the files; probabilities with 6 decimals.
 
     `row` is the 0-based place among the picks of the file; `figure_of_merit` is the
-    picker's score, empty where there is none.
+    picker's score, empty where there is none. With filters come what they measured, and in `filter`
+    the one that is against the pick. `kept` is the last column.
     """
-    classes = [f"p_{name}" for name in scores.class_names]
-    header = ["file", "row", "micrograph", "x", "y", "figure_of_merit", "class", "score", *classes, "kept"]
+    classes = [f"p_{name}" for name in decision.scores.class_names]
+    header = ["file", "row", "micrograph", "x", "y", "figure_of_merit", "class", "score", *classes]
+    header += [*decision.measures, *(["filter"] if decision.filtered else []), "kept"]
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(",".join(map(_cell, header)) + "\n")
-        for piece in _pieces(plan, scores, keep):
+        for piece in _pieces(plan, decision):
             file.write(piece)
 
 
-def _pieces(plan: Plan, scores: Scores, keep: NDArray[np.bool_]) -> Iterator[str]:
+def _pieces(plan: "Plan", decision: "Decision") -> Iterator[str]:
     """The lines of the table, some thousand in a string."""
+    scores, judged = decision.scores, decision.judged
     micrographs = [_cell(task.name) for task in plan.tasks]
     classes = [_cell(name) for name in scores.class_names]
+    extra = "%.6g," * len(decision.measures) + "%s," * decision.filtered
+    keep = judged.keep
     for i, source in enumerate(plan.sources):
         start, end = plan.starts[i : i + 2].tolist()
         merits = source.file.picks.figure_of_merit
         name = _cell(source.name).replace("%", "%%")
-        line = f"{name},%d,%s,%r,%r,%s,%s,{'%.6f,' * (1 + len(classes))}%d\n"
+        line = f"{name},%d,%s,%r,%r,%s,%s,{'%.6f,' * (1 + len(classes))}{extra}%d\n"
         for first in range(start, end, PIECE):
             here = slice(first, min(first + PIECE, end))
             part = scores.probabilities[here]
@@ -70,9 +90,11 @@ def _pieces(plan: Plan, scores: Scores, keep: NDArray[np.bool_]) -> Iterator[str
                 [micrographs[m] for m in plan.micrograph[here].tolist()],
                 *plan.coordinates[here].T.tolist(),
                 [_merit(value) for value in merits[here.start - start : here.stop - start].tolist()],
-                [classes[c] for c in part.argmax(axis=1).tolist()],
+                [classes[c] for c in judged.best[here].tolist()],
                 scores.particle[here].tolist(),
                 *part.T.tolist(),
+                *(values[here].tolist() for values in decision.measures.values()),
+                *([[REASONS[r] for r in judged.reasons[here].tolist()]] if decision.filtered else []),
                 keep[here].tolist(),
             ]
             yield "".join([line % row for row in zip(*columns, strict=True)])
@@ -89,16 +111,29 @@ def _cell(text: str) -> str:
     return buffer.getvalue()
 
 
-def write_summary(folder: Path, summary: PruneSummary, config: PruneConfig, inputs: Sequence[Path]) -> None:
-    """`summary.json`: the counts, and what the run was told."""
-    settings: Mapping[str, Any] = asdict(config)
-    content = {"pickeropt": pickeropt.__version__, **asdict(summary)}
-    content["worst"] = [
-        {"micrograph": name, "picks": picks, "rejected": lost} for name, picks, lost in summary.worst
-    ]
-    content |= {"inputs": [str(path) for path in inputs], "settings": settings}
+def write_summary(
+    folder: Path, summary: PruneSummary, config: PruneConfig, inputs: tuple[Sequence[Path], Inputs]
+) -> None:
+    """`summary.json`: the counts, what the run was told, and which files it read.
+
+    inputs : as they were given, and as they were found
+    """
+    given, found = inputs
+    content = {"pickeropt": pickeropt.__version__, **fields_of(summary)}
+    content |= {"inputs": [str(path) for path in given], "settings": asdict(config), **record(found)}
+    write_json(folder / SUMMARY, content)
+
+
+def fields_of(summary: PruneSummary) -> dict[str, Any]:
+    """The summary as `summary.json` has it."""
+    worst = [{"micrograph": name, "picks": picks, "rejected": lost} for name, picks, lost in summary.worst]
+    return {**asdict(summary), "worst": worst}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Paths become text; numbers that are none are refused."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=str)
-    _write(folder / SUMMARY, f"{text}\n".encode())
+    _write(path, f"{text}\n".encode())
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What is to be scored where: every check that needs no pixels, before any compute."""
+"""What is to be scored where: every check, before any compute."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.errors import GeometryError, MicrographError
+from pickeropt.errors import FormatError, GeometryError, MicrographError
+from pickeropt.io.cbox import FILAMENT_REMEDY, FILAMENTS
 from pickeropt.io.find import MicrographFinder
 from pickeropt.io.micrographs import MicrographHeader, read_micrograph_header
+from pickeropt.io.picks_file import placed, row_place
 from pickeropt.io.pixel_size import choose_pixel_size
 from pickeropt.prune.config import MicrographScorer, PruneConfig
+from pickeropt.prune.frame_check import check_frame
 from pickeropt.prune.geometry import check_inside, check_settings, frame_warnings
 from pickeropt.prune.inputs import Inputs, ListSource, Source, read_inputs
 from pickeropt.prune.progress import check_not_input, check_out
@@ -45,7 +48,7 @@ class Plan:
     """All n picks of all files one after the other, and the micrographs they are on.
 
     starts : (files + 1,) where each file's picks start
-    coordinates : (n, 2) x and y, px
+    coordinates : (n, 2) x and y, px, rows as stored
     micrograph : (n,) int64, into `tasks`
     """
 
@@ -76,18 +79,22 @@ def make_plan(inputs: Sequence[Path], config: PruneConfig, scorer: MicrographSco
 
     Raises PickeroptError: settings out of range, FormatError and OutputError as
     `read_inputs` does, MicrographError for what is missing or truncated, GeometryError for
-    pixel sizes that are unknown or differ and for picks that lie outside, OutputError for
-    an output folder that exists or would hurt an input.
+    pixel sizes that are unknown or differ, for picks that are in another frame and for picks
+    that lie outside, OutputError for an output folder that exists or would hurt an input.
     """
     check_settings(config, scorer)
     check_out(config.out, config.overwrite)
     found = read_inputs(inputs)
+    _check_no_filaments(found.sources)
     sites, micrograph = _find_micrographs(found.sources, config.micrographs)
     _check_out_against_inputs(inputs, found, sites, config)
     starts = np.cumsum([0, *(len(source.file.picks) for source in found.sources)])
-    coordinates = np.concatenate([source.file.picks.coordinates for source in found.sources])
     tasks = _make_tasks(sites, micrograph, config.pixel_size)
+    heights = np.split(np.array([task.shape[0] for task in tasks])[micrograph], starts[1:-1])
+    files = [source.file for source in found.sources]
+    coordinates = np.concatenate([placed(file, h) for file, h in zip(files, heights, strict=True)])
     plan = Plan(found.sources, found.lists, starts, coordinates, micrograph, tasks, found.warnings)
+    doubts = check_frame(plan, inputs, config, scorer.diameter_angstrom)
     radii = [scorer.diameter_angstrom / task.pixel_size / 2 for task in tasks]
     boxes = [(task.name, task.shape, coordinates[task.rows]) for task in tasks]
     outside = check_inside(boxes, radii)
@@ -95,7 +102,15 @@ def make_plan(inputs: Sequence[Path], config: PruneConfig, scorer: MicrographSco
         task = tasks[outside.micrograph]
         raise _outside(plan, int(task.rows[outside.pick]), int(task.rows.size), outside.count)
     strange = frame_warnings(boxes, [task.pixel_size for task in tasks])
-    return replace(plan, warnings=(*found.warnings, *strange))
+    return replace(plan, warnings=(*found.warnings, *strange, *doubts))
+
+
+def _check_no_filaments(sources: Sequence[Source]) -> None:
+    for source in sources:
+        if source.file.format == FILAMENTS:
+            path = source.file.path
+            remedy = FILAMENT_REMEDY.format(path=path)
+            raise FormatError(f"{path}: holds filaments, which cannot lose single segments; {remedy}")
 
 
 def _find_micrographs(
@@ -162,23 +177,22 @@ def _check_out_against_inputs(
 ) -> None:
     folders = [path for path in inputs if path.is_dir()]
     files = [source.file.path for source in found.sources]
+    files += [companion.path for source in found.sources for companion in source.file.companions]
     files += [listed.coordinates.path for listed in found.lists]
     files += [site.path for site in sites]
-    files += [*config.micrographs, *([config.model] if config.model else [])]
+    files += [*config.micrographs, *(path for path in (config.model, config.picker_shots) if path)]
     check_not_input(config.out, folders, files)
 
 
 def _outside(plan: Plan, row: int, picks: int, count: int) -> GeometryError:
     """The error for a pick, by its place among all, of which `count` lie outside."""
     source = int(np.searchsorted(plan.starts, row, side="right")) - 1
-    file = plan.sources[source].file
-    start = int(file.row_spans[row - plan.starts[source], 0])
-    line = file.content.count(b"\n", 0, start) + 1
+    where = row_place(plan.sources[source].file, int(row - plan.starts[source]))
     task = plan.tasks[plan.micrograph[row]]
     height, width = task.shape
     x, y = plan.coordinates[row].tolist()
     many = f" ({count} of its {picks} picks do)" if count > 1 else ""
-    what = f"{file.path}, line {line}: the pick at x {x:g}, y {y:g} lies outside {task.name}"
+    what = f"{where}: the pick at x {x:g}, y {y:g} lies outside {task.name}"
     hint = "do the coordinates come from a micrograph of another binning, or in another frame?"
     remedy = "give the micrographs that were picked with --micrographs, or scale the coordinates"
     return GeometryError(f"{what}, {width} x {height} px{many}; {hint} {remedy}")

@@ -13,6 +13,7 @@ A record's key is the hash of all that its numbers come from, so a record that f
 of the micrographs of a run is never taken.
 """
 
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -101,15 +102,20 @@ class Workspace:
         write_bytes_atomically(self._record(key), buffer.getvalue())
 
     def publish(self) -> None:
-        """Make `staging` the output, in one rename, and remove what was kept for it."""
+        """Make `staging` the output, in one step, and remove what was kept for it.
+
+        Where the file system cannot exchange two folders a former output is moved to `old` first; a kill
+        right then leaves it there, and `bring_back` puts it back.
+        """
         target = self.out.resolve()
         check_out(self.out, self.overwrite)
         old = self.folder / "old"
         try:
-            if target.exists():
-                shutil.rmtree(old, ignore_errors=True)
-                target.rename(old)
-            self.staging.rename(target)
+            if not (target.exists() and _exchange(self.staging, target)):
+                if target.exists():
+                    shutil.rmtree(old, ignore_errors=True)
+                    target.rename(old)
+                self.staging.rename(target)
         except OSError as error:
             raise cannot_write(self.out, error) from error
         self.remove()
@@ -151,6 +157,23 @@ class Workspace:
 
     def _record(self, key: str) -> Path:
         return self.folder / "records" / f"{key}.npy"
+
+
+def bring_back(out: Path) -> None:
+    """Put back a former output that a kill left aside, where there is no other."""
+    old = partial_folder(out) / "old"
+    if not out.exists() and (old / SUMMARY).is_file():
+        old.rename(out.resolve())
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; False where system or file system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 @contextmanager

@@ -85,6 +85,39 @@ def test_ambiguous_stem_but_one_file_by_two_ways(tmp_path: Path) -> None:
         MicrographFinder(folders).find("a", tmp_path / "a.box", from_stem=True)
 
 
+UID = "000000123456789012345_"
+
+
+def test_the_prefix_of_cryosparc_counts_for_nothing(tmp_path: Path) -> None:
+    plain = touch(tmp_path / "mics" / "deep" / "a.mrc")
+    prefixed = touch(tmp_path / "mics" / f"{UID}b.mrc")
+    finder = MicrographFinder([tmp_path / "mics"])
+    picks = tmp_path / "picks" / "p.cs"
+    assert finder.find(f"J2/motioncorrected/{UID}a.mrc", picks) == plain
+    assert finder.find(f"J2/motioncorrected/{UID}b.mrc", picks) == prefixed
+    assert finder.find("b.mrc", picks) == prefixed
+    assert finder.find("MotionCorr/job002/b.mrc", picks) == prefixed
+    assert finder.find("b_autopick", picks, from_stem=True) == prefixed
+    assert finder.find(f"{UID}a_picks", picks, from_stem=True) == plain
+    assert MicrographFinder().find(f"J2/{UID}a.mrc", plain.parent / "p.cs") is None
+    assert MicrographFinder().find(f"{UID}a.mrc", plain.parent / "p.cs") == plain
+    assert finder.find(f"{UID[1:]}a.mrc", picks) is None  # 20 digits are a name
+    assert finder.find(f"9{UID}a.mrc", picks) is None
+    assert finder.find(f"{UID}.mrc", picks) is None
+
+
+def test_the_name_as_it_is_goes_before_the_one_without_prefix(tmp_path: Path) -> None:
+    plain = touch(tmp_path / "a.mrc")
+    prefixed = touch(tmp_path / f"{UID}a.mrc")
+    finder = MicrographFinder([tmp_path])
+    assert finder.find("a.mrc", tmp_path / "x" / "p.cs") == plain
+    assert finder.find(f"{UID}a.mrc", tmp_path / "x" / "p.cs") == prefixed
+    touch(tmp_path / f"{UID}b.mrc")
+    touch(tmp_path / f"9{UID[1:]}b.mrc")
+    with pytest.raises(MicrographError, match=r"b\.mrc: both .* fit; name the folder"):
+        MicrographFinder([tmp_path]).find("b.mrc", tmp_path / "x" / "p.cs")
+
+
 def test_find_all(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         touch(tmp_path / "mics" / f"{name}.mrc")

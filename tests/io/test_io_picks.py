@@ -190,9 +190,7 @@ STAR_FAULTS = [
     (b"data_\n\0\1", "line 2: a NUL byte"),
     (b"data_\nloop_\n_rlnA\n\xff.mrc\n", r"line 4: byte b'\\xff' is not UTF-8.*iconv"),
     (b"\xef\xbb\xbfdata_\n", "line 1: the file starts with a byte order mark; remove"),
-    (b"\x93NUMPY\x01\0", "cryoSPARC .cs file.*csparc2star"),
-    (b"image_name\tx_coord\ty_coord\n", "Topaz table.*topaz convert"),
-    (b'{"boxes": []}', "JSON"),
+    (b"{}", r"line 1: no format of picks is recognised in '{}'; these are read: RELION STAR, EMAN .box"),
 ]
 
 
@@ -206,8 +204,9 @@ def test_star_faults(tmp_path: Path, content: str | bytes, message: str) -> None
 
 
 BOX_FAULTS = [
-    ("1 2 3\n", "line 1: neither a STAR file nor a box file: '1 2 3'; give"),
-    ("# c\nthis is some prose\n", "line 2: neither a STAR file nor a box file: 'this is some prose'"),
+    ("1\n", "line 1: no format of picks is recognised in '1'; these are read"),
+    ("# c\nthis is some prose\n", "line 2: no format of picks is recognised in 'this is some prose'"),
+    ("file,row,micrograph,x,y\na,0,b,1,2\n", "line 1: the scores of a pruning, not picks; give a file under"),
     ("1 2 3 4\n1 2 3 4 5\n", "line 2: 5 values where 4"),
     ("1 2 3 4\n\n1 y 3 4\n", "line 3: the box's y is 'y', not a finite number"),
     ("1 2 3 inf\n", "line 1: the box's height is 'inf'"),

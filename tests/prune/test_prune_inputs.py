@@ -180,7 +180,7 @@ def test_picks_at_and_over_the_border_are_scored(tmp_path: Path) -> None:
 def test_nothing_to_read(tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
-    (folder / "notes.txt").write_text("1 2")
+    (folder / "notes.txt").write_text("1 2 and so on")
     assert "no files of picks" in refused(tmp_path, [folder], FormatError)
     assert "no files of picks" in refused(tmp_path, [], FormatError)
     assert "No such file" in refused(tmp_path, [tmp_path / "gone.star"], FormatError)

@@ -195,7 +195,7 @@ def test_each_micrograph_is_read_once_and_two_are_in_memory(
         alive.append(sum(ref() is not None for ref in pixels))
         return micrograph
 
-    monkeypatch.setattr("pickeropt.prune.run.read_micrograph", counting)
+    monkeypatch.setattr("pickeropt.prune.scoring.read_micrograph", counting)
     scorer = FakeScorer(seconds=0.01)
     prune([project], config_for(tmp_path), scorer)
     assert sorted(read) == sorted(scorer.calls) == [f"m{i}.mrc" for i in range(9)]
@@ -264,7 +264,7 @@ def test_odd_names_and_merits_in_the_table(tmp_path: Path) -> None:
     found = table(tmp_path / "out")
     assert [row["file"] for row in found] == ['odd,"100%".star'] * 3
     assert [row["micrograph"] for row in found] == ["a,1.mrc"] * 3
-    assert [row["figure_of_merit"] for row in found] == ["", "", "-999.0"]
+    assert [row["figure_of_merit"] for row in found] == ["", "", ""]
     assert [(row["x"], row["y"]) for row in found] == [("1.0", "2.0"), ("3.0", "4.0"), ("5.25", "6.0")]
 
 

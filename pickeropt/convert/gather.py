@@ -1,0 +1,151 @@
+"""The picks of all inputs by micrograph, in the frame of the output."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pickeropt.convert.config import ConvertConfig
+from pickeropt.errors import GeometryError, OutputError
+from pickeropt.io.find import EXTENSIONS, PICKER_SUFFIXES, MicrographFinder
+from pickeropt.io.micrographs import MicrographHeader, read_micrograph_header
+from pickeropt.io.picks_file import PicksFile
+from pickeropt.io.pixel_size import choose_pixel_size
+from pickeropt.records import Picks
+
+
+@dataclass(frozen=True)
+class Group:
+    """The m picks of one micrograph.
+
+    name : as the output names it; stem : without folder, extension and what pickers append
+    named : whether the input names it, or a micrograph was found
+    picks : coordinates in px of the output's micrograph, rows as stored unless told otherwise
+    boxes : (m, 2) px, None where there are none
+    """
+
+    name: str
+    stem: str
+    named: bool
+    picks: Picks
+    boxes: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some rows of one file, all on one micrograph."""
+
+    file: PicksFile
+    rows: NDArray[np.int64]
+    found: Path | None
+
+
+def gather(
+    files: Sequence[PicksFile], config: ConvertConfig, rows_from_top: bool, boxes: bool
+) -> list[Group]:
+    """The groups, in order of first mention.
+
+    rows_from_top : the output counts y from the last row
+    boxes : the output has boxes
+    Raises MicrographError for micrographs that are needed and missing, GeometryError where nothing says
+    how large the boxes are, OutputError for two micrographs of one stem.
+    """
+    turned = config.flip_y or rows_from_top or any(file.rows_from_top for file in files)
+    parts = _parts(files, config, turned)
+    groups = [_group(name, own, config, (rows_from_top, boxes)) for name, own in parts.items()]
+    owner: dict[str, str] = {}
+    for group in groups:
+        other = owner.setdefault(group.stem, group.name)
+        if other != group.name:
+            what = f"{other} and {group.name} have the same name without their folders"
+            raise OutputError(f"{what}; convert them one after the other")
+    return groups
+
+
+def _parts(files: Sequence[PicksFile], config: ConvertConfig, turned: bool) -> dict[str, list[_Part]]:
+    """By micrograph as the output names it."""
+    wanted = bool(config.micrographs) or turned
+    found = MicrographFinder(config.micrographs).find_all(files) if wanted else None
+    parts: dict[str, list[_Part]] = {}
+    for i, file in enumerate(files):
+        names = file.picks.micrograph_names
+        if not names and file.names_from_stem:
+            parts.setdefault(_stem(file.path.stem, True), []).append(_Part(file, np.empty(0, np.int64), None))
+        for k, name in enumerate(names):
+            path = None if found is None else found[i][k]
+            key = str(path) if path is not None and config.micrographs else name
+            if path is None and file.names_from_stem:
+                key = _stem(name, True)
+            rows = np.flatnonzero(file.picks.micrograph_index == k)
+            parts.setdefault(key, []).append(_Part(file, rows, path))
+    for name, own in parts.items():
+        bare = [part for part in own if part.file.names_from_stem]
+        if len(bare) > 1:
+            what = f"{bare[0].file.path} and {bare[1].file.path} both are of {name}"
+            raise OutputError(f"{what}; convert them one after the other")
+    return parts
+
+
+def _group(name: str, parts: list[_Part], config: ConvertConfig, target: tuple[bool, bool]) -> Group:
+    rows_from_top, boxed = target
+    path = parts[0].found
+    header = None if path is None else read_micrograph_header(path)
+    xy = np.concatenate([_placed(part, config.scale, header) for part in parts])
+    if header is not None and config.flip_y:
+        xy[:, 1] = header.shape[0] - 1 - xy[:, 1]
+    if header is not None and rows_from_top:
+        xy[:, 1] = header.shape[0] - xy[:, 1]
+    merits = np.concatenate([part.file.picks.figure_of_merit[part.rows] for part in parts])
+    picks = Picks(xy, (name,) if len(xy) else (), np.zeros(len(xy), dtype=np.int64), merits)
+    sizes = _boxes(name, parts, config, header) if boxed else None
+    named = path is not None or not parts[0].file.names_from_stem
+    return Group(name, _stem(name, not named), named, picks, sizes)
+
+
+def _placed(part: _Part, scale: float, header: MicrographHeader | None) -> NDArray[np.float64]:
+    """Coordinates in px of the output's micrograph, rows as stored."""
+    xy = part.file.picks.coordinates[part.rows] * scale
+    if part.file.rows_from_top and header is not None:
+        xy[:, 1] = header.shape[0] - xy[:, 1]
+    return xy
+
+
+def _boxes(
+    name: str, parts: list[_Part], config: ConvertConfig, header: MicrographHeader | None
+) -> NDArray[np.float64]:
+    """(m, 2): the boxes of the input, or even ones that just hold the diameter."""
+    count = sum(len(part.rows) for part in parts)
+    if config.diameter_angstrom is not None:
+        size = _pixel_size(name, parts, config, header)
+        return np.full((count, 2), 2.0 * np.ceil(config.diameter_angstrom / size / 2))
+    sizes = [part.file.box_sizes[part.rows] for part in parts if part.file.box_sizes is not None]
+    if len(sizes) < len(parts) and count:
+        what = f"{parts[0].file.path}: the output has boxes, and this file does not say their size"
+        raise GeometryError(f"{what}; give the particle's diameter with --diameter")
+    return np.concatenate(sizes) * config.scale if sizes else np.empty((0, 2))
+
+
+def _pixel_size(
+    name: str, parts: list[_Part], config: ConvertConfig, header: MicrographHeader | None
+) -> float:
+    """Å/px of the output's micrograph."""
+    said = {str(p.file.path): p.file.picks.pixel_size for p in parts if p.file.picks.pixel_size is not None}
+    optics = {path: size / config.scale for path, size in said.items()}
+    if header is not None:
+        return choose_pixel_size(config.pixel_size, header, optics)
+    sizes = [size for size in (config.pixel_size, *optics.values()) if size is not None]
+    if not sizes:
+        what = f"{name}: --diameter is in Å, and nothing says the size of a pixel"
+        raise GeometryError(f"{what}; give it with --pixel-size, or the micrographs with --micrographs")
+    return sizes[0]
+
+
+def _stem(name: str, from_file: bool) -> str:
+    """The file name without extension; of a file of picks without what pickers append as well."""
+    stem = PurePath(name).name
+    if stem.lower().endswith(EXTENSIONS):
+        stem = stem[: stem.rindex(".")]
+    suffix = next((s for s in PICKER_SUFFIXES if stem.endswith(s)), "") if from_file else ""
+    return stem.removesuffix(suffix) or stem

@@ -1,0 +1,58 @@
+"""The verdict in words, with what to do."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from pickeropt.frame.config import RIGHT, WRONG, Verdict
+from pickeropt.frame.frames import IDENTITY, Frame
+
+MENDED = "mended"
+"""What the remedies call the files to come."""
+SAME_ENDING = (".star", ".box", ".cbox", ".csv")
+"""Files with these endings are converted to the same format, all others to STAR."""
+
+
+def describe(verdict: Verdict, picks: Sequence[Path], micrographs: Sequence[Path]) -> tuple[str, str]:
+    """What is said of the frame, and the remedy, empty where there is none.
+
+    picks, micrographs : what the user gave, for commands to copy
+    """
+    opinion = verdict.opinion
+    looked = f"{verdict.picks:,} picks on {_many(verdict.micrographs, 'micrograph')}"
+    odd = "".join(f"; on {name} alone: {frame.name}" for name, frame in verdict.odd[:3])
+    if opinion.answer == RIGHT:
+        return f"right, {percent(opinion.probability)} sure: {opinion.reason} ({looked}){odd}", ""
+    if opinion.answer == WRONG:
+        text = f"wrong, {percent(opinion.probability)} sure: the coordinates {opinion.frame.what}"
+        return f"{text} ({opinion.reason}; {looked}){odd}", remedy(opinion.frame, picks, micrographs)
+    text = f"unsure: {opinion.reason} ({looked}){odd}"
+    if opinion.doubtful and opinion.frame != IDENTITY:
+        guess = remedy(opinion.frame, picks, micrographs)
+        return text, f"look at some picks on their micrograph; if it is so, {guess}"
+    return text, "look at some picks on their micrograph"
+
+
+def remedy(frame: Frame, picks: Sequence[Path], micrographs: Sequence[Path]) -> str:
+    """The command that brings the picks into the frame of the micrographs; a formula where there is none."""
+    if frame.swap or frame.flip_x or frame.shift != (0.0, 0.0):
+        x, y = frame.formulas()
+        sides = " (W and H: width and height of the micrograph)" if frame.flip_x or frame.flip_y else ""
+        return f"export them again with x = {x}, y = {y}{sides}"
+    options = [] if frame.scale == 1 else ["--scale", f"{frame.scale:.10g}"]
+    if frame.flip_y:
+        options += ["--flip-y", *(word for folder in micrographs for word in ("--micrographs", str(folder)))]
+    first = picks[0]
+    ending = first.suffix if first.suffix in SAME_ENDING else ".star"
+    out = [MENDED, "--to", "star"] if first.is_dir() else [MENDED + ending]
+    more = ", and the others likewise" if len(picks) > 1 else ""
+    return f"convert them: {shlex.join(['pickeropt', 'convert', str(first), *out, *options])}{more}"
+
+
+def percent(probability: float) -> str:
+    """``99.9 %``, never 100."""
+    return "more than 99.9 %" if probability > 0.999 else f"{100 * probability:.0f} %"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"

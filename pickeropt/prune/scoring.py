@@ -1,0 +1,150 @@
+"""Every micrograph read once, every pick on it scored and measured; what is finished stays on disk."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+import pickeropt
+from pickeropt.errors import MicrographError, PickeroptError
+from pickeropt.io.micrographs import read_micrograph
+from pickeropt.prune.config import MicrographScorer
+from pickeropt.prune.filters import Measure, domain_sizes, grid_of, pixel_measures
+from pickeropt.prune.plan import Plan, Task
+from pickeropt.prune.progress import Workspace, record_key
+from pickeropt.records import PARTICLE, FloatArray, Micrograph
+
+OnProgress = Callable[[int, int], None]
+ROUNDING = 1e-3
+"""How far the probabilities of a pick may sum from 1."""
+PIECE = 40_000
+"""Points that are scored at once where a map of scores is made."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a run looks at picks with: k classes and q measures for the filters, so k + q figures a pick."""
+
+    scorer: MicrographScorer
+    measures: tuple[Measure, ...]
+
+    @property
+    def width(self) -> int:
+        return len(self.scorer.class_names) + len(self.measures)
+
+
+def score_all(
+    plan: Plan, sight: Sight, workspace: Workspace, on_progress: OnProgress
+) -> tuple[FloatArray, int]:
+    """(n, k + q) probabilities and measures, and how many micrographs an earlier run had finished."""
+    values = np.full((len(plan.coordinates), sight.width), np.nan, dtype=np.float32)
+    keys = {task.path: _key(task, plan, sight) for task in plan.tasks}
+    todo = []
+    for task in plan.tasks:
+        known = workspace.load(keys[task.path], (len(task.rows), sight.width))
+        if known is None:
+            todo.append(task)
+        else:
+            values[task.rows] = known
+    done = len(plan.coordinates) - sum(len(task.rows) for task in todo)
+    finished = resumed = len(plan.tasks) - len(todo)
+    on_progress(done, len(plan.coordinates))
+    try:
+        for task, micrograph in _read_ahead(todo):
+            found = _look(task, micrograph, plan.coordinates[task.rows], sight)
+            workspace.save(keys[task.path], found)
+            values[task.rows] = found
+            del micrograph  # before the next but one is read
+            finished += 1
+            done += len(task.rows)
+            on_progress(done, len(plan.coordinates))
+    except PickeroptError as error:
+        if not finished:
+            raise
+        kept = f"{finished} of {len(plan.tasks)} micrographs are finished and stay in {workspace.folder}"
+        raise type(error)(f"{error}; {kept}: the same command goes on from there") from error
+    if np.isnan(values).any():
+        raise ValueError("a pick has no score")
+    return values, resumed
+
+
+def _key(task: Task, plan: Plan, sight: Sight) -> str:
+    scorer = sight.scorer
+    model = (scorer.digest, tuple(scorer.class_names), float(scorer.diameter_angstrom))
+    where = (str(task.path), task.stamp, float(task.pixel_size))
+    measured = tuple(measure.name for measure in sight.measures)
+    return record_key(pickeropt.__version__, model, where, measured, plan.coordinates[task.rows].tobytes())
+
+
+def _read_ahead(tasks: Sequence[Task]) -> Iterator[tuple[Task, Micrograph]]:
+    """Each micrograph, while the one after it is read in the background: two in memory."""
+    if not tasks:
+        return
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(_read, tasks[0])
+        for i, task in enumerate(tasks):
+            current = ahead.result()
+            if i + 1 < len(tasks):
+                ahead = pool.submit(_read, tasks[i + 1])
+            yield task, current
+            del current
+
+
+def _read(task: Task) -> Micrograph:
+    try:
+        micrograph = read_micrograph(task.path)
+    except (OSError, ValueError) as error:
+        raise MicrographError(f"{task.path}: cannot be read ({error}); copy or write it again") from error
+    if micrograph.pixels.shape != task.shape:
+        raise MicrographError(f"{task.path}: was changed while this run worked; start again")
+    return micrograph
+
+
+def _look(task: Task, micrograph: Micrograph, coordinates: NDArray[np.float64], sight: Sight) -> FloatArray:
+    """(m, k + q): the probabilities of one micrograph's picks, and their measures."""
+    diameter_px = sight.scorer.diameter_angstrom / task.pixel_size
+    names = [measure.name for measure in sight.measures]
+    by_name: dict[str, FloatArray] = {}
+    if "std" in names or "extreme" in names:
+        by_name["std"], by_name["extreme"] = pixel_measures(micrograph, coordinates, diameter_px)
+    if "domain" in names:
+        found, by_name["domain"] = _score_with_map(task, micrograph, coordinates, sight.scorer)
+    else:
+        found = _score_micrograph(task, micrograph, coordinates, sight.scorer)
+    return np.column_stack([found, *(by_name[name] for name in names)])
+
+
+def _score_with_map(
+    task: Task, micrograph: Micrograph, coordinates: NDArray[np.float64], scorer: MicrographScorer
+) -> tuple[FloatArray, FloatArray]:
+    """(m, k) probabilities, and (m,) the size of each pick's domain on a grid of scores.
+
+    Picks and grid are scored together: a dense model passes over the micrograph once for all of them.
+    """
+    grid, step = grid_of(task.shape, scorer.diameter_angstrom / task.pixel_size)
+    points = np.concatenate([coordinates, grid.reshape(-1, 2)])
+    parts = [
+        _score_micrograph(task, micrograph, points[start : start + PIECE], scorer)
+        for start in range(0, len(points), PIECE)
+    ]
+    scores = np.concatenate(parts)
+    score_map = scores[len(coordinates) :, scorer.class_names.index(PARTICLE)].reshape(grid.shape[:2])
+    return scores[: len(coordinates)], domain_sizes(score_map, coordinates, step)
+
+
+def _score_micrograph(
+    task: Task, micrograph: Micrograph, coordinates: NDArray[np.float64], scorer: MicrographScorer
+) -> FloatArray:
+    """(m, k) probabilities. Raises MicrographError where they are none."""
+    found = np.asarray(scorer.score(micrograph, coordinates, task.pixel_size), dtype=np.float32)
+    shape = (len(coordinates), len(scorer.class_names))
+    if found.shape != shape:
+        raise ValueError(f"the scorer gave {found.shape} for {shape} of {task.name}")
+    wrong = ~((found >= 0).all(axis=1) & (np.abs(found.sum(axis=1) - 1) < ROUNDING))
+    if wrong.any():
+        x, y = coordinates[wrong.argmax()].tolist()
+        what = f"{int(wrong.sum())} of {len(found)} scores are no probabilities, first at x {x:g}, y {y:g}"
+        raise MicrographError(f"{task.name}: {what}; look at its pixels, or exclude it")
+    return found

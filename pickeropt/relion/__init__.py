@@ -1,0 +1,1 @@
+"""pickeropt as an External job of RELION."""
