@@ -58,7 +58,10 @@ def test_a_flip_is_a_fault_with_its_remedy(world: NDArray[np.float64]) -> None:
     before = path.read_bytes()
     code, output = check(str(path), "--micrographs", "mics", "--json", "out.json")
     assert code == 2
-    assert "-> convert them: pickeropt convert wrong/m01.box mended.box --flip-y --micrographs mics" in output
+    assert (
+        "-> convert them: pickeropt convert wrong/m01.box mended/m01.box --flip-y --micrographs mics"
+        in output
+    )
     assert path.read_bytes() == before
     report = json.loads(Path("out.json").read_text())
     assert (report["exit_code"], report["level"], report["picks"]) == (2, "fault", 60)

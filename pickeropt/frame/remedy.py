@@ -8,7 +8,7 @@ from pickeropt.frame.config import RIGHT, WRONG, Verdict
 from pickeropt.frame.frames import IDENTITY, Frame
 
 MENDED = "mended"
-"""What the remedies call the files to come."""
+"""The folder that the remedies write to."""
 SAME_ENDING = (".star", ".box", ".cbox", ".csv")
 """Files with these endings are converted to the same format, all others to STAR."""
 
@@ -40,11 +40,12 @@ def remedy(frame: Frame, picks: Sequence[Path], micrographs: Sequence[Path]) -> 
         sides = " (W and H: width and height of the micrograph)" if frame.flip_x or frame.flip_y else ""
         return f"export them again with x = {x}, y = {y}{sides}"
     options = [] if frame.scale == 1 else ["--scale", f"{frame.scale:.10g}"]
-    if frame.flip_y:
-        options += ["--flip-y", *(word for folder in micrographs for word in ("--micrographs", str(folder)))]
+    options += ["--flip-y"] if frame.flip_y else []
+    folders = [str(folder) for folder in micrographs] or ["DIR"] * frame.flip_y
+    options += [word for folder in folders for word in ("--micrographs", folder)]
     first = picks[0]
-    ending = first.suffix if first.suffix in SAME_ENDING else ".star"
-    out = [MENDED, "--to", "star"] if first.is_dir() else [MENDED + ending]
+    name = first.name if first.suffix in SAME_ENDING else f"{first.stem}.star"
+    out = [MENDED, "--to", "star"] if first.is_dir() else [f"{MENDED}/{name}"]  # it may be the micrograph's
     more = ", and the others likewise" if len(picks) > 1 else ""
     return f"convert them: {shlex.join(['pickeropt', 'convert', str(first), *out, *options])}{more}"
 

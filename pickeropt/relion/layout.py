@@ -14,8 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from pickeropt.errors import FormatError
-from pickeropt.io.lists import CoordinateList, read_coordinate_list, rewrite_coordinate_list
-from pickeropt.io.relion import COORDINATE_FILE, MICROGRAPH
+from pickeropt.io.lists import (
+    CoordinateList,
+    read_coordinate_list,
+    rewrite_coordinate_list,
+    write_coordinate_list,
+)
 from pickeropt.io.tables import write_bytes_atomically
 
 SUFFIX_FILE = "coords_suffix"
@@ -71,13 +75,12 @@ def suffix_ending(files: Sequence[str]) -> str | None:
 
 
 def list_bytes(rows: Sequence[tuple[str, str]]) -> bytes:
-    """A list of micrographs and their coordinate files. Raises FormatError for a name with blanks."""
+    """A list of micrographs and their coordinate files. Raises FormatError for a name with blanks, which RELION
+    cannot hold though STAR can."""
     for token in (token for row in rows for token in row):
         if any(c.isspace() for c in token) or token[:1] in ("#", "_", "'", '"', ""):
             raise FormatError(f"{token!r} cannot stand in a STAR file of RELION; rename it")
-    lines = "".join(f"{micrograph} {file}\n" for micrograph, file in rows)
-    labels = f"{MICROGRAPH} #1\n{COORDINATE_FILE} #2\n"
-    return f"\n# version 30001\n\ndata_coordinate_files\n\nloop_\n{labels}{lines}\n".encode()
+    return write_coordinate_list([name for name, _ in rows], [file for _, file in rows])
 
 
 def write_layout(out: str, kept: CoordinateList, files: Sequence[str]) -> None:

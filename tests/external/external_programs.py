@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from pickeropt.cli import app
 
 REMEDIES = {
     "relion": "apt-get install relion",
+    "atheris": "pip install atheris",
     "topaz": "pip install topaz-em in an environment of its own, and its topaz in $PICKEROPT_TOPAZ",
 }
 SECONDS = 300
@@ -29,11 +31,16 @@ def find(executable: str, name: str, variable: str | None = None) -> str:
     found = shutil.which(given or executable)
     if found:
         return str(Path(found).absolute())
-    what = f"{given or executable} is not installed: {REMEDIES[name]}"
+    missing(given or executable, name)
+
+
+def missing(what: str, name: str) -> NoReturn:
+    """Skip the test for want of the program `name`, or fail it where that must be there."""
+    message = f"{what} is not installed: {REMEDIES[name]}"
     required = os.environ.get("PICKEROPT_REQUIRE_PROGRAMS", "").replace(",", " ").split()
     if "1" in required or name in required:
-        pytest.fail(what)
-    pytest.skip(what)
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 def run(command: Sequence[object], folder: Path, **environment: str) -> str:

@@ -114,9 +114,9 @@ def test_names_without_a_rule_show_what_is_there() -> None:
 # ---------------------------------------------------------------- words
 
 REMEDIES = [
-    (Frame(flip_y=True), "p.box", "pickeropt convert p.box mended.box --flip-y --micrographs 'my mics'"),
-    (Frame(scale=2.0), "p.star", "pickeropt convert p.star mended.star --scale 2"),
-    (Frame(scale=0.25), "p.cs", "pickeropt convert p.cs mended.star --scale 0.25"),
+    (Frame(flip_y=True), "p.box", "pickeropt convert p.box mended/p.box --flip-y --micrographs 'my mics'"),
+    (Frame(scale=2.0), "p.star", "pickeropt convert p.star mended/p.star --scale 2 --micrographs 'my mics'"),
+    (Frame(scale=0.25), "p.cs", "pickeropt convert p.cs mended/p.star --scale 0.25 --micrographs 'my mics'"),
     (Frame(scale=1 / 3, flip_y=True), "p.txt", "--scale 0.3333333333 --flip-y --micrographs 'my mics'"),
     (Frame(swap=True), "p.star", "export them again with x = y, y = x"),
     (Frame(flip_x=True), "p.star", "x = W - x, y = y (W and H: width and height of the micrograph)"),
@@ -127,6 +127,10 @@ REMEDIES = [
 @pytest.mark.parametrize(("frame", "picks", "expected"), REMEDIES)
 def test_the_remedy_can_be_copied(frame: Frame, picks: str, expected: str) -> None:
     assert remedy(frame, [Path(picks)], [Path("my mics")]).endswith(expected)
+
+
+def test_a_flip_needs_micrographs() -> None:
+    assert remedy(Frame(flip_y=True), [Path("p.box")], []).endswith("--flip-y --micrographs DIR")
 
 
 def test_a_folder_and_several_files_are_converted(tmp_path: Path) -> None:
@@ -153,7 +157,7 @@ def test_verdicts_in_words() -> None:
         text
         == f"wrong, 97 % sure: the coordinates are of micrographs binned 2 times more (because; {looked})"
     )
-    assert cure == "convert them: pickeropt convert p.star mended.star --scale 2"
+    assert cure == "convert them: pickeropt convert p.star mended/p.star --scale 2"
     text, cure = describe(verdict(UNSURE, Frame(scale=2.0), True), [Path("p.star")], [])
     assert text == f"unsure: because ({looked})"
     assert cure.startswith("look at some picks on their micrograph; if it is so, convert them: ")

@@ -76,14 +76,14 @@ def test_what_says_so_goes_on(tmp_path: Path) -> None:
 def test_binned_picks_are_refused_with_the_factor(tmp_path: Path) -> None:
     xy = project(tmp_path, 1)[0]
     message = refused(tmp_path, [star(tmp_path, 0, xy / 2)])
-    assert "--scale 2;" in message
+    assert f"--scale 2 --micrographs {tmp_path / 'mics'};" in message
     assert "binned 2 times more" in message
 
 
 def test_picks_of_finer_micrographs_lie_outside_and_are_named_all_the_same(tmp_path: Path) -> None:
     xy = project(tmp_path, 1)[0]
     message = refused(tmp_path, [star(tmp_path, 0, xy * 2)])
-    assert "--scale 0.5;" in message
+    assert "--scale 0.5 --micrographs" in message
 
 
 def test_few_picks_are_not_judged(tmp_path: Path) -> None:

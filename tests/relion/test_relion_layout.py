@@ -63,8 +63,8 @@ def test_one_ending_or_none():
 
 def test_a_list():
     assert list_bytes([("M/a.mrc", "J/a_autopick.star"), ("M/b.mrc", "J/b_autopick.star")]).decode() == (
-        "\n# version 30001\n\ndata_coordinate_files\n\nloop_\n_rlnMicrographName #1\n"
-        "_rlnMicrographCoordinates #2\nM/a.mrc J/a_autopick.star\nM/b.mrc J/b_autopick.star\n\n"
+        "\n# version 30001\n\ndata_coordinate_files\n\nloop_ \n_rlnMicrographName #1 \n"
+        "_rlnMicrographCoordinates #2 \nM/a.mrc J/a_autopick.star \nM/b.mrc J/b_autopick.star \n \n"
     )
 
 
