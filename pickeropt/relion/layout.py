@@ -75,8 +75,10 @@ def suffix_ending(files: Sequence[str]) -> str | None:
 
 
 def list_bytes(rows: Sequence[tuple[str, str]]) -> bytes:
-    """A list of micrographs and their coordinate files. Raises FormatError for a name with blanks, which RELION
-    cannot hold though STAR can."""
+    """A list of micrographs and their coordinate files.
+
+    Raises FormatError for a name with blanks, which RELION cannot hold though STAR can.
+    """
     for token in (token for row in rows for token in row):
         if any(c.isspace() for c in token) or token[:1] in ("#", "_", "'", '"', ""):
             raise FormatError(f"{token!r} cannot stand in a STAR file of RELION; rename it")
