@@ -2,10 +2,12 @@
 
     python benchmarks/throughput.py [--micrographs 4] [--side 4096] [--memory]
 
-End to end (read, resample, forward passes, pool, classify, write) against the bare forward passes of the same
-network on tensors of the same size in the same precision; at 300 and at 2,500 picks a micrograph; and
-against the way of the published scripts: one .mrc a pick, one pick a batch, 224 px. With --memory also the
-peak memory of the whole command for one micrograph, for all of them, and with ten times the picks.
+End to end (read, check the frame, resample, forward passes, pool, classify, write) against the bare forward
+passes of the same network on tensors of the same size in the same precision: timm's network as it is, and
+with its stem in bands of rows as pickeropt runs it; at 300 and at 2,500 picks a micrograph; and against the way
+of the published scripts: one .mrc a pick, one pick a batch, 224 px, cutting them out included. With
+--memory also the peak memory of the whole command for one micrograph, for all of them, and with ten times
+the picks.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +34,7 @@ from pickeropt.finetune.config import FinetuneConfig
 from pickeropt.finetune.recipes import make_classifier
 from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.io.tables import write_coordinate_star
-from pickeropt.models.backbone import inference_copy
+from pickeropt.models.backbone import fuse_batch_norm, inference_copy
 from pickeropt.models.features import strip_maps
 from pickeropt.models.orientations import EIGHT, turn
 from pickeropt.prune.config import PruneConfig
@@ -67,11 +70,18 @@ def make_material(folder: Path, count: int, side: int) -> np.ndarray:
     return pixels
 
 
-def forward_seconds(classifier: PickClassifier, pixels: np.ndarray) -> float:
-    """The bare forward passes of one micrograph: same tensors, same order, same precision, nothing else."""
+def forward_seconds(classifier: PickClassifier, pixels: np.ndarray, plain: bool = True) -> float:
+    """The bare forward passes of one micrograph: same tensors, same order, same precision, nothing else.
+
+    plain : by timm's network with batch norm folded in; else by the same with its stem in bands
+    """
     spec, device = classifier.spec, choose_device("auto")
     dtype = inference_dtype(device)
     backbone = inference_copy(classifier.backbone, device, dtype)
+    if plain:
+        backbone = deepcopy(classifier.backbone).eval().requires_grad_(False)
+        fuse_batch_norm(backbone)
+        backbone = backbone.to(device=device, dtype=dtype, memory_format=torch.channels_last)
     views = [make_view(pixels, DIAMETER / PIXEL_SIZE, d)[0].to(device, dtype) for d in spec.view_diameters]
     inputs = [turn(view, o).contiguous() for view in views for o in EIGHT[: spec.orientations]]
     with torch.inference_mode():
@@ -117,26 +127,31 @@ class OneBoxAFile(Dataset[tuple[torch.Tensor, str]]):
         return self.transform(read_micrograph(self.files[index]).pixels), self.files[index].name
 
 
-def published_seconds(folder: Path, pixels: np.ndarray, picks: int = 100) -> tuple[float, float]:
-    """Seconds a pick to cut it out as an .mrc file, and to classify that file by the published way.
-
-    PickerOptimizer's predict.py (2022): torchvision's ResNet-18 in float32, 224 px, one pick a batch. Its
-    four loader processes are left out, since on two cores they make it slower.
-    """
-    network = torchvision.models.resnet18(num_classes=len(CLASSES)).eval()
+def cut_seconds(folder: Path, pixels: np.ndarray) -> float:
+    """Seconds a pick to cut it out as an .mrc file of its own, into `boxes/`."""
     rng = np.random.default_rng(2)
     side = round(1.5 * DIAMETER / PIXEL_SIZE)
-    files = [folder / "boxes" / f"{number}.mrc" for number in range(picks)]
     begun = time.perf_counter()
-    for file in files:
+    for number in range(FEW):
         top, left = rng.integers(0, pixels.shape[0] - side, 2)
-        write_mrc(file, pixels[top : top + side, left : left + side].copy(), PIXEL_SIZE)
-    cut = time.perf_counter() - begun
+        box = pixels[top : top + side, left : left + side].copy()
+        write_mrc(folder / "boxes" / f"{number}.mrc", box, PIXEL_SIZE)
+    return (time.perf_counter() - begun) / FEW
+
+
+def published_seconds(folder: Path, workers: int) -> float:
+    """Seconds a pick to classify the files of `boxes/` as PickerOptimizer's predict.py (2022) does.
+
+    torchvision's ResNet-18 in float32, 224 px, one pick a batch. It has four loader processes; none is
+    faster on two cores.
+    """
+    network = torchvision.models.resnet18(num_classes=len(CLASSES)).eval()
+    files = sorted((folder / "boxes").iterdir())
     begun = time.perf_counter()
     with torch.inference_mode():
-        for box, _ in DataLoader(OneBoxAFile(files), batch_size=1):
+        for box, _ in DataLoader(OneBoxAFile(files), batch_size=1, num_workers=workers):
             network(box).argmax(1)
-    return cut / picks, (time.perf_counter() - begun) / picks
+    return (time.perf_counter() - begun) / len(files)
 
 
 def peak_memory(folder: Path, picks: list[Path], out: str) -> float:
@@ -166,27 +181,30 @@ def main() -> None:
         classifier = load_scorer(folder / "model.safetensors").checkpoint.classifier
         print(f"{args.micrographs} micrographs of {args.side} x {args.side} px, {classifier.spec.passes}, "
               f"{inference_dtype(choose_device('auto'))}, {torch.get_num_threads()} threads")  # fmt: skip
-        shares, few, many = [], [], []
+        shares, own, few, many = [], [], [], []
         for _ in range(args.rounds):
             before = forward_seconds(classifier, pixels)
             few.append(prune_seconds(folder, FEW))
             shares.append((before + forward_seconds(classifier, pixels)) / 2 / few[-1])
+            own.append(forward_seconds(classifier, pixels, plain=False) / few[-1])
             many.append(prune_seconds(folder, MANY))
         middle, crowded = statistics.median(few), statistics.median(many)
         print(f"{FEW} picks: {middle:.2f} s a micrograph, {FEW / middle:.0f} picks/s")
         print(f"{MANY} picks: {crowded:.2f} s a micrograph, {MANY / crowded:.0f} picks/s, "
               f"{crowded / middle:.2f} x the time of {FEW}")  # fmt: skip
-        cut, slow = published_seconds(folder, pixels)
-        for what, seconds in (("classifying", slow), ("cutting and classifying", cut + slow)):
-            print(f"one .mrc a pick, one pick a batch, 224 px, {what}: {1 / seconds:.0f} picks/s; "
-                  f"ours is {FEW / middle * seconds:.1f} x that at {FEW} picks, "
-                  f"{MANY / crowded * seconds:.1f} x at {MANY}")  # fmt: skip
+        cut = cut_seconds(folder, pixels)
+        for workers in (4, 0):
+            slow = cut + published_seconds(folder, workers)
+            print(f"one .mrc a pick, one pick a batch, 224 px, {workers or 'no'} loader processes: "
+                  f"{1 / slow:.0f} picks/s; ours is {FEW / middle * slow:.1f} x that at {FEW} picks, "
+                  f"{MANY / crowded * slow:.1f} x at {MANY}")  # fmt: skip
         if args.memory:
             one = [folder / f"picks{FEW}" / "m0000.star"]
             print(f"peak memory: {peak_memory(folder, one, 'a'):.0f} MB for 1 micrograph with {FEW} picks, "
                   f"{peak_memory(folder, [folder / f'picks{FEW}'], 'b'):.0f} MB for {args.micrographs}, "
                   f"{peak_memory(folder, [folder / f'picks{TENFOLD}'], 'c'):.0f} MB for "
                   f"{args.micrographs} with {TENFOLD} picks each")  # fmt: skip
+        print(f"share of the forward rate with the stem in bands: {statistics.median(own):.2f}")
         print(f"end-to-end share of the forward rate: {statistics.median(shares):.2f}")
 
 

@@ -99,7 +99,7 @@ def level_and_noise(view: Tensor) -> tuple[Tensor, Tensor] | None:
 
 def rescaled(view: Tensor, level: Tensor, noise: Tensor) -> Tensor:
     """Grey level to 0 and noise to 1, clipped at +-CLIP."""
-    return ((view - level) / noise).clamp_(-CLIP, CLIP)
+    return (view - level).div_(noise).clamp_(-CLIP, CLIP)
 
 
 def _margins(size: int, least: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Micrographs and picks to look at, and the verdict on them. Reads some pixels; no network is needed."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -16,6 +17,8 @@ GUESSES = (90, 60, 40, 27, 18, 12)
 """An unknown diameter is one of these parts of a micrograph's shorter side."""
 SMALLEST, LARGEST = 4.0, 0.5
 """px, and share of the shorter side: other diameters show no particles."""
+AT_ONCE = 2
+"""Micrographs in memory, as in `prune`."""
 
 
 def judge_frame(sites: Sequence[Site], config: FrameConfig, score: Score | None = None) -> Verdict:
@@ -25,10 +28,11 @@ def judge_frame(sites: Sequence[Site], config: FrameConfig, score: Score | None 
     score : a classifier to judge by in place of local contrast
     """
     seen: list[tuple[Site, list[Evidence]]] = []
-    for site in choose_sites(sites, config):
-        found = _look(site, config)
-        if found:
-            seen.append((site, found))
+    chosen = choose_sites(sites, config)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for site, found in zip(chosen, pool.map(partial(_look, config=config), chosen), strict=True):
+            if found:
+                seen.append((site, found))
     if not seen:
         return judge([], [], config)
     fewest = min(len(found) for _, found in seen)  # of some the diameter is known, or only few can be seen

@@ -27,7 +27,7 @@ def dense_features(
     parts = []
     for feature_map, stride in zip(maps, backbone.strides, strict=True):
         level = typical_feature(feature_map)
-        table = integral_image(feature_map.sub_(level[:, None, None]))
+        table = integral_image(feature_map, level)
         offset = 0.0 if spec.centred else level
         for window in spec.windows:
             parts.append(window_means(table, centres / stride, window * diameter / stride) + offset)
@@ -37,7 +37,7 @@ def dense_features(
 def typical_feature(feature_map: Tensor) -> Tensor:
     """(c, h, w) -> (c,) median over every fourth cell each way: what the micrograph looks like
     where nothing special is, unmoved by a corner of carbon."""
-    median: Tensor = feature_map[:, ::4, ::4].flatten(1).median(1).values
+    median: Tensor = feature_map[:, ::4, ::4].flatten(1).to(torch.float32).median(1).values
     return median
 
 

@@ -36,8 +36,11 @@ def averaged_maps(
     """Feature maps of one view averaged over orientations, each turned back first.
 
     view : (1, 1, h, w), h and w of the form 16 k + 1 so that cells fall on cells
-    returns : one (c, h/s, w/s) float32 a stage, in the memory layout of the network's maps
+    returns : one (c, h/s, w/s) a stage, in the memory layout of the network's maps; float32, or for one
+        orientation as the network gives them
     """
+    if len(orientations) == 1:
+        return [turn_back(m[0], orientations[0]) for m in network(turn(view, orientations[0]).contiguous())]
     total: list[Tensor] = []
     for orientation in orientations:
         back = [turn_back(m[0], orientation) for m in network(turn(view, orientation).contiguous())]
@@ -46,4 +49,4 @@ def averaged_maps(
             if total
             else [m.to(torch.float32) for m in back]
         )
-    return [m.div_(len(orientations)) for m in total] if len(orientations) > 1 else total
+    return [m.div_(len(orientations)) for m in total]

@@ -15,21 +15,29 @@ PRECISE_CELLS = 330 * 330
 """Cells of a map beyond which sums are kept in float64."""
 
 
-def integral_image(maps: Tensor) -> Tensor:
+def integral_image(maps: Tensor, level: Tensor | None = None) -> Tensor:
     """(c, h, w) -> (h + 1, w + 1, c), the sum of all cells above and to the left.
+
+    level : (c,) what is taken off every cell of a channel first
 
     float32, in which means of a few cells stay within about 0.001 where values scatter around 0;
     float64 for maps of more than `PRECISE_CELLS`, whose sums grow too long for that. Differentiable.
     """
     channels, height, width = maps.shape
     dtype = torch.float64 if height * width > PRECISE_CELLS else torch.float32
+    if maps.device.type == "cpu" and not maps.requires_grad:
+        table = torch.empty(height + 1, width + 1, channels, dtype=dtype)
+        table[0] = 0
+        table[:, 0] = 0
+        cells = table[1:, 1:]
+        cells.copy_(maps.permute(1, 2, 0))
+        if level is not None:
+            cells.sub_(level)
+        _accumulate(table.numpy())
+        return table
     table = torch.zeros(height + 1, width + 1, channels, device=maps.device, dtype=dtype)
     cells = maps.permute(1, 2, 0).to(dtype)
-    if maps.device.type == "cpu" and not maps.requires_grad:
-        table[1:, 1:] = cells
-        _accumulate(table.numpy())
-    else:
-        table[1:, 1:] = cells.cumsum(0).cumsum(1)
+    table[1:, 1:] = (cells if level is None else cells - level).cumsum(0).cumsum(1)
     return table
 
 
