@@ -4,10 +4,10 @@
 
 End to end (read, check the frame, resample, forward passes, pool, classify, write) against the bare forward
 passes of the same network on tensors of the same size in the same precision: timm's network as it is, and
-with its stem in bands of rows as pickeropt runs it; at 300 and at 2,500 picks a micrograph; and against the way
-of the published scripts: one .mrc a pick, one pick a batch, 224 px, cutting them out included. With
---memory also the peak memory of the whole command for one micrograph, for all of them, and with ten times
-the picks.
+with its stem in bands of rows as pickeropt runs it; at 300 and at 2,500 picks a micrograph; and against
+the way of the published scripts: one .mrc a pick, one pick a batch, 224 px, cutting them out included.
+With --memory also the peak memory of the whole command for one micrograph, for all of them, and with ten
+times the picks.
 """
 
 import argparse
