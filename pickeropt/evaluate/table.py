@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError
 
+CRYOPPP = "x-coordinate"
+TURNED = "truth --to csv --micrographs DIR"
+
 
 @dataclass(frozen=True)
 class Table:
@@ -76,10 +79,10 @@ def _places(
     for name in required:
         if name not in header:
             found = ",".join(header)[:120]
-            raise FormatError(
-                f"{path}, line 1: no column {name!r} in the header {found!r};"
-                f" the first line must name the columns {','.join(required)}, separated by commas"
-            )
+            remedy = f"the first line must name the columns {','.join(required)}, separated by commas"
+            if CRYOPPP in header:
+                remedy = f"CryoPPP counts y from the other side: pickeropt convert {path.parent} {TURNED}"
+            raise FormatError(f"{path}, line 1: no column {name!r} in the header {found!r}; {remedy}")
     for name in (*required, *optional):
         if header.count(name) > 1:
             raise FormatError(f"{path}, line 1: column {name!r} appears twice; rename one")

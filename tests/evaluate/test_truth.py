@@ -119,3 +119,9 @@ def test_empty_folder_and_missing_path(tmp_path):
 def test_headless_csv_names_the_line(tmp_path):
     (tmp_path / "a.csv").write_text("1,2\n3,4\n")
     assert "a.csv, line 1: no column 'x'" in fault(tmp_path)
+
+
+def test_what_cryoppp_wrote_is_to_be_turned_first(tmp_path):
+    (tmp_path / "a.csv").write_text("X-Coordinate,Y-Coordinate,Diameter\n1,2,3\n")
+    remedy = f"pickeropt convert {tmp_path} truth --to csv --micrographs DIR"
+    assert f"CryoPPP counts y from the other side: {remedy}" in fault(tmp_path)
