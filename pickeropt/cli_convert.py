@@ -16,7 +16,10 @@ To = Annotated[str | None, option("--to", "FORMAT", f"{FORMATS}; else by the end
 Scale = Annotated[
     float, option("--scale", "F", "Pixels of OUT a pixel of IN: 8 for picks on 8x binned images.")
 ]
+SwapXY = Annotated[bool, option("--swap-xy", None, "x for y.")]
+FlipX = Annotated[bool, option("--flip-x", None, "Mirror x; needs --micrographs.")]
 FlipY = Annotated[bool, option("--flip-y", None, "Mirror y; needs --micrographs.")]
+Shift = Annotated[str | None, option("--shift", "DX,DY", "Pixels of OUT to add, after all else.")]
 Diameter = Annotated[
     float | None, option("--diameter", "Å", "For the boxes of box and cbox; else those of IN.")
 ]
@@ -27,7 +30,10 @@ def run_convert(
     out: Out,
     to: To = ConvertConfig.to,
     scale: Scale = ConvertConfig.scale,
+    swap_xy: SwapXY = ConvertConfig.swap_xy,
+    flip_x: FlipX = ConvertConfig.flip_x,
     flip_y: FlipY = ConvertConfig.flip_y,
+    shift: Shift = None,
     micrographs: Folders = None,
     diameter: Diameter = ConvertConfig.diameter_angstrom,
     pixel_size: PixelSize = ConvertConfig.pixel_size,
@@ -43,7 +49,10 @@ def run_convert(
     config = ConvertConfig(
         to=to,
         scale=scale,
+        swap_xy=swap_xy,
+        flip_x=flip_x,
         flip_y=flip_y,
+        shift=ConvertConfig.shift if shift is None else _pair(shift),
         micrographs=tuple(micrographs or ()),
         diameter_angstrom=diameter,
         pixel_size=pixel_size,
@@ -55,3 +64,14 @@ def run_convert(
     where = out if len(report.files) == 1 else f"{len(report.files)} files in {out}"
     micrographs_text = f"{report.micrographs} micrograph{'s' * (report.micrographs != 1)}"
     print(f"{report.picks:,} picks of {micrographs_text} as {report.format}: {where}")
+
+
+def _pair(text: str) -> tuple[float, float]:
+    """DX,DY. Raises PickeroptError for anything else."""
+    from pickeropt.errors import PickeroptError
+
+    try:
+        x, y = (float(value) for value in text.split(","))
+    except ValueError:
+        raise PickeroptError(f"--shift {text}: give two numbers of px, such as 12,-3.5") from None
+    return x, y

@@ -17,6 +17,7 @@ from pickeropt.convert.config import ConvertConfig
 from pickeropt.convert.run import convert
 from pickeropt.convert.targets import TARGETS
 from pickeropt.errors import FormatError, GeometryError, MicrographError, OutputError, PickeroptError
+from pickeropt.frame.frames import FRAMES, Frame
 from pickeropt.io.deeppicker import write_deeppicker
 from pickeropt.io.lists import read_coordinate_list
 from pickeropt.io.micrographs import write_mrc
@@ -111,6 +112,38 @@ def test_flip_y(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_rows(tmp_path / "m0.csv")[1], [6, 24.5, 1])
     with pytest.raises(MicrographError, match="1 micrograph is missing: m0_autopick"):
         convert(source, tmp_path / "m1.csv", ConvertConfig(flip_y=True))
+
+
+@pytest.mark.parametrize("frame", [f.shifted(4.0, -7.0) for f in FRAMES[:16]])
+def test_every_frame_of_the_doctor_can_be_mended(tmp_path: Path, frame: Frame) -> None:
+    """As the frame doctor places them, but that a mirror takes the last pixel to 0."""
+    mics = micrograph(tmp_path, "m0.mrc")
+    config = ConvertConfig(
+        scale=frame.scale,
+        swap_xy=frame.swap,
+        flip_x=frame.flip_x,
+        flip_y=frame.flip_y,
+        shift=frame.shift,
+        micrographs=(mics,),
+    )
+    convert(star(tmp_path, "10 5 0.5\n3 12.25 1\n"), tmp_path / "m0.csv", config)
+    placed = frame.place(np.array([[10, 5], [3, 12.25]]), (HEIGHT, WIDTH)) - [frame.flip_x, frame.flip_y]
+    np.testing.assert_allclose(read_rows(tmp_path / "m0.csv")[:, :2], placed)
+
+
+def test_boxes_are_swapped_with_their_coordinates(tmp_path: Path) -> None:
+    (tmp_path / "a.box").write_text("10 20 64 32\n")
+    convert(tmp_path / "a.box", tmp_path / "b.box", ConvertConfig(swap_xy=True))
+    assert (tmp_path / "b.box").read_text() == "20\t10\t32\t64\n"
+
+
+@pytest.mark.parametrize("shift", ["3", "3,x", "1,2,3", "nan,1"])
+def test_a_shift_is_two_numbers(tmp_path: Path, shift: str) -> None:
+    command = ["convert", str(star(tmp_path, "1 2 3\n")), str(tmp_path / "b.csv"), "--shift", shift]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert "--shift" in result.stderr
+    assert not (tmp_path / "b.csv").exists()
 
 
 def test_cryoppp_is_turned_both_ways(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ class ConvertConfig:
 
     to : a name of `targets.TARGETS`; None: by the ending of the output
     scale : factor on coordinates and boxes, from the input's pixels to the output's
-    flip_y : mirror y in the micrograph, ``y = height - 1 - y``, after scaling
+    swap_xy : x for y, after scaling
+    flip_x, flip_y : mirror in the micrograph, ``y = height - 1 - y``, after that
+    shift : px of the output's micrograph, added to x and y at last
     micrographs : folders of the micrographs that the *output* is for
     diameter_angstrom : Å, for formats with boxes; None: the boxes of the input
     pixel_size : Å/px of the output's micrographs; None: from micrographs or input
@@ -19,7 +21,10 @@ class ConvertConfig:
 
     to: str | None = None
     scale: float = 1.0
+    swap_xy: bool = False
+    flip_x: bool = False
     flip_y: bool = False
+    shift: tuple[float, float] = (0.0, 0.0)
     micrographs: tuple[Path, ...] = ()
     diameter_angstrom: float | None = None
     pixel_size: float | None = None

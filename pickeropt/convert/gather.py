@@ -52,7 +52,7 @@ def gather(
     Raises MicrographError for micrographs that are needed and missing, GeometryError where nothing says
     how large the boxes are, OutputError for two micrographs of one stem.
     """
-    turned = config.flip_y or rows_from_top or any(file.rows_from_top for file in files)
+    turned = config.flip_x or config.flip_y or rows_from_top or any(file.rows_from_top for file in files)
     parts = _parts(files, config, turned)
     groups = [_group(name, own, config, (rows_from_top, boxes)) for name, own in parts.items()]
     owner: dict[str, str] = {}
@@ -93,8 +93,7 @@ def _group(name: str, parts: list[_Part], config: ConvertConfig, target: tuple[b
     path = parts[0].found
     header = None if path is None else read_micrograph_header(path)
     xy = np.concatenate([_placed(part, config.scale, header) for part in parts])
-    if header is not None and config.flip_y:
-        xy[:, 1] = header.shape[0] - 1 - xy[:, 1]
+    xy = _turned(xy, config, header)
     if header is not None and rows_from_top:
         xy[:, 1] = header.shape[0] - xy[:, 1]
     merits = np.concatenate([part.file.picks.figure_of_merit[part.rows] for part in parts])
@@ -112,6 +111,20 @@ def _placed(part: _Part, scale: float, header: MicrographHeader | None) -> NDArr
     return xy
 
 
+def _turned(
+    xy: NDArray[np.float64], config: ConvertConfig, header: MicrographHeader | None
+) -> NDArray[np.float64]:
+    """Swapped, mirrored and shifted as the user asked; what is mirrored has a micrograph."""
+    turned = xy[:, ::-1].copy() if config.swap_xy else xy
+    if header is not None:
+        height, width = header.shape
+        for axis, flipped, side in ((0, config.flip_x, width), (1, config.flip_y, height)):
+            if flipped:
+                turned[:, axis] = side - 1 - turned[:, axis]
+    placed: NDArray[np.float64] = turned + np.array(config.shift)
+    return placed
+
+
 def _boxes(
     name: str, parts: list[_Part], config: ConvertConfig, header: MicrographHeader | None
 ) -> NDArray[np.float64]:
@@ -124,7 +137,8 @@ def _boxes(
     if len(sizes) < len(parts) and count:
         what = f"{parts[0].file.path}: the output has boxes, and this file does not say their size"
         raise GeometryError(f"{what}; give the particle's diameter with --diameter")
-    return np.concatenate(sizes) * config.scale if sizes else np.empty((0, 2))
+    found = np.concatenate(sizes) * config.scale if sizes else np.empty((0, 2))
+    return found[:, ::-1].copy() if config.swap_xy else found
 
 
 def _pixel_size(

@@ -56,6 +56,10 @@ def _check(config: ConvertConfig) -> None:
     for flag, value in numbers.items():
         if value is not None and not (math.isfinite(value) and value > 0):
             raise GeometryError(f"{flag} is {value:g}; give a number above 0")
+    if not all(math.isfinite(value) for value in config.shift):
+        raise GeometryError(
+            f"--shift is {config.shift[0]:g},{config.shift[1]:g}; give two finite numbers of px"
+        )
 
 
 def _folder(out: Path, target: str, groups: list[Group]) -> tuple[dict[Path, bytes], list[str]]:

@@ -75,17 +75,6 @@ class Frame:
             parts.append(f"are off by a constant {-x:+.0f} px in x and {-y:+.0f} px in y")
         return " and ".join(filter(None, parts)) or "are in the frame of the micrographs"
 
-    def formulas(self) -> list[str]:
-        """x and y of the micrograph from those of the file; W and H are its width and height."""
-        found = []
-        turned = ("y", "x") if self.swap else ("x", "y")
-        flipped = (self.flip_x and "W", self.flip_y and "H")
-        for axis, side, shift in zip(turned, flipped, self.shift, strict=True):
-            term = axis if self.scale == 1 else f"{self.scale:.6g} {axis}"
-            term = f"{side} - {term}" if side else term
-            found.append(term if not shift else f"{term} {'+' if shift > 0 else '-'} {abs(shift):.0f}")
-        return found
-
 
 _TURNS = {
     (False, False, False): "",

@@ -34,14 +34,12 @@ def describe(verdict: Verdict, picks: Sequence[Path], micrographs: Sequence[Path
 
 
 def remedy(frame: Frame, picks: Sequence[Path], micrographs: Sequence[Path]) -> str:
-    """The command that brings the picks into the frame of the micrographs; a formula where there is none."""
-    if frame.swap or frame.flip_x or frame.shift != (0.0, 0.0):
-        x, y = frame.formulas()
-        sides = " (W and H: width and height of the micrograph)" if frame.flip_x or frame.flip_y else ""
-        return f"export them again with x = {x}, y = {y}{sides}"
+    """The command that brings the picks into the frame of the micrographs."""
     options = [] if frame.scale == 1 else ["--scale", f"{frame.scale:.10g}"]
-    options += ["--flip-y"] if frame.flip_y else []
-    folders = [str(folder) for folder in micrographs] or ["DIR"] * frame.flip_y
+    turns = {"--swap-xy": frame.swap, "--flip-x": frame.flip_x, "--flip-y": frame.flip_y}
+    options += [option for option, wanted in turns.items() if wanted]
+    options += [] if frame.shift == (0.0, 0.0) else ["--shift", f"{frame.shift[0]:.0f},{frame.shift[1]:.0f}"]
+    folders = [str(folder) for folder in micrographs] or ["DIR"] * (frame.flip_x or frame.flip_y)
     options += [word for folder in folders for word in ("--micrographs", folder)]
     first = picks[0]
     name = first.name if first.suffix in SAME_ENDING else f"{first.stem}.star"

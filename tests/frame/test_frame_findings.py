@@ -118,9 +118,13 @@ REMEDIES = [
     (Frame(scale=2.0), "p.star", "pickeropt convert p.star mended/p.star --scale 2 --micrographs 'my mics'"),
     (Frame(scale=0.25), "p.cs", "pickeropt convert p.cs mended/p.star --scale 0.25 --micrographs 'my mics'"),
     (Frame(scale=1 / 3, flip_y=True), "p.txt", "--scale 0.3333333333 --flip-y --micrographs 'my mics'"),
-    (Frame(swap=True), "p.star", "export them again with x = y, y = x"),
-    (Frame(flip_x=True), "p.star", "x = W - x, y = y (W and H: width and height of the micrograph)"),
-    (Frame(shift=(12.0, 0.0)), "p.star", "export them again with x = x + 12, y = y"),
+    (Frame(swap=True), "p.star", "mended/p.star --swap-xy --micrographs 'my mics'"),
+    (
+        Frame(swap=True, flip_x=True, flip_y=True),
+        "p.star",
+        "--swap-xy --flip-x --flip-y --micrographs 'my mics'",
+    ),
+    (Frame(shift=(-12.0, 3.4)), "p.star", "mended/p.star --shift -12,3 --micrographs 'my mics'"),
 ]
 
 

@@ -11,33 +11,29 @@ SHAPE = (60, 100)
 PICK = np.array([[10.0, 20.0]])
 
 BY_HAND = [
-    (Frame(), (10, 20), "as given", ["x", "y"]),
-    (Frame(flip_x=True), (90, 20), "x flipped", ["W - x", "y"]),
-    (Frame(flip_y=True), (10, 40), "y flipped", ["x", "H - y"]),
-    (Frame(flip_x=True, flip_y=True), (90, 40), "x and y flipped", ["W - x", "H - y"]),
-    (Frame(swap=True), (20, 10), "x and y swapped", ["y", "x"]),
-    (Frame(swap=True, flip_x=True), (80, 10), "swapped, then x flipped", ["W - y", "x"]),
-    (Frame(swap=True, flip_y=True), (20, 50), "swapped, then y flipped", ["y", "H - x"]),
-    (Frame(scale=2.0), (20, 40), "x 2", ["2 x", "2 y"]),
-    (Frame(scale=0.25), (2.5, 5), "x 1/4", ["0.25 x", "0.25 y"]),
-    (Frame(flip_y=True, scale=2.0), (20, 20), "y flipped, x 2", ["2 x", "H - 2 y"]),
-    (Frame(shift=(3.0, -4.0)), (13, 16), "shifted by +3, -4 px", ["x + 3", "y - 4"]),
+    (Frame(), (10, 20), "as given"),
+    (Frame(flip_x=True), (90, 20), "x flipped"),
+    (Frame(flip_y=True), (10, 40), "y flipped"),
+    (Frame(flip_x=True, flip_y=True), (90, 40), "x and y flipped"),
+    (Frame(swap=True), (20, 10), "x and y swapped"),
+    (Frame(swap=True, flip_x=True), (80, 10), "swapped, then x flipped"),
+    (Frame(swap=True, flip_y=True), (20, 50), "swapped, then y flipped"),
+    (Frame(scale=2.0), (20, 40), "x 2"),
+    (Frame(scale=0.25), (2.5, 5), "x 1/4"),
+    (Frame(flip_y=True, scale=2.0), (20, 20), "y flipped, x 2"),
+    (Frame(shift=(3.0, -4.0)), (13, 16), "shifted by +3, -4 px"),
     (
         Frame(swap=True, flip_x=True, flip_y=True, scale=0.5, shift=(0.0, 7.0)),
         (90, 62),
         "swapped, then both flipped, x 1/2, shifted by +0, +7 px",
-        ["W - 0.5 y", "H - 0.5 x + 7"],
     ),
 ]
 
 
-@pytest.mark.parametrize(("frame", "expected", "name", "formulas"), BY_HAND)
-def test_a_pick_is_placed_and_the_frame_named(
-    frame: Frame, expected: tuple[float, float], name: str, formulas: list[str]
-) -> None:
+@pytest.mark.parametrize(("frame", "expected", "name"), BY_HAND)
+def test_a_pick_is_placed_and_the_frame_named(frame: Frame, expected: tuple[float, float], name: str) -> None:
     assert frame.place(PICK, SHAPE).tolist() == [list(map(float, expected))]
     assert frame.name == name
-    assert frame.formulas() == formulas
     assert PICK.tolist() == [[10.0, 20.0]]
 
 
