@@ -19,6 +19,7 @@ import csv
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +55,17 @@ def shots_from(labelled: list[Labelled], take: list[int], per_class: int, seed: 
     return [rows[c] for c in chosen]
 
 
-def labels_of(
-    labelled: list[Labelled], shots: list[tuple[int, int]]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Class and micrograph of each shot."""
-    return np.array([labelled[i].labels[j] for i, j in shots]), np.array([i for i, _ in shots])
+def fitted(
+    method: Method,
+    labelled: list[Labelled],
+    seen: dict[str, Seen],
+    shots: list[tuple[int, int]],
+    seed: int,
+) -> Callable[[Seen], NDArray[np.float64]]:
+    """The method fitted to shots; it answers until it is fitted again."""
+    labels = np.array([labelled[i].labels[j] for i, j in shots])
+    groups = np.array([i for i, _ in shots])
+    return method.fit(torch.stack([seen[labelled[i].name][j] for i, j in shots]), labels, groups, seed)
 
 
 def measure(
@@ -99,15 +106,15 @@ def one_draw(
     per_class, number = which
     take, held = draw(labelled, number)
     shots = shots_from(labelled, take, per_class, number)
-    labels, groups = labels_of(labelled, shots)
-    predict = method.fit(torch.stack([seen[labelled[i].name][j] for i, j in shots]), labels, groups, number)
+    predict = fitted(method, labelled, seen, shots, number)
     answers = [predict(seen[labelled[i].name]) for i in held]
     truth = np.concatenate([labelled[i].labels for i in held])
     said = np.concatenate(
         [a[: len(labelled[i].labels)].argmax(1) for a, i in zip(answers, held, strict=True)]
     )
     macro = float(f1_score(truth, said, labels=range(4), average="macro", zero_division=0))
-    learnt = (labels == CLASSES.index("carbon")).sum() == per_class
+    carbon = [labelled[i].labels[j] == CLASSES.index("carbon") for i, j in shots]
+    learnt = sum(carbon) == per_class
     more = [predict(seen[m.name]) for m in unseen]
     return [
         macro,
@@ -153,10 +160,7 @@ def prune_table(
             rows = []
             for number in range(args.prune_draws):
                 shots = shots_from(labelled, list(range(len(labelled))), 20, number)
-                labels, groups = labels_of(labelled, shots)
-                predict = method.fit(
-                    torch.stack([seen[labelled[i].name][j] for i, j in shots]), labels, groups, number
-                )
+                predict = fitted(method, labelled, seen, shots, number)
                 rows.append([before_after(m, folder, predict, seen, inside) for m in unseen])
             print_row(f"{folder.parent.name}/{folder.name}", where(inside), np.array(rows))
         if all(f"{folder}/{m.name}" in seen for m in labelled):
@@ -193,8 +197,7 @@ def combined(
     """
     folder, number = which
     shots = shots_from(labelled, list(range(len(labelled))), 20, number)
-    labels, groups = labels_of(labelled, shots)
-    predict = method.fit(torch.stack([seen[labelled[i].name][j] for i, j in shots]), labels, groups, number)
+    predict = fitted(method, labelled, seen, shots, number)
     rows = []
     for i, j in shots:
         xy, merit = known_picks(folder, labelled[i].name)

@@ -8,7 +8,7 @@ import typer
 from pickeropt.convert.config import ConvertConfig
 from pickeropt.options import Folders, Overwrite, PixelSize, option
 
-FORMATS = "star, topaz, box, cbox, eman2, xmipp, csv, xy, cryoppp"
+FORMATS = "star, topaz, box, cbox, eman2, xmipp, csv, xy, cryoppp, cryosparc, deeppicker"
 
 Source = Annotated[Path, typer.Argument(metavar="IN", help="A coordinate file, a list, or a folder of them.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="A file, or a folder for a file a micrograph.")]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.convert.config import ConvertConfig
+from pickeropt.convert.targets import Target
 from pickeropt.errors import GeometryError, OutputError
 from pickeropt.io.find import EXTENSIONS, PICKER_SUFFIXES, MicrographFinder
 from pickeropt.io.micrographs import MicrographHeader, read_micrograph_header
@@ -24,6 +25,7 @@ class Group:
     named : whether the input names it, or a micrograph was found
     picks : coordinates in px of the output's micrograph, rows as stored unless told otherwise
     boxes : (m, 2) px, None where there are none
+    shape : (h, w) px of the micrograph, None where it was not looked for
     """
 
     name: str
@@ -31,6 +33,7 @@ class Group:
     named: bool
     picks: Picks
     boxes: NDArray[np.float64] | None
+    shape: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -42,19 +45,16 @@ class _Part:
     found: Path | None
 
 
-def gather(
-    files: Sequence[PicksFile], config: ConvertConfig, rows_from_top: bool, boxes: bool
-) -> list[Group]:
+def gather(files: Sequence[PicksFile], config: ConvertConfig, kind: Target) -> list[Group]:
     """The groups, in order of first mention.
 
-    rows_from_top : the output counts y from the last row
-    boxes : the output has boxes
+    kind : the output's format
     Raises MicrographError for micrographs that are needed and missing, GeometryError where nothing says
     how large the boxes are, OutputError for two micrographs of one stem.
     """
-    turned = config.flip_x or config.flip_y or rows_from_top or any(file.rows_from_top for file in files)
-    parts = _parts(files, config, turned)
-    groups = [_group(name, own, config, (rows_from_top, boxes)) for name, own in parts.items()]
+    turned = config.flip_x or config.flip_y or any(file.rows_from_top for file in files)
+    parts = _parts(files, config, turned or kind.rows_from_top or kind.shapes)
+    groups = [_group(name, own, config, kind) for name, own in parts.items()]
     owner: dict[str, str] = {}
     for group in groups:
         other = owner.setdefault(group.stem, group.name)
@@ -64,9 +64,9 @@ def gather(
     return groups
 
 
-def _parts(files: Sequence[PicksFile], config: ConvertConfig, turned: bool) -> dict[str, list[_Part]]:
+def _parts(files: Sequence[PicksFile], config: ConvertConfig, needed: bool) -> dict[str, list[_Part]]:
     """By micrograph as the output names it."""
-    wanted = bool(config.micrographs) or turned
+    wanted = bool(config.micrographs) or needed
     found = MicrographFinder(config.micrographs).find_all(files) if wanted else None
     parts: dict[str, list[_Part]] = {}
     for i, file in enumerate(files):
@@ -88,19 +88,19 @@ def _parts(files: Sequence[PicksFile], config: ConvertConfig, turned: bool) -> d
     return parts
 
 
-def _group(name: str, parts: list[_Part], config: ConvertConfig, target: tuple[bool, bool]) -> Group:
-    rows_from_top, boxed = target
+def _group(name: str, parts: list[_Part], config: ConvertConfig, kind: Target) -> Group:
     path = parts[0].found
     header = None if path is None else read_micrograph_header(path)
     xy = np.concatenate([_placed(part, config.scale, header) for part in parts])
     xy = _turned(xy, config, header)
-    if header is not None and rows_from_top:
+    if header is not None and kind.rows_from_top:
         xy[:, 1] = header.shape[0] - xy[:, 1]
     merits = np.concatenate([part.file.picks.figure_of_merit[part.rows] for part in parts])
     picks = Picks(xy, (name,) if len(xy) else (), np.zeros(len(xy), dtype=np.int64), merits)
-    sizes = _boxes(name, parts, config, header) if boxed else None
+    sizes = _boxes(name, parts, config, header) if kind.boxes else None
     named = path is not None or not parts[0].file.names_from_stem
-    return Group(name, _stem(name, not named), named, picks, sizes)
+    shape = None if header is None else header.shape
+    return Group(name, _stem(name, not named), named, picks, sizes, shape)
 
 
 def _placed(part: _Part, scale: float, header: MicrographHeader | None) -> NDArray[np.float64]:

@@ -32,7 +32,7 @@ def convert(source: Path, out: Path, config: ConvertConfig) -> ConvertReport:
     inputs = read_inputs([source], empty=True)
     kind = TARGETS[target]
     files = [item.file for item in inputs.sources]
-    groups = gather(files, config, kind.rows_from_top, kind.boxes)
+    groups = gather(files, config, kind)
     if out.is_dir() or not out.suffix:
         contents, notes = _folder(out, target, groups)
     else:
@@ -68,7 +68,7 @@ def _folder(out: Path, target: str, groups: list[Group]) -> tuple[dict[Path, byt
     for group in groups:
         names = (group.stem,) * bool(len(group.picks)) if target == "topaz" else ()
         contents[out / f"{group.stem}{TARGETS[target].file}"] = encode(
-            target, group.picks, names, group.boxes
+            target, group.picks, names, group.boxes, _shapes([group])
         )
     notes += losses(target, _together(groups))
     if target == "star":
@@ -98,7 +98,13 @@ def _single(out: Path, target: str, groups: list[Group]) -> tuple[dict[Path, byt
     elif not own and groups:
         notes.append(f"{target} holds no names: the file's own must say that it is of {groups[0].stem}")
     boxes = [group.boxes for group in groups if group.boxes is not None]
-    return {out: encode(target, picks, names, np.concatenate(boxes) if boxes else _no_boxes())}, notes
+    sizes = np.concatenate(boxes) if boxes else _no_boxes()
+    return {out: encode(target, picks, names, sizes, _shapes(groups))}, notes
+
+
+def _shapes(groups: list[Group]) -> list[tuple[int, int]]:
+    """(h, w) of each micrograph that has picks, where they were looked for."""
+    return [group.shape for group in groups if len(group.picks) and group.shape is not None]
 
 
 def _no_boxes() -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """The formats that can be written: their endings, and what each cannot hold."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from pickeropt.errors import PickeroptError
 from pickeropt.io.box import write_box
 from pickeropt.io.cbox import write_cbox
+from pickeropt.io.cryosparc_fields import write_cs
+from pickeropt.io.deeppicker import write_deeppicker
 from pickeropt.io.delimited import write_cryoppp, write_csv, write_topaz, write_xy
 from pickeropt.io.eman2 import write_info_json
 from pickeropt.io.relion import write_star
@@ -24,6 +27,7 @@ class Target:
     several : whether one file can hold the picks of several micrographs
     boxes, scores, decimals : whether it has them
     rows_from_top : y counts from the last row
+    shapes : it holds the size of each micrograph
     """
 
     file: str
@@ -32,6 +36,7 @@ class Target:
     scores: bool = True
     decimals: bool = True
     rows_from_top: bool = False
+    shapes: bool = False
 
 
 TARGETS = {
@@ -44,6 +49,8 @@ TARGETS = {
     "csv": Target(".csv", several=True),
     "xy": Target(".txt"),
     "cryoppp": Target(".csv", scores=False, rows_from_top=True),
+    "cryosparc": Target(".cs", several=True, shapes=True),
+    "deeppicker": Target(".pickle", several=True),
 }
 _BY_ENDING = {
     ".star": "star",
@@ -52,8 +59,10 @@ _BY_ENDING = {
     ".json": "eman2",
     ".pos": "xmipp",
     ".csv": "csv",
+    ".cs": "cryosparc",
+    ".pickle": "deeppicker",
+    ".pkl": "deeppicker",
 }
-_READ_ONLY = {".cs": "cryoSPARC", ".csg": "cryoSPARC", ".pickle": "DeepPicker", ".pkl": "DeepPicker"}
 
 
 def choose_target(out: Path, to: str | None) -> str:
@@ -64,20 +73,27 @@ def choose_target(out: Path, to: str | None) -> str:
             raise PickeroptError(f"--to is {to!r}; give one of {known}")
         return to
     ending = out.suffix.lower()
-    if ending in _READ_ONLY:
-        remedy = "prune writes such files less rows; convert to star, which both import"
-        raise PickeroptError(f"{out}: files of {_READ_ONLY[ending]} are read, not written; {remedy}")
+    if ending == ".csg":
+        what = f"{out}: a group is written by cryoSPARC only"
+        raise PickeroptError(f"{what}; give a .cs file, or prune the group itself")
     if ending not in _BY_ENDING:
         raise PickeroptError(f"{out}: its name does not say the format; give --to with one of {known}")
     return _BY_ENDING[ending]
 
 
-def encode(target: str, picks: Picks, names: tuple[str, ...], boxes: NDArray[np.float64] | None) -> bytes:
+def encode(
+    target: str,
+    picks: Picks,
+    names: tuple[str, ...],
+    boxes: NDArray[np.float64] | None,
+    shapes: Sequence[tuple[int, int]],
+) -> bytes:
     """The file's bytes.
 
     names : of each of `picks.micrograph_names`, for formats that hold several micrographs; none where the
         file is one micrograph's
     boxes : (n, 2) px for formats that have them
+    shapes : (h, w) px of each of `picks.micrograph_names`, for formats that hold it
     Raises FormatError for a name that the format cannot hold.
     """
     if target == "star":
@@ -86,6 +102,10 @@ def encode(target: str, picks: Picks, names: tuple[str, ...], boxes: NDArray[np.
         return write_topaz(picks, names)
     if target == "csv":
         return write_csv(picks, names)
+    if target == "cryosparc":
+        return write_cs(picks, shapes)
+    if target == "deeppicker":
+        return write_deeppicker(picks)
     if target in ("box", "cbox"):
         assert boxes is not None  # they are asked for before
         return (write_box if target == "box" else write_cbox)(picks, boxes)
@@ -102,6 +122,8 @@ def losses(target: str, picks: Picks) -> list[str]:
         found.append(f"{target} holds whole pixels: coordinates were rounded, by {shift:.3g} px at most")
     if target == "box" and shift > 0:
         found.append("RELION and EMAN read whole pixels of a .box file; pickeropt and crYOLO read all of it")
+    if target == "cryosparc":
+        found.append("cryoSPARC imports groups of its own micrographs: to go back there prune its own files")
     if not kind.scores and not np.isnan(picks.figure_of_merit).all():
         found.append(f"{target} holds no scores: they are left out")
     return found

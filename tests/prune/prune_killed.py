@@ -3,49 +3,25 @@
     python prune_killed.py ROOT        (ROOT as `make_project` makes it)
 
 Each line of output: the event's number, whether the run was killed, whether `out` stood
-whole or not at all, the micrographs that were scored, by which run. Children are forked,
-so that a kill costs milliseconds.
+whole or not at all, the micrographs that were scored, by which run.
 """
 
 import json
-import os
 import shutil
-import signal
 import sys
 from pathlib import Path
 
+from killing import dies_at
 from prune_world import FakeScorer, tree
 
 from pickeropt.prune.config import PruneConfig
 from pickeropt.prune.run import prune
 
-EVENTS = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "shutil.rmtree", "fcntl.flock"}
-
 
 def run(root: Path, log: Path, overwrite: bool, kill_at: int) -> bool:
     """Prune in a child that dies at its `kill_at`-th event (never for 0). Whether it was killed."""
-    child = os.fork()
-    if not child:
-        count = 0
-
-        def count_event(event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal count
-            writes = event == "open" and str(arguments[0]).startswith(f"{root}/out")
-            if event in EVENTS or writes:
-                count += 1
-                if count == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(count_event)
-        config = PruneConfig(micrographs=(root / "mics",), out=root / "out", overwrite=overwrite)
-        prune([root / "picks"], config, FakeScorer(log=log))
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return True
-    if os.WEXITSTATUS(status):
-        raise SystemExit(f"the run that dies at event {kill_at} ended with {status}")
-    return False
+    config = PruneConfig(micrographs=(root / "mics",), out=root / "out", overwrite=overwrite)
+    return dies_at(lambda: prune([root / "picks"], config, FakeScorer(log=log)), f"{root}/out", kill_at)
 
 
 def lines(path: Path) -> list[str]:

@@ -7,39 +7,13 @@ Each line of output: whether it was killed, and what `out` held after that and a
 
 import hashlib
 import json
-import os
 import shutil
-import signal
 import sys
 from pathlib import Path
 
+from killing import dies_at
+
 from pickeropt.prune.rethreshold import rethreshold
-
-EVENTS = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "shutil.rmtree", "fcntl.flock", "ctypes.dlsym"}
-
-
-def run(out: Path, kill_at: int) -> bool:
-    """Rethreshold in a child that dies at its `kill_at`-th event (never for 0). Whether it was killed."""
-    child = os.fork()
-    if not child:
-        count = 0
-
-        def count_event(event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal count
-            if event in EVENTS or (event == "open" and str(arguments[0]).startswith(str(out))):
-                count += 1
-                if count == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(count_event)
-        rethreshold(out, 0.9)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return True
-    if os.WEXITSTATUS(status):
-        raise SystemExit(f"the run that dies at event {kill_at} ended with {status}")
-    return False
 
 
 def state(out: Path) -> str | None:
@@ -63,9 +37,9 @@ def main(root: Path) -> None:
         for path in (out, root / "out.partial"):
             shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(before, out)
-        killed = run(out, event)
+        killed = dies_at(lambda: rethreshold(out, 0.9), str(out), event)
         between = state(out)
-        run(out, 0)
+        dies_at(lambda: rethreshold(out, 0.9), str(out), 0)
         left = sorted(path.name for path in root.iterdir())
         print(json.dumps({"killed": killed, "between": between, "after": state(out), "left": left}))
     print(json.dumps(state(before)))
