@@ -1,6 +1,7 @@
 """The methods that `benchmarks/real.py` sets beside each other.
 
 A method sees each micrograph's points once (`look`), then is fitted to any shots and asked about any points.
+`odds` is how much likelier than any other class its probabilities take a particle to be beforehand.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ DEVICE = choose_device("auto")
 class FrozenCrops:
     """Frozen ImageNet features of crops + logistic regression (`baseline.py`)."""
 
-    name, passes, slow = "frozen ImageNet crops + LR", PASSES, False
+    name, passes, slow, odds = "frozen ImageNet crops + LR", PASSES, False, 1.0
 
     def __init__(self, imagenet: Path | None):
         backbone = initial_backbone("resnet18", "imagenet", imagenet, ("layer2", "layer3"))
@@ -65,6 +66,7 @@ class Default:
 
     def __init__(self, name: str, init: str, imagenet: Path | None, regression: bool = False):
         self.name, self.regression = name, regression
+        self.odds = 1.0 if regression else len(CLASSES) - 1.0
         weights = imagenet if init == "imagenet" else None
         self.config = FinetuneConfig(DIAMETER, init=init, weights=weights)
         made = make_classifier(self.config, CLASSES, None)
@@ -96,9 +98,9 @@ class Default:
 
 
 class Paper:
-    """`--recipe paper` from given weights: all trained, 30 epochs of 224 px boxes; plain argmax."""
+    """`--recipe paper` from given weights: all trained, 30 epochs of 224 px boxes; plain softmax."""
 
-    slow = True
+    slow, odds = True, 1.0
 
     def __init__(self, name: str, init: str, imagenet: Path | None):
         self.name = name
@@ -140,6 +142,7 @@ class General(Default):
 
     def __init__(self) -> None:
         self.name, self.classifier = "general model, no shots", general_checkpoint().classifier
+        self.odds = len(CLASSES) - 1.0
         self.passes = self.classifier.spec.passes
         self.backbone = inference_copy(self.classifier.backbone, DEVICE, inference_dtype(DEVICE))
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pickeropt.models.backbone import Backbone
 from pickeropt.models.head import BranchedHead, joint_logits
-from pickeropt.models.opinion import Opinion, SourceHead
+from pickeropt.models.opinion import CARBON, Opinion, SourceHead, carbon_evidence
 from pickeropt.models.spec import ModelSpec
 from pickeropt.records import DEFAULT_CLASSES, PARTICLE
 
@@ -29,14 +29,35 @@ class PickClassifier(nn.Module):
 
     def leaning(self, features: Tensor) -> Tensor:
         """(n, d) features -> (n, k) logits that stand before any shot has been seen; 0 without an opinion."""
-        if self.opinion is None:
-            return features.new_zeros(len(features), len(self.spec.class_names))
-        leaning: Tensor = self.spec.lean * self.opinion(features)
-        return leaning
+        leaning, film = self._opinions(features)
+        return leaning + film
 
     def logits(self, features: Tensor) -> Tensor:
-        """(n, d) features -> (n, k) logits, all branches read."""
-        return joint_logits(self.head(features), self.spec.loss_weights) + self.leaning(features)
+        """(n, d) features -> (n, k) logits, all branches read.
+
+        The evidence for carbon says in full which kind of reject a pick is, and in part (`carbon_share`)
+        whether it is a particle: the other classes are moved together until it is so.
+        """
+        leaning, film = self._opinions(features)
+        logits = joint_logits(self.head(features), self.spec.loss_weights) + leaning
+        said = logits + film
+        rest = [i for i, name in enumerate(self.spec.class_names) if name != PARTICLE]
+        heard = logits[:, rest] + self.spec.carbon_share * film[:, rest]
+        said[:, rest] += (heard.logsumexp(1) - said[:, rest].logsumexp(1))[:, None]
+        return said
+
+    def _opinions(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What the opinion counts for, and its evidence for carbon beside that: (n, k) each."""
+        names, spec = self.spec.class_names, self.spec
+        leaning = film = features.new_zeros(len(features), len(names))
+        if self.opinion is not None:
+            opinion = self.opinion(features)
+            leaning = spec.lean * opinion
+            if spec.carbon_lean and CARBON in names:
+                film = torch.zeros_like(leaning)
+                carbon = names.index(CARBON)
+                film[:, carbon] = spec.carbon_lean * carbon_evidence(opinion, carbon)
+        return leaning, film
 
     def probabilities(self, features: Tensor) -> Tensor:
         """(n, d) features -> (n, k) probabilities, rows sum to 1."""

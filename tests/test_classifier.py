@@ -71,6 +71,35 @@ def test_the_opinion_stands_beside_the_branches(features: Tensor, lean: float) -
     assert np.ptp(leaning) > 0.2
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_evidence_for_carbon_by_hand(features: Tensor, share: float) -> None:
+    """In full it tells the rejects apart, in part it speaks against the particle."""
+    plain = make_classifier(LEANING)
+    classifier = make_classifier(replace(LEANING, carbon_lean=0.5, carbon_share=share))
+    each = source_probabilities(features)
+    carbon = each[:, [4, 5]].sum(1)
+    evidence = 0.5 * np.clip(np.log(carbon / (1 - carbon)) + 4, 0, 10)
+    assert np.ptp(evidence) > 0.3
+    with torch.no_grad():
+        before = plain.logits(features).double().numpy()
+        found = torch.softmax(classifier.logits(features), 1).numpy()
+        leaning = (classifier.leaning(features) - plain.leaning(features)).numpy()
+    np.testing.assert_allclose(leaning, evidence[:, None] * [0, 0, 1], atol=1e-4)
+    heard, full = np.exp(before + leaning * share), np.exp(before + leaning)
+    particle = heard[:, 0] / heard.sum(1)
+    kinds = full[:, 1:] / full[:, 1:].sum(1, keepdims=True)
+    np.testing.assert_allclose(found[:, 0], particle, atol=1e-5)
+    np.testing.assert_allclose(found[:, 1:], (1 - particle)[:, None] * kinds, atol=1e-5)
+
+
+def test_evidence_for_carbon_needs_a_class_of_that_name(features: Tensor) -> None:
+    spec = replace(LEANING, class_names=("particle", "ice", "edge"))
+    plain, classifier = (make_classifier(replace(spec, carbon_lean=weight)) for weight in (0.0, 2.0))
+    with torch.no_grad():
+        assert torch.equal(plain.logits(features), classifier.logits(features))
+        assert torch.equal(plain.leaning(features), classifier.leaning(features))
+
+
 def test_the_limit_is_the_branches_and_not_the_opinions(features: Tensor) -> None:
     """Features a hundred spreads away say no more to the branches, and go on speaking to the opinion."""
     classifier = make_classifier(LEANING)

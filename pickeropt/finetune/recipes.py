@@ -29,6 +29,10 @@ PENALTY = 500.0
 LEAN = 0.15
 """What the opinion of the pretraining counts for beside what the shots teach."""
 
+CARBON_LEAN = 1.0
+"""What its evidence for carbon counts for beside that, and the part of it that P(particle) hears."""
+CARBON_SHARE = 0.5
+
 STAGES = ("layer2", "layer3")
 VIEW_DIAMETERS = (62.0,)
 WINDOWS = (0.5, 1.2, 2.7)
@@ -78,7 +82,8 @@ def with_opinion(spec: ModelSpec, backbone: Backbone, head: SourceHead | None) -
     """A classifier that hears the pretraining's head, where there is one and it sees the same."""
     if head is None or not fits(head, spec):
         return PickClassifier(spec, backbone)
-    classifier = PickClassifier(replace(spec, parents=head.parents, lean=LEAN), backbone)
+    leaning = {"lean": LEAN, "carbon_lean": CARBON_LEAN, "carbon_share": CARBON_SHARE}
+    classifier = PickClassifier(replace(spec, parents=head.parents, **leaning), backbone)
     assert classifier.opinion is not None
     classifier.opinion.load(head)
     return classifier

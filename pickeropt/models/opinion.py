@@ -18,6 +18,14 @@ from pickeropt.errors import CheckpointError
 from pickeropt.models.spec import ModelSpec, spec_of
 from pickeropt.records import DEFAULT_CLASSES, PARTICLE
 
+CARBON = "carbon"
+"""The class of support films, as `DEFAULT_CLASSES` names it."""
+
+DOUBT = 4.0
+"""Log-odds against carbon from which on there is evidence for it: one in fifty-five."""
+
+MOST_EVIDENCE = 10.0
+
 ABSENT = -20.0
 """Log of the probability of a parent that no source class has."""
 
@@ -68,6 +76,17 @@ class Opinion(nn.Module):
         with torch.no_grad():
             self.linear.weight.copy_(head.weight)
             self.linear.bias.copy_(head.bias)
+
+
+def carbon_evidence(opinion: Tensor, carbon: int) -> Tensor:
+    """How much the opinion, (n, k) logits, speaks for class `carbon`: (n,), 0 to `MOST_EVIDENCE`.
+
+    The log-odds of carbon against all other classes, counted from `-DOUBT`. Films differ from square to
+    square more than a few shots of one edge can show, and pretraining has seen many.
+    """
+    others = [i for i in range(opinion.shape[1]) if i != carbon]
+    odds = opinion[:, carbon] - torch.logsumexp(opinion[:, others], 1)
+    return (odds + DOUBT).clamp(0.0, MOST_EVIDENCE)
 
 
 def read_source_head(path: Path) -> SourceHead | None:

@@ -5,16 +5,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from benchmark_world import DIAMETER, boxes, class_folder, micrographs, write_star
 
 from pickeropt.errors import FormatError, GeometryError, PickeroptError, ShotsError
 from pickeropt.evaluate.benchmark.config import BenchmarkConfig
 from pickeropt.evaluate.benchmark.draws import draw, draw_seed, held_out
+from pickeropt.evaluate.benchmark.fits import with_losses
 from pickeropt.evaluate.benchmark.records import Record, read_records, write_records
 from pickeropt.evaluate.benchmark.rows import TABLE_3, Method, needed, table_3, table_4
 from pickeropt.evaluate.benchmark.sets import read_sets
 from pickeropt.evaluate.benchmark.statistics import Results, differences, summary
 from pickeropt.evaluate.benchmark.tables import Told, macro_f1, markdown
+from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.finetune.recipes import make_classifier
 from pickeropt.io.micrographs import write_mrc
 
 CONFIG = BenchmarkConfig()
@@ -110,6 +114,19 @@ def test_draws_have_seeds_of_their_own():
 
 
 # rows
+
+
+def test_other_losses_leave_the_pretrainings_opinion_as_it_is():
+    """A fresh head on the same features; an opinion of random weights would outvote ten shots."""
+    made = make_classifier(FinetuneConfig(100.0), ("particle", "background", "carbon"), None)
+    classifier = with_losses(made, (1.0, 0.2, 0.1))
+    features = torch.randn(5, made.spec.layout.width)
+    with torch.no_grad():
+        assert torch.equal(classifier.leaning(features), made.leaning(features))
+        assert made.leaning(features).abs().max() > 0.1
+    assert len(classifier.head.branches) == 3
+    bare = make_classifier(FinetuneConfig(100.0, init="none"), ("particle", "carbon"), None)
+    assert with_losses(bare, (1.0,)).opinion is None
 
 
 def test_table_3_is_the_papers_rows_and_those_it_lacks():

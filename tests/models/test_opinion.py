@@ -11,7 +11,16 @@ from model_world import PARENTS, source_head, source_metadata, source_spec, sour
 from safetensors.torch import load_file, save_file
 
 from pickeropt.errors import CheckpointError
-from pickeropt.models.opinion import ABSENT, Opinion, SourceHead, fits, read_source_head
+from pickeropt.models.opinion import (
+    ABSENT,
+    DOUBT,
+    MOST_EVIDENCE,
+    Opinion,
+    SourceHead,
+    carbon_evidence,
+    fits,
+    read_source_head,
+)
 from pickeropt.records import DEFAULT_CLASSES
 
 ODDS = np.array([2.0, 3.0, 1.0, 4.0, 6.0, 4.0])
@@ -173,3 +182,12 @@ def test_who_sees_the_same() -> None:
         {"view_diameters": (24.0, 16.0)},
     ):
         assert not fits(head, replace(own, **change)), change
+
+
+def test_evidence_for_carbon_begins_at_doubt_and_has_an_end() -> None:
+    shares = torch.tensor([[0.2, 0.3, 0.5], [0.3, 0.65, 0.05], [0.6, 0.399, 0.001], [1e-9, 1e-9, 1 - 2e-9]])
+    found = carbon_evidence(shares.double().log(), 2).numpy()
+    expected = [DOUBT, DOUBT + math.log(0.05 / 0.95), 0.0, MOST_EVIDENCE]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    others = shares[:, [2, 0, 1]].double().log()
+    np.testing.assert_allclose(carbon_evidence(others, 0).numpy(), expected, atol=1e-6)

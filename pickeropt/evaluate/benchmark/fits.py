@@ -58,7 +58,7 @@ class Bench:
         labels = self._data.labels[draw.shots]
         if method.recipe == FROZEN:
             return logistic_regression(shots.numpy(), labels, queries.numpy(), len(self._data.class_names))
-        classifier = PickClassifier(replace(made.spec, loss_weights=method.loss_weights), made.backbone)
+        classifier = with_losses(made, method.loss_weights)
         fresh_head(classifier, draw.seed)
         fit_default(classifier, shots, torch.from_numpy(labels))
         return _probabilities(classifier, queries)
@@ -97,6 +97,14 @@ class Bench:
 
     def _looking(self, done: int, total: int) -> None:
         self._on_progress(f"looking at {self._data.name}", done, total)
+
+
+def with_losses(made: PickClassifier, loss_weights: tuple[float, ...]) -> PickClassifier:
+    """The same backbone and opinion with a fresh head of other branches."""
+    classifier = PickClassifier(replace(made.spec, loss_weights=loss_weights), made.backbone)
+    if made.opinion is not None and classifier.opinion is not None:
+        classifier.opinion.load_state_dict(made.opinion.state_dict())
+    return classifier
 
 
 def _probabilities(classifier: PickClassifier, features: Tensor) -> NDArray[np.float64]:
