@@ -82,8 +82,8 @@ def with_opinion(spec: ModelSpec, backbone: Backbone, head: SourceHead | None) -
     """A classifier that hears the pretraining's head, where there is one and it sees the same."""
     if head is None or not fits(head, spec):
         return PickClassifier(spec, backbone)
-    leaning = {"lean": LEAN, "carbon_lean": CARBON_LEAN, "carbon_share": CARBON_SHARE}
-    classifier = PickClassifier(replace(spec, parents=head.parents, **leaning), backbone)
+    spec = replace(spec, parents=head.parents, lean=LEAN, carbon_lean=CARBON_LEAN, carbon_share=CARBON_SHARE)
+    classifier = PickClassifier(spec, backbone)
     assert classifier.opinion is not None
     classifier.opinion.load(head)
     return classifier
