@@ -9,6 +9,7 @@ from scipy import stats
 from pickeropt.datasets.simulate import SimulationConfig, make_species, real_species, simulate_micrograph
 from pickeropt.datasets.simulate.canvas import Canvas
 from pickeropt.datasets.simulate.config import MASK_CLASSES
+from pickeropt.datasets.simulate.exposure import add_hot_pixels
 from pickeropt.datasets.simulate.optics import (
     Optics,
     aberration,
@@ -17,6 +18,7 @@ from pickeropt.datasets.simulate.optics import (
     ctf,
     ctf_map,
     detect,
+    drifted,
     interaction,
     linear_image,
     squared_frequencies,
@@ -133,6 +135,51 @@ def test_binned_pixels_hardly_see_the_detector() -> None:
     wave = np.tile(1e6 * (1 + 0.5 * np.cos(np.pi * x / 2)), (256, 1)).astype(np.float32)
     seen = np.fft.rfft(detect(wave, 4.8, 0.25, 1.0, rng)[0])[64].real * 2 / 256
     assert seen == pytest.approx(0.5e6 * 0.25 ** (0.5 / 64), rel=0.01)  # w = 1/8
+
+
+def test_drift_is_the_mean_over_the_path() -> None:
+    """Along x by 8 px: a box filter; the middle stays where it is, and across nothing changes."""
+    image = np.zeros((32, 64), dtype=np.float32)
+    image[10, 30] = 1.0
+    found = drifted(image, 1.5, (12.0, 0.0))
+    np.testing.assert_allclose(found.sum(1), image.sum(1), atol=1e-5)
+    frequencies = np.fft.rfftfreq(64)
+    expected = np.fft.irfft(
+        np.fft.rfft(image[10]) * np.where(frequencies == 0, 1, np.sin(8 * np.pi * frequencies))
+        / np.where(frequencies == 0, 1, 8 * np.pi * frequencies), 64,
+    )  # fmt: skip
+    np.testing.assert_allclose(found[10], expected, atol=1e-6)
+    assert abs((found[10] * np.arange(64)).sum() - 30.0) < 0.02
+    np.testing.assert_allclose(found[10, 27:34].mean(), 1 / 8, atol=0.01)
+    assert drifted(image, 1.5, (0.0, 0.0)) is image
+
+
+def test_hot_pixels_are_as_many_and_as_high_as_asked() -> None:
+    image = np.random.default_rng(0).normal(100.0, 10.0, (400, 500)).astype(np.float32)
+    before = image.copy()
+    add_hot_pixels(image, 1e-3, np.random.default_rng(1))
+    changed = image != before
+    assert 150 < changed.sum() < 250
+    assert 178 < image[changed].min() < image[changed].max() < 502
+    add_hot_pixels(before, 0.0, np.random.default_rng(1))
+    assert before.max() < 160
+
+
+def test_a_bare_microscope_has_neither_drift_nor_hot_pixels_and_the_rest_is_the_same() -> None:
+    """Their draws take nothing from the others' generator."""
+    bare = replace(
+        SimulationConfig(), shape=(256, 256), drift_angstrom=(0.0, 0.0), hot_pixels=(0.0, 0.0),
+        filtered_probability=0.0,
+    )  # fmt: skip
+    species = make_species(0)[0]
+    plain = simulate_micrograph(bare, species, np.random.default_rng(5))
+    hot = simulate_micrograph(replace(bare, hot_pixels=(1e-3, 1e-3)), species, np.random.default_rng(5))
+    changed = plain.pixels != hot.pixels
+    assert 30 < changed.sum() < 110
+    np.testing.assert_array_equal(plain.coordinates, hot.coordinates)
+    moved = simulate_micrograph(replace(bare, drift_angstrom=(40.0, 40.0)), species, np.random.default_rng(5))
+    np.testing.assert_array_equal(plain.source_map, moved.source_map)
+    assert np.abs(moved.pixels - plain.pixels).mean() > 0.01
 
 
 @pytest.mark.parametrize("snr", [1.25, 0.093, 0.005])

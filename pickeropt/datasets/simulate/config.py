@@ -63,10 +63,13 @@ class SimulationConfig:
     voltage_kv : one, or several of which a micrograph has one
     dose : electrons/Å² that count, that is exposure times the detector's DQE
     b_factor : Å², envelope exp(-B k²/4) on the wave
+    drift_angstrom : Å that the specimen moves in a straight line while it is exposed, of what motion
+        correction leaves
+    hot_pixels : share of the detector's pixels that give a high value whatever falls on them
     dqe_nyquist, ntf_nyquist : what is left of DQE and noise transfer at the detector's Nyquist
         frequency (see `optics.detect`)
     snr : None, or signal-to-noise ratios of which a micrograph has one: then Gaussian noise of
-        that ratio (see `exposure`) stands for electrons, detector and the grain of the ice
+        that ratio (see `exposure`) stands for electrons, drift, detector and the grain of the ice
     structural_noise : with `snr`, standard deviation of the noise before the CTF over that after
     ice_angstrom, ice_gradient : mean thickness, and its relative change across the field
     contaminants : least and most contaminants a micrograph
@@ -90,6 +93,8 @@ class SimulationConfig:
     b_factor: Range = (80.0, 400.0)
     dqe_nyquist: Range = (0.1, 0.7)
     ntf_nyquist: Range = (0.4, 1.0)
+    drift_angstrom: Range = (0.0, 4.0)
+    hot_pixels: Range = (0.0, 1e-5)
     snr: tuple[float, ...] | None = None
     structural_noise: float = 88.0 / 51.0
     ice_angstrom: Range = (250.0, 700.0)

@@ -14,7 +14,14 @@ from scipy import fft
 
 from pickeropt.datasets.simulate.canvas import Canvas
 from pickeropt.datasets.simulate.config import SimulationConfig
-from pickeropt.datasets.simulate.optics import Optics, ctf_map, detect, intensity, linear_image
+from pickeropt.datasets.simulate.optics import (
+    Optics,
+    ctf_map,
+    detect,
+    drifted,
+    intensity,
+    linear_image,
+)
 from pickeropt.datasets.simulate.particles import PARTICLE, Particles, only_particles
 from pickeropt.records import FloatArray
 
@@ -37,8 +44,21 @@ def expose(canvas: Canvas, config: SimulationConfig, optics: Optics, rng: np.ran
     """Electrons counted behind the microscope, (h, w) of the canvas."""
     dose = np.exp(rng.uniform(*np.log(config.dose)))
     dqe, ntf = float(rng.uniform(*config.dqe_nyquist)), float(rng.uniform(*config.ntf_nyquist))
+    own = rng.spawn(1)[0]  # draws of its own, so that all others are what they were without these
     image = intensity(canvas.phase, canvas.absorption, config.pixel_size, optics)
-    return detect(image * np.float32(dose * config.pixel_size**2), config.pixel_size, dqe, ntf, rng)
+    length, turn = float(own.uniform(*config.drift_angstrom)), float(own.uniform(0.0, np.pi))
+    image = drifted(image, config.pixel_size, (length * np.cos(turn), length * np.sin(turn)))
+    counted = detect(image * np.float32(dose * config.pixel_size**2), config.pixel_size, dqe, ntf, rng)
+    add_hot_pixels(counted, float(own.uniform(*config.hot_pixels)), own)
+    return counted
+
+
+def add_hot_pixels(image: FloatArray, share: float, rng: np.random.Generator) -> None:
+    """Set a share of the pixels to values 8 to 40 standard deviations above the mean, in place."""
+    count = rng.binomial(image.size, share)
+    where = rng.integers(0, image.size, count)
+    mean, deviation = float(image.mean()), float(image.std())
+    image.flat[where] = (mean + deviation * rng.uniform(8.0, 40.0, count)).astype(np.float32)
 
 
 def expose_with_snr(

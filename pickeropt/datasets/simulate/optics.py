@@ -143,6 +143,16 @@ def linear_image(phase: FloatArray, pixel_size: float, optics: Optics) -> FloatA
     return result.astype(np.float32, copy=False)
 
 
+def drifted(image: FloatArray, pixel_size: float, path: tuple[float, float]) -> FloatArray:
+    """The mean over an exposure during which the image, (h, w), moves evenly by (x, y) Å."""
+    if not any(path):
+        return image
+    kx, ky = _frequencies((image.shape[0], image.shape[1]), pixel_size, half=True)
+    spectrum = fft.rfft2(image) * np.sinc(kx * np.float32(path[0]) + ky * np.float32(path[1]))
+    result: FloatArray = fft.irfft2(spectrum, s=image.shape)
+    return result.astype(np.float32, copy=False)
+
+
 def count_electrons(expected: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Shot noise: Poisson counts of the expected electrons a pixel, (h, w) float32."""
     counts: NDArray[np.int64] = rng.poisson(np.maximum(expected, 0.0))
