@@ -30,6 +30,9 @@ LossChoices = Annotated[
     list[str] | None,
     given.option("--loss-choice", "W1[,W2[,W3]]", "A row of table 4, may be repeated; else eleven."),
 ]
+Ignore = Annotated[
+    list[str] | None, given.option("--ignore", "CLASS", "Leave out a source class; may be repeated.")
+]
 PerClass = Annotated[
     int, given.option("--per-class", "N", "Cut a data set's classes down to N boxes; 0 takes all.", min=0)
 ]
@@ -49,6 +52,7 @@ def run_benchmark(
     weights: given.Weights = DEFAULT.weights,
     loss_weights: LossText = LOSS_WEIGHTS,
     loss_choice: LossChoices = None,
+    ignore: Ignore = None,
     per_class: PerClass = DEFAULT.per_class,
     diameter: Diameter = DEFAULT.diameter_angstrom,
     pixel_size: given.PixelSize = DEFAULT.pixel_size,
@@ -76,6 +80,7 @@ def run_benchmark(
         loss_weights=_weights(loss_weights, "--loss-weights"),
         loss_choices=tuple(_weights(text, "--loss-choice") for text in loss_choice or ())
         or DEFAULT.loss_choices,
+        ignore=tuple(ignore or ()),
         per_class=per_class,
         diameter_angstrom=diameter,
         pixel_size=pixel_size,

@@ -114,8 +114,8 @@ def _read_simulated(path: Path, exclude: Collection[str], ignore: Collection[str
     labels = read_labels(path / TRUTH)
     picks, sources = labels.file.picks, np.array(labels.source_names, dtype=str)
     parent_of = _parents(path / TRUTH, zip(labels.source_names, labels.class_names, strict=True))
-    _check_names(path, "--exclude", exclude, parent_of)
-    _check_names(path, "--ignore", ignore, parent_of)
+    check_names(path, "--exclude", exclude, parent_of)
+    check_names(path, "--ignore", ignore, parent_of)
     unwanted = np.unique(picks.micrograph_index[np.isin(sources, list(exclude))])
     kept = ~np.isin(picks.micrograph_index, unwanted) & ~np.isin(sources, list(ignore))
     classes = SourceClasses.of({name: parent_of[name] for name in np.unique(sources[kept]).tolist()})
@@ -166,8 +166,8 @@ def _read_folders(path: Path, exclude: Collection[str], ignore: Collection[str])
         raise FormatError(f"{path / DESCRIPTION}: says nothing of {', '.join(missing[:4])}; build it again")
     parent_of = _parents(path / DESCRIPTION, ((name, entries[name]["class"]) for name in folder.class_names))
     entry_of = {name: str(entries[name].get("entry", name)) for name in folder.class_names}
-    _check_names(path, "--exclude", exclude, [*folder.class_names, *entry_of.values()])
-    _check_names(path, "--ignore", ignore, folder.class_names)
+    check_names(path, "--exclude", exclude, [*folder.class_names, *entry_of.values()])
+    check_names(path, "--ignore", ignore, folder.class_names)
     names = [folder.class_names[label] for label in folder.labels.tolist()]
     origins = _origins(path / DESCRIPTION, entries, names)
     out = [bool({name, entry_of[name]} & set(exclude)) for name in names]
@@ -211,7 +211,8 @@ def _description(path: Path) -> dict[str, Any]:
     return described
 
 
-def _check_names(path: Path, option: str, names: Collection[str], known: Collection[str]) -> None:
+def check_names(path: Path, option: str, names: Collection[str], known: Collection[str]) -> None:
+    """Raises PickeroptError for a name given with `option` that does not occur in `path`."""
     unknown = sorted(set(names) - set(known))
     if unknown:
         there: Sequence[str] = sorted(set(known))

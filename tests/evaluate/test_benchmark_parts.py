@@ -229,6 +229,26 @@ def test_particles_of_another_species_are_left_out(tmp_path):
     assert apo.split == "box"  # one micrograph
 
 
+def test_source_classes_are_left_out_where_asked(tmp_path):
+    write_mrc(tmp_path / "m.mrc", np.random.default_rng(0).normal(0, 1, (99, 99)).astype(np.float32), 2.0)
+    kinds = [("particle", "apo"), ("contaminant", "crack"), ("contaminant", "fragment")]
+    rows = [("m.mrc", 20 + i, 30 + i, *kinds[i % 3]) for i in range(18)]
+    labels = write_star(tmp_path / "l.star", rows)
+    (plain,) = read_sets([labels], CONFIG, ())
+    (one,) = read_sets([labels], replace(CONFIG, ignore=("fragment",)), ())
+    assert np.bincount(plain.labels).tolist() == [6, 12]
+    assert one.source.shots.coordinates[one.labels == 1].tolist() == [
+        [21 + 3 * i, 31 + 3 * i] for i in range(6)
+    ]
+    assert plain.digest != one.digest
+    with pytest.raises(PickeroptError, match=r"--ignore fog: no such name in .*l.star; there are"):
+        read_sets([labels], replace(CONFIG, ignore=("fog",)), ())
+    folder = build(tmp_path / "d", {"apo": ("particle", "apo", 6), "crack": ("carbon", "apo", 5),
+                                    "fragment": ("carbon", "apo", 7)})  # fmt: skip
+    (two,) = read_sets([folder], replace(CONFIG, ignore=("fragment",)), ())
+    assert np.bincount(two.labels).tolist() == [6, 5]
+
+
 def test_a_simulated_folder_is_its_truth_and_a_plain_star_has_its_own_name(tmp_path):
     labels = micrographs(tmp_path, count=2)
     text = labels.read_text()

@@ -29,6 +29,7 @@ class BenchmarkConfig:
     weights : ImageNet weights for the rows that start from them, where no network is
     loss_weights : the multi-loss of tables 2 and 3
     loss_choices : of table 4; one weight is a single cross-entropy
+    ignore : source classes whose boxes are left out
     per_class : a data set's class is cut down to so many boxes, as many as the paper's; 0 takes all
     diameter_angstrom, pixel_size : Å and Å/px, of what does not say it itself
     """
@@ -55,6 +56,7 @@ class BenchmarkConfig:
         (1.0, 0.5, 0.5),
         (1.0, 1.0, 1.0),
     )
+    ignore: tuple[str, ...] = ()
     per_class: int = 100
     diameter_angstrom: float | None = None
     pixel_size: float | None = None

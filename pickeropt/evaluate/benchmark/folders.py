@@ -43,7 +43,7 @@ class _Box:
 
 def read_folders(path: Path, config: BenchmarkConfig) -> list[BenchmarkSet]:
     """The data sets of one folder with `dataset.json`. Raises PickeroptError for what cannot be used."""
-    data = read_data_set(path, ())
+    data = read_data_set(path, (), config.ignore)
     described = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
     entries = {
         name: str(described["classes"][name].get("entry", entry_of(name))) for name in data.classes.names

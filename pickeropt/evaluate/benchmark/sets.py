@@ -32,6 +32,7 @@ from pickeropt.evaluate.benchmark.folders import DESCRIPTION, read_folders
 from pickeropt.finetune.config import FinetuneConfig
 from pickeropt.finetune.sight import LocatedShots, hold_loose
 from pickeropt.io.labels import read_labels
+from pickeropt.pretrain.material import check_names
 from pickeropt.records import PARTICLE
 
 TRUTH = "truth.star"
@@ -71,6 +72,7 @@ def _read_star(path: Path, config: BenchmarkConfig, folders: Sequence[Path]) -> 
     points = gather_points(
         [read_labels(path)], folders, "source", config.diameter_angstrom, config.pixel_size
     )
+    check_names(path, "--ignore", config.ignore, points.names)
     entries = [i for i, kind in enumerate(points.kinds) if kind == PARTICLE]
     if not entries:
         found = ", ".join(sorted(set(points.kinds))[:6])
@@ -85,7 +87,8 @@ def _located(path: Path, points: ClassPoints, entry: int, config: BenchmarkConfi
     of_entry = points.labels == entry
     there = np.unique(points.micrograph_index[of_entry])
     particle = np.array([kind == PARTICLE for kind in points.kinds])[points.labels]
-    rows = np.flatnonzero(np.isin(points.micrograph_index, there) & (of_entry | ~particle))
+    ignored = np.array([one in config.ignore for one in points.names])[points.labels]
+    rows = np.flatnonzero(np.isin(points.micrograph_index, there) & (of_entry | ~particle) & ~ignored)
     kinds = [points.kinds[label] for label in points.labels[rows].tolist()]
     class_names, kept, notes = choose_classes(name, kinds)
     labels = np.array([class_names.index(kinds[i]) for i in kept], dtype=np.int64)

@@ -69,7 +69,8 @@ def _about(told: Told) -> list[str]:
         counts = [f"{name} {(one.labels == i).sum()}" for i, name in enumerate(one.class_names)]
         start = told.starts.get((one.name, main_start(config)))
         lines.append(f"| {one.name} | {', '.join(counts)} | {one.split} | {start.title if start else '-'} |")
-    notes = [_backbone_note(config), *told.notes]
+    left = f"Left out of all data sets: {', '.join(config.ignore)}" if config.ignore else ""
+    notes = [_backbone_note(config), left, *told.notes]
     return [*lines, "", *(f"- {note}." for note in notes if note)]
 
 
