@@ -23,9 +23,11 @@ from pickeropt.cli_check import run_check
 from pickeropt.cli_convert import run_convert
 from pickeropt.cli_dataset import dataset_app
 from pickeropt.cli_empiar import run_build, run_empiar
+from pickeropt.cli_label import run_label
 from pickeropt.cli_pretrain import run_pretrain
 from pickeropt.cli_prune import MODEL, run_prune
 from pickeropt.cli_relion import RAW, run_relion
+from pickeropt.cli_report import run_report
 from pickeropt.errors import PickeroptError
 from pickeropt.finetune.config import FinetuneConfig
 
@@ -138,6 +140,8 @@ def run_finetune(
 
 
 app.command("prune")(run_prune)
+app.command("label")(run_label)
+app.command("report")(run_report)
 
 
 @app.command("evaluate")

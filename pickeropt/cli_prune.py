@@ -71,8 +71,8 @@ def run_prune(
     """Drop the picks that are not particles.
 
     PICKS are files of any picker, an autopick.star list, or folders of them. DIR gets
-    kept/NAME, rejected/NAME, scores.csv and summary.json; inputs are never written to. A run
-    that was stopped goes on when the same command is given again.
+    kept/NAME, rejected/NAME, scores.csv, summary.json, and report.html to look at; inputs are
+    never written to. A run that was stopped goes on when the same command is given again.
     """
     if rethreshold is not None:
         _rethreshold(context, rethreshold, threshold, overwrite)
@@ -104,10 +104,12 @@ def _prune(picks: list[Path], config: PruneConfig) -> None:
     from pickeropt.console import progress, show_prune
     from pickeropt.prune.run import prune
     from pickeropt.prune.scorer import load_scorer
+    from pickeropt.report.make import finish_with_report
 
     scorer = load_scorer(config.model, config.device, config.batch_size, config.diameter_angstrom)
     with progress("picks") as on_progress:
-        summary = prune(picks, config, scorer, on_progress=partial(on_progress, "pruning"))
+        pruning = partial(on_progress, "pruning")
+        summary = prune(picks, config, scorer, on_progress=pruning, finish=finish_with_report)
     show_prune(summary)
 
 
@@ -126,9 +128,10 @@ def _rethreshold(context: typer.Context, run: Path, threshold: float, overwrite:
         raise typer.BadParameter("give the other --threshold with it", param_hint="--rethreshold")
     from pickeropt.console import show_prune
     from pickeropt.prune.rethreshold import rethreshold
+    from pickeropt.report.make import finish_with_report
 
     out = context.params["out"] if "out" in said else None
-    show_prune(rethreshold(run, threshold, out, overwrite=overwrite))
+    show_prune(rethreshold(run, threshold, out, overwrite=overwrite, finish=finish_with_report))
 
 
 def _prior(text: str) -> float | Literal["auto"]:

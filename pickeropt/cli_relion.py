@@ -7,6 +7,7 @@ no bars here; whatever goes wrong, an exit file in the job folder tells RELION.
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import typer
 
@@ -46,6 +47,8 @@ def _run(job: ExternalJob, check_abort: Callable[[], None]) -> None:
     from pickeropt.console import show_prune
     from pickeropt.prune.scorer import load_scorer
     from pickeropt.relion.run import prepare, run_external
+    from pickeropt.report.config import ReportConfig
+    from pickeropt.report.make import finish_with_report
 
     torch.set_num_threads(job.threads)
     prepared = prepare(job)
@@ -53,7 +56,9 @@ def _run(job: ExternalJob, check_abort: Callable[[], None]) -> None:
     for warning in prepared.warnings:
         print(f"warning: {warning}", flush=True)
     scorer = load_scorer(config.model, config.device, config.batch_size, config.diameter_angstrom)
-    report = run_external(prepared, scorer, check_abort, _progress())
+    listed = prepared.coordinates.micrographs if prepared.coordinates else None
+    finish = partial(finish_with_report, config=ReportConfig(stars=(listed.path,) if listed else ()))
+    report = run_external(prepared, scorer, check_abort, _progress(), finish)
     show_prune(report.summary)
     for name, kind in report.nodes:
         print(f"output for RELION {report.version}: {name} ({kind})")

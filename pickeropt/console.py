@@ -155,11 +155,10 @@ def show_prune(summary: "PruneSummary") -> None:
         _table("lost most", ["picks", "rejected", "share"], lost)
     picks, micrographs = _many(summary.picks, "pick"), _many(summary.micrographs, "micrograph")
     earlier = f"; an earlier run had done {_many(summary.resumed, 'micrograph')}" if summary.resumed else ""
-    _lines([f"{picks} of {micrographs} in {duration(summary.seconds)}{earlier}"])
-    _lines(summary.notes)
+    _lines([f"{picks} of {micrographs} in {duration(summary.seconds)}{earlier}", *summary.notes])
     _warnings(summary.warnings)
-    files = ("kept", "rejected", "scores.csv", "summary.json")
-    _lines([f"written: {summary.out}/ ({', '.join(files)})"])
+    report = ", report.html" * (summary.out / "report.html").is_file()
+    _lines([f"written: {summary.out}/ (kept, rejected, scores.csv, summary.json{report})"])
 
 
 def show_evaluation(evaluation: "Evaluation", written: Sequence[Path]) -> None:

@@ -12,7 +12,7 @@ your data.
       picks/            prune_*_autopick.star: what a picker would return, wrong picks among them
       truth/            prune_*.csv: where the particles are
       model.safetensors learnt from the shots
-      pruned/           kept/, rejected/, scores.csv, summary.json
+      pruned/           kept/, rejected/, scores.csv, summary.json, report.html
       evaluation/       evaluation.json, pr_curve.png
       table.csv         before and after pruning
       overlay.png       one micrograph with its picks, as picked and as classified
@@ -55,6 +55,7 @@ from pickeropt.prune.config import PruneConfig, PruneSummary
 from pickeropt.prune.run import prune
 from pickeropt.prune.scorer import load_scorer
 from pickeropt.records import DEFAULT_CLASSES, PARTICLE
+from pickeropt.report.make import finish_with_report
 
 OnStage = Callable[[str], None]
 """Called with what begins now."""
@@ -117,7 +118,8 @@ def make_demo(out: Path, config: DemoConfig, on_stage: OnStage | None = None) ->
     learnt = finetune(shots, learning, out / "model.safetensors")
     say(f"pruning the picks of {config.pruned} other micrographs")
     pruning = PruneConfig(learnt.checkpoint, (out / "micrographs",), out / "pruned")
-    summary = prune([out / "picks"], pruning, load_scorer(learnt.checkpoint))
+    scorer = load_scorer(learnt.checkpoint)
+    summary = prune([out / "picks"], pruning, scorer, finish=finish_with_report)
     say("comparing with the truth")
     evaluation = evaluate_scores(
         out / "pruned" / "scores.csv", out / "truth", diameter_px=DIAMETER / PIXEL_SIZE

@@ -14,6 +14,7 @@ from pickeropt.cli import app
 from pickeropt.errors import CheckpointError, PickeroptError, ShotsError
 from pickeropt.finetune.config import FinetuneConfig
 from pickeropt.prune.config import Filters, PruneConfig
+from pickeropt.report.make import finish_with_report
 
 HEAVY = {"numpy", "torch", "timm", "scipy", "sklearn", "pandas", "matplotlib", "rich.table"}
 
@@ -90,6 +91,7 @@ FLAGS = {
     "--min-distance --rethreshold --trust-frame --overwrite",
     "evaluate": "--truth --radius --out",
     "demo": "--out --seed",
+    "report": "--overlays --ctf",
 }
 
 
@@ -211,7 +213,7 @@ def test_prune_passes_the_defaults_of_the_config(rooms, calls, tmp_path, monkeyp
     assert run("prune", "picks.star").exit_code == 0
     assert calls["load_scorer"] == ((None, "auto", None, None), {})
     (inputs, config, scorer), more = calls["prune"]
-    assert (list(inputs), scorer, set(more)) == ([Path("picks.star")], "scorer", {"on_progress"})
+    assert (list(inputs), scorer, set(more)) == ([Path("picks.star")], "scorer", {"on_progress", "finish"})
     assert config == PruneConfig()
 
 
@@ -265,7 +267,8 @@ def test_prune_passes_every_flag(rooms, calls):
 def test_rethreshold_asks_for_no_model(rooms, calls, words, out, overwrite):
     rooms("pickeropt.prune.rethreshold", rethreshold="another summary")
     assert run("prune", "--rethreshold", "run/scores.csv", "--threshold", "0.5", *words).exit_code == 0
-    assert calls["rethreshold"] == ((Path("run/scores.csv"), 0.5, out), {"overwrite": overwrite})
+    asked = {"overwrite": overwrite, "finish": finish_with_report}
+    assert calls["rethreshold"] == ((Path("run/scores.csv"), 0.5, out), asked)
     assert calls["show_prune"] == (("another summary",), {})
     assert not {"load_scorer", "prune"} & set(calls)
 

@@ -21,7 +21,7 @@ FUNCTIONS = {
     "pickeropt.datasets.shots.read_class_files": "files, micrographs",
     "pickeropt.datasets.shots.read_class_boxes": "folder",
     "pickeropt.finetune.run.finetune": "shots, config, out, *, overwrite, on_progress",
-    "pickeropt.prune.run.prune": "inputs, config, scorer, *, on_progress",
+    "pickeropt.prune.run.prune": "inputs, config, scorer, *, on_progress, finish",
     "pickeropt.prune.scorer.load_scorer": "path, device, batch_size, diameter_angstrom",
     "pickeropt.evaluate.report.evaluate_scores": "scores_csv, truth, radius, *, diameter_px",
     "pickeropt.evaluate.report.write_evaluation": "evaluation, out",

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from pickeropt.errors import GeometryError, ShotsError
 from pickeropt.io.micrographs import micrograph_shape
@@ -126,6 +125,8 @@ def check_inside(rows: Rows, micrographs: Sequence[Path]) -> None:
 
 def check_one_class_each(rows: Rows, micrographs: Sequence[Path], class_names: Sequence[str]) -> None:
     """Raises ShotsError for a point in two classes: less than 1 px apart on one micrograph."""
+    from scipy.spatial import cKDTree  # slow to import
+
     apart = rows.micrograph_index * (10 * SAME_POINT)  # no two micrographs are neighbours
     tree = cKDTree(np.column_stack([rows.coordinates, apart]))
     pairs = np.sort(tree.query_pairs(SAME_POINT, output_type="ndarray"), axis=1)

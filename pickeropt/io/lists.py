@@ -54,7 +54,8 @@ def is_coordinate_list(path: Path) -> bool:
             head = file.read(2**20)
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    return any(line.split()[:1] == [COORDINATE_FILE.encode()] for line in head.splitlines())
+    named = COORDINATE_FILE.encode()
+    return named in head and any(line.split()[:1] == [named] for line in head.splitlines())
 
 
 def read_coordinate_list(path: Path) -> CoordinateList:

@@ -11,11 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import MicrographError
-from pickeropt.io.mrc import read_head, read_mrc_header, read_mrc_sections, write_mrc
+from pickeropt.io.mrc import map_mrc, read_head, read_mrc_header, read_mrc_sections, write_mrc
 from pickeropt.io.tiff import is_tiff, read_tiff, read_tiff_shape
 from pickeropt.records import Micrograph
 
-__all__ = ["MicrographHeader", "micrograph_shape", "read_micrograph", "read_micrograph_header", "write_mrc"]
+__all__ = [
+    "MicrographHeader",
+    "map_micrograph",
+    "micrograph_shape",
+    "read_micrograph",
+    "read_micrograph_header",
+    "write_mrc",
+]
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,16 @@ def read_micrograph(path: Path) -> Micrograph:
     pixels = read_tiff(path) if is_tiff(head) else read_mrc_sections(path, read_mrc_header(path))[0]
     _check_pixels(path, pixels)
     return Micrograph(path, pixels, header.pixel_size)
+
+
+def map_micrograph(path: Path) -> NDArray[np.generic]:
+    """(h, w) of the file's own type, rows as stored; those of an MRC file stay on disk until they are used.
+
+    Raises MicrographError as `read_micrograph_header` does.
+    """
+    read_micrograph_header(path)
+    head, _ = read_head(path, 8)
+    return read_tiff(path) if is_tiff(head) else map_mrc(path, read_mrc_header(path))[0]
 
 
 def _check_pixels(path: Path, pixels: NDArray[np.float32]) -> None:

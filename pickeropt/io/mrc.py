@@ -106,6 +106,11 @@ def read_mrc_sections(path: Path, header: MrcHeader) -> NDArray[np.float32]:
     return raw.reshape(header.shape).astype(np.float32, copy=False)
 
 
+def map_mrc(path: Path, header: MrcHeader) -> NDArray[np.generic]:
+    """(sections, rows, columns) of the file's own type, read only, on disk until they are used."""
+    return np.memmap(path, dtype=header.dtype, mode="r", offset=header.offset, shape=header.shape)
+
+
 def write_mrc(path: Path, pixels: NDArray[np.float32], pixel_size: float) -> None:
     """Write (h, w) or a stack (n, h, w) as mode 2, under a temporary name, then rename.
 

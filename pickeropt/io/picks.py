@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.errors import FormatError
+from pickeropt.errors import FormatError, GeometryError
 from pickeropt.io import cryosparc
 from pickeropt.io.box import is_box, read_box
 from pickeropt.io.cbox import FILAMENTS, find_cbox, read_cbox, subset_filaments
@@ -45,6 +45,7 @@ __all__ = [
     "is_picks",
     "placed",
     "read_picks",
+    "read_picks_start",
     "row_place",
     "subset",
 ]
@@ -78,6 +79,21 @@ def read_picks(path: Path) -> PicksFile:
     if path.suffix.lower() not in EMPTY_BOXES:
         raise FormatError(f"{path}: holds no rows and no data_ block; was it written to the end?")
     return read_box(text)
+
+
+def read_picks_start(path: Path, most: int) -> PicksFile | None:
+    """The first picks of a STAR file, from its first `most` bytes; None where there are none, or no STAR.
+
+    Their micrographs are the first ones of the whole file, in the same order.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(most)
+        content = content[: content.rindex(b"\n") + 1]
+        found = _read_star(path, content) if _STAR.search(content) else None
+    except (OSError, ValueError, FormatError, GeometryError):
+        return None
+    return found if found is not None and len(found.picks) else None
 
 
 def is_picks(path: Path) -> bool:

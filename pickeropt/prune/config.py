@@ -1,5 +1,6 @@
 """What a pruning is told, what it needs, and what it reports."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -9,6 +10,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pickeropt.records import FloatArray, Micrograph
+
+Finish = Callable[[Path], tuple[str, ...]]
+"""Adds to the finished output of a run, in the folder; returns warnings, a sentence each."""
 
 
 class MicrographScorer(Protocol):

@@ -73,16 +73,7 @@ def read_inputs(inputs: Sequence[Path], empty: bool = False) -> Inputs:
     Raises FormatError for what cannot be read and where there are no picks,
     OutputError where two files would be written under one name.
     """
-    found = _Found()
-    for path in inputs:
-        if path.is_dir():
-            found.add_folder(path)
-        else:
-            found.add(path, PurePath(path.name))
-    targets = {key: found.add_list_rows(key) for key in sorted(found.lists)}
-    if not found.files:
-        given = ", ".join(str(path) for path in inputs) or "nothing"
-        raise FormatError(f"{given}: no files of picks; give files that a picker wrote, or a folder of them")
+    found, targets = find_files(inputs)
     names = found.names()
     read = {key: found.read(key) for key in found.files}
     inside = {_key(companion.path) for file in read.values() for companion in file.companions}
@@ -100,8 +91,23 @@ def read_inputs(inputs: Sequence[Path], empty: bool = False) -> Inputs:
     return Inputs(tuple(sources), tuple(lists), found.warnings())
 
 
+def find_files(inputs: Sequence[Path]) -> "tuple[Found, dict[Path, list[Path]]]":
+    """The files that `read_inputs` reads, none of them read yet, and those of each list's rows."""
+    found = Found()
+    for path in inputs:
+        if path.is_dir():
+            found.add_folder(path)
+        else:
+            found.add(path, PurePath(path.name))
+    targets = {key: found.add_list_rows(key) for key in sorted(found.lists)}
+    if not found.files:
+        given = ", ".join(str(path) for path in inputs) or "nothing"
+        raise FormatError(f"{given}: no files of picks; give files that a picker wrote, or a folder of them")
+    return found, targets
+
+
 @dataclass
-class _Found:
+class Found:
     """Files by real folder and name, so that a file reached by two ways is one."""
 
     files: dict[Path, Path] = field(default_factory=dict)
@@ -145,8 +151,11 @@ class _Found:
         return rows
 
     def read(self, key: Path) -> PicksFile:
-        """The picks; a file that names no micrograph gets the one its list names."""
-        file = read_picks(self.files[key])
+        """The picks of a file."""
+        return self.named(key, read_picks(self.files[key]))
+
+    def named(self, key: Path, file: PicksFile) -> PicksFile:
+        """A file that names no micrograph gets the one its list names."""
         if key not in self.micrographs or not file.names_from_stem or not len(file.picks):
             return file
         picks = replace(file.picks, micrograph_names=(self.micrographs[key],))

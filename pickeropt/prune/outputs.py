@@ -112,15 +112,16 @@ def _cell(text: str) -> str:
 
 
 def write_summary(
-    folder: Path, summary: PruneSummary, config: PruneConfig, inputs: tuple[Sequence[Path], Inputs]
+    folder: Path, summary: PruneSummary, config: PruneConfig, inputs: tuple[Sequence[Path], "Plan"]
 ) -> None:
-    """`summary.json`: the counts, what the run was told, and which files it read.
+    """`summary.json`: the counts, what the run was told and where, and which files it read.
 
     inputs : as they were given, and as they were found
     """
-    given, found = inputs
+    given, plan = inputs
     content = {"pickeropt": pickeropt.__version__, **fields_of(summary)}
-    content |= {"inputs": [str(path) for path in given], "settings": asdict(config), **record(found)}
+    content |= {"inputs": [str(path) for path in given], "folder": str(Path.cwd())}
+    content |= {"settings": asdict(config), **record(plan)}
     write_json(folder / SUMMARY, content)
 
 

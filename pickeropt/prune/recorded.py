@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pickeropt.errors import OutputError
 from pickeropt.io.lists import is_suffix_file, read_coordinate_list, read_suffix_file
@@ -11,11 +11,14 @@ from pickeropt.io.picks import read_picks
 from pickeropt.io.picks_file import PicksFile
 from pickeropt.prune.inputs import Inputs, ListSource, Source
 
-FILES, LISTS = "files", "lists"
+if TYPE_CHECKING:
+    from pickeropt.prune.plan import Plan
+
+FILES, LISTS, PLACES = "files", "lists", "places"
 
 
-def record(inputs: Inputs) -> dict[str, Any]:
-    """Name under `kept/`, path and sha256 of each file of picks and each list."""
+def record(inputs: "Plan") -> dict[str, Any]:
+    """Name, path and sha256 of each file of picks and each list; path and Å/px of each micrograph."""
     files = [
         {"name": source.name, **_place(source.file.path, _contents(source.file))} for source in inputs.sources
     ]
@@ -27,7 +30,8 @@ def record(inputs: Inputs) -> dict[str, Any]:
         }
         for listed in inputs.lists
     ]
-    return {FILES: files, **({LISTS: lists} if lists else {})}
+    places = {task.name: [str(task.path), float(task.pixel_size)] for task in inputs.tasks}
+    return {FILES: files, **({LISTS: lists} if lists else {}), PLACES: places}
 
 
 def read_recorded(summary: Mapping[str, Any]) -> Inputs:

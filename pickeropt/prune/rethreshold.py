@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError, OutputError, PickeroptError
-from pickeropt.prune.config import REASONS, PruneSummary
+from pickeropt.prune.config import REASONS, Finish, PruneSummary
 from pickeropt.prune.inputs import Inputs
 from pickeropt.prune.outputs import SCORES, fields_of, write_json, write_picks
 from pickeropt.prune.progress import SUMMARY, bring_back, cannot_write, open_workspace, partial_folder
@@ -40,12 +40,18 @@ class Table:
 
 
 def rethreshold(
-    run: Path, threshold: float, out: Path | None = None, *, overwrite: bool = False
+    run: Path,
+    threshold: float,
+    out: Path | None = None,
+    *,
+    overwrite: bool = False,
+    finish: Finish | None = None,
 ) -> PruneSummary:
     """Write `kept/`, `rejected/`, the `kept` column and the summary of a finished run anew.
 
     run : its folder, or the `scores.csv` in it
     out : a new folder; None: the run's own, replaced in one step
+    finish : as `prune` calls it
     What filters rejected stays rejected. Scores are taken as the table has them, rounded to 6 decimals.
     Raises OutputError for a folder that is no run, an unfinished run on top of it, inputs that are gone or
     have changed; FormatError for a table that does not fit them.
@@ -77,8 +83,9 @@ def rethreshold(
             write_json(workspace.staging / SUMMARY, _content(content, summary))
         except OSError as error:
             raise cannot_write(target, error) from error
+        doubts = finish(workspace.staging) if finish else ()
         workspace.publish()
-    return summary
+    return replace(summary, warnings=(*summary.warnings, *doubts))
 
 
 def _read_summary(folder: Path) -> dict[str, Any]:

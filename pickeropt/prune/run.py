@@ -4,11 +4,12 @@ import hashlib
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pickeropt
 from pickeropt.io.scores import check_scores_fit
-from pickeropt.prune.config import MicrographScorer, PruneConfig, PruneSummary
+from pickeropt.prune.config import Finish, MicrographScorer, PruneConfig, PruneSummary
 from pickeropt.prune.decision import Decision, decide
 from pickeropt.prune.filters import measures_of
 from pickeropt.prune.inputs import Inputs
@@ -26,6 +27,7 @@ def prune(
     scorer: MicrographScorer,
     *,
     on_progress: OnProgress | None = None,
+    finish: Finish | None = None,
 ) -> PruneSummary:
     """Score the picks of files, lists or folders; make `config.out`.
 
@@ -36,6 +38,8 @@ def prune(
     order changes nothing.
 
     on_progress : called with the number of picks done and of all picks
+    finish : called with the folder of the outputs before it gets its name; what it adds comes with them,
+        what it returns is warned of
     Raises PickeroptError as `make_plan` does before any compute, FormatError for files that cannot hold
     a score, ShotsError for too few shots on picks; later MicrographError for pixels that are constant
     or not finite, OutputError where nothing can be written.
@@ -56,11 +60,12 @@ def prune(
             written = found.scores.particle if config.write_score else None
             write_picks(workspace.staging, given, found.judged.keep, config.out, written)
             write_scores(workspace.staging / SCORES, plan, found)
-            write_summary(workspace.staging, summary, config, (inputs, given))
+            write_summary(workspace.staging, summary, config, (inputs, plan))
         except OSError as error:
             raise cannot_write(config.out, error) from error
+        doubts = finish(workspace.staging) if finish else ()
         workspace.publish()
-    return summary
+    return replace(summary, warnings=(*summary.warnings, *doubts))
 
 
 def _settings(plan: Plan, config: PruneConfig, sight: Sight) -> dict[str, str]:

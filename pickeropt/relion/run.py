@@ -9,7 +9,7 @@ from pickeropt import __version__
 from pickeropt.errors import FormatError, OutputError
 from pickeropt.io.lists import read_coordinate_list
 from pickeropt.io.tables import write_bytes_atomically
-from pickeropt.prune.config import MicrographScorer, PruneConfig, PruneSummary
+from pickeropt.prune.config import Finish, MicrographScorer, PruneConfig, PruneSummary
 from pickeropt.prune.progress import SUMMARY
 from pickeropt.prune.rethreshold import rethreshold
 from pickeropt.prune.run import prune
@@ -88,11 +88,13 @@ def run_external(
     scorer: MicrographScorer,
     check_abort: Callable[[], None],
     on_progress: OnProgress | None = None,
+    finish: Finish | None = None,
 ) -> ExternalReport:
     """Prune, lay the kept picks out for RELION, and tell it of them.
 
     check_abort : called between micrographs; what it raises stops the run, which goes on
         from there when it is called again
+    finish : as `prune` calls it
     Raises PickeroptError as `prune` does.
     """
 
@@ -104,9 +106,9 @@ def run_external(
     job, coordinates = prepared.job, prepared.coordinates
     if coordinates and not coordinates.is_list:
         write_bytes_atomically(prepared.picks, list_bytes(coordinates.rows))
-    summary = _finished_before(prepared.config, scorer)
+    summary = _finished_before(prepared.config, scorer, finish)
     if summary is None:
-        summary = prune([prepared.picks], prepared.config, scorer, on_progress=between)
+        summary = prune([prepared.picks], prepared.config, scorer, on_progress=between, finish=finish)
     kept = summary.out / "kept" / prepared.picks.name
     if coordinates:
         write_layout(job.out, read_coordinate_list(kept), prepared.files)
@@ -123,7 +125,9 @@ def run_external(
     return ExternalReport(summary, prepared.version, tuple(nodes))
 
 
-def _finished_before(config: PruneConfig, scorer: MicrographScorer) -> PruneSummary | None:
+def _finished_before(
+    config: PruneConfig, scorer: MicrographScorer, finish: Finish | None
+) -> PruneSummary | None:
     """What a finished run of this job gives at the threshold of now, where nothing else has changed."""
     try:
         content = json.loads((config.out / SUMMARY).read_bytes())
@@ -135,7 +139,7 @@ def _finished_before(config: PruneConfig, scorer: MicrographScorer) -> PruneSumm
         names = read_outcome(config.out / "scores.csv").names
         if any(Path(name).stat().st_mtime > finished for name in names):
             return None
-        return rethreshold(config.out, config.threshold)
+        return rethreshold(config.out, config.threshold, finish=finish)
     except (OSError, ValueError, LookupError, TypeError, OutputError, FormatError):
         return None  # not finished, or of other picks: prune says what is wrong, if anything is
 

@@ -9,7 +9,13 @@ import pytest
 from PIL import Image
 
 from pickeropt.errors import MicrographError
-from pickeropt.io.micrographs import micrograph_shape, read_micrograph, read_micrograph_header, write_mrc
+from pickeropt.io.micrographs import (
+    map_micrograph,
+    micrograph_shape,
+    read_micrograph,
+    read_micrograph_header,
+    write_mrc,
+)
 
 PIXELS = np.array([[1, 2, 3], [4, 5, 100]])
 
@@ -217,3 +223,16 @@ def test_write_mrc(tmp_path: Path) -> None:
     with mrcfile.open(path) as mrc:
         np.testing.assert_array_equal(mrc.data, pixels)
         assert mrc.voxel_size.x == pytest.approx(1.25)
+
+
+def test_a_mapped_micrograph_has_the_same_pixels(tmp_path):
+    pixels = np.random.default_rng(0).standard_normal((20, 30)).astype(np.float32)
+    write_mrc(tmp_path / "a.mrc", pixels, 1.5)
+    mapped = map_micrograph(tmp_path / "a.mrc")
+    assert isinstance(mapped, np.memmap)
+    assert not mapped.flags.writeable
+    assert (mapped[3:5, 7:9] == pixels[3:5, 7:9]).all()
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    assert (map_micrograph(tmp_path / "a.tif") == pixels).all()
+    with pytest.raises(MicrographError, match="no such file"):
+        map_micrograph(tmp_path / "b.mrc")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pickeropt.errors import FormatError, GeometryError
-from pickeropt.io.picks import read_picks
+from pickeropt.io.picks import read_picks, read_picks_start
 
 HEAD = "data_\n\nloop_ \n_rlnCoordinateX #1 \n_rlnCoordinateY #2 \n"
 OPTICS = """
@@ -244,3 +244,24 @@ def test_real_values(shared_data: Path) -> None:
     assert labels.picks.class_names is not None
     counts = {name: labels.picks.class_names.count(name) for name in set(labels.picks.class_names)}
     assert counts == {"particle": 600, "background": 360, "contaminant": 145, "carbon": 124}
+
+
+def test_the_start_of_a_file_is_the_start_of_its_picks(tmp_path):
+    """Whole rows only, and the same micrographs in the same order as in the whole file."""
+    rows = [f"m{i // 10}.mrc {i} {2 * i}.5 0.{i:03d}" for i in range(100)]
+    head = ["data_optics", "loop_", "_rlnMicrographPixelSize", "1.5", "", "data_particles", "loop_"]
+    head += ["_rlnMicrographName", "_rlnCoordinateX", "_rlnCoordinateY", "_rlnAutopickFigureOfMerit"]
+    path = tmp_path / "a.star"
+    path.write_text("\n".join([*head, *rows, ""]))
+    whole = read_picks(path).picks
+    for most in (len("\n".join([*head, *rows[:37]])), len("\n".join([*head, *rows[:37]])) + 1, 10**6):
+        start = read_picks_start(path, most)
+        count = {10**6: 100}.get(most, len(start.picks))
+        assert len(start.picks) == count >= 36
+        assert (start.picks.coordinates == whole.coordinates[:count]).all()
+        assert (start.picks.micrograph_index == whole.micrograph_index[:count]).all()
+        assert start.picks.micrograph_names == whole.micrograph_names[: len(start.picks.micrograph_names)]
+        assert start.picks.pixel_size == 1.5
+    assert read_picks_start(path, 80) is None
+    (tmp_path / "a.box").write_text("1 2 3 3\n" * 50)
+    assert read_picks_start(tmp_path / "a.box", 100) is None

@@ -41,6 +41,24 @@ def test_a_job(project):
     assert "\x1b" not in result.stdout
 
 
+def test_a_job_has_its_report_with_the_ice_and_defocus_of_its_micrographs(project):
+    star = project / "CtfFind/job003/micrographs_ctf.star"
+    lines = star.read_text().splitlines()
+    last = max(i for i, line in enumerate(lines) if line.startswith("_rln"))
+    names = [line.split()[0] for line in lines[last + 1 :] if line.strip()]
+    rows = [
+        f"{line} {12000 + 1000 * i}" if line.strip() else line for i, line in enumerate(lines[last + 1 :])
+    ]
+    star.write_text("\n".join([*lines[: last + 1], "_rlnDefocusU #3", *rows]) + "\n")
+    line = f"--o {OUT}/ {COORDS} --in_mics CtfFind/job003/micrographs_ctf.star"
+    assert relion(line).exit_code == 0
+    page = (project / OUT / "pruned/report.html").read_text(encoding="utf-8")
+    assert f"{names[0]}: 1.2 µm" in page
+    assert f"{names[2]}: 1.4 µm" in page
+    assert relion(f"{line} --threshold 0.9").exit_code == 0  # continued: only the threshold is another
+    assert "threshold 0.9" in (project / OUT / "pruned/report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

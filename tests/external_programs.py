@@ -1,4 +1,4 @@
-"""Real programs for the tests beside this file: found, or missed aloud.
+"""Real programs for tests: found, or missed aloud.
 
 A program that is missing skips its test and says so. With PICKEROPT_REQUIRE_PROGRAMS=1, or
 with the names of some programs in it (`relion,topaz`), their tests fail instead.
@@ -20,6 +20,7 @@ from pickeropt.cli import app
 REMEDIES = {
     "relion": "apt-get install relion",
     "atheris": "pip install atheris",
+    "chromium": "apt-get install chromium",
     "topaz": "pip install topaz-em in an environment of its own, and its topaz in $PICKEROPT_TOPAZ",
 }
 SECONDS = 300

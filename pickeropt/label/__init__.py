@@ -1,0 +1,1 @@
+"""Label picks in the browser: a local server and its page."""

@@ -1,0 +1,218 @@
+"""The routes. Only whole numbers and names of classes come from the page; no part of a path ever does."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from pickeropt.errors import MicrographError, OutputError, PickeroptError
+from pickeropt.label import views
+from pickeropt.label.gallery import Query as Wanted
+from pickeropt.label.pictures import Wish
+from pickeropt.label.server import LabelServer
+from pickeropt.label.store import Box
+
+PAGE = Path(__file__).parent / "page"
+KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+MOST_LABELS = 100_000
+"""Of one request."""
+
+Id = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(max_length=100)]
+Pixels = Annotated[int, Query(ge=16, le=1024)]
+Diameters = Annotated[float, Query(ge=0.2, le=20)]
+Angstrom = Annotated[float, Query(ge=0, le=1000)]
+Sigmas = Annotated[float, Query(ge=0.1, le=100)]
+
+
+class Label(BaseModel):
+    id: Id
+    class_name: Name | None = Field(alias="class")
+
+
+class LabelsBody(BaseModel):
+    labels: Annotated[list[Label], Field(max_length=MOST_LABELS)]
+
+
+class AddBody(BaseModel):
+    micrograph: Id
+    x: Annotated[float, Field(allow_inf_nan=False)]
+    y: Annotated[float, Field(allow_inf_nan=False)]
+    class_name: Name = Field(alias="class")
+
+
+class ClassBody(BaseModel):
+    name: Name
+
+
+class SuggestBody(BaseModel):
+    count: Annotated[int, Field(ge=1, le=500)] = 20
+
+
+class ThresholdBody(BaseModel):
+    threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
+
+
+def make_app(server: LabelServer) -> FastAPI:
+    """The application, without the guard that `serve` puts before it."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    _add_errors(app)
+    _add_page(app)
+    _add_picks(app, server)
+    _add_pictures(app, server)
+    _add_labels(app, server)
+    _add_jobs(app, server)
+    return app
+
+
+def _browser(request: Request) -> str:
+    return str(request.scope.get("state", {}).get("browser", ""))
+
+
+def _error(status: int, text: str) -> JSONResponse:
+    return JSONResponse({"error": " ".join(text.splitlines())}, status)
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Each error as one line of JSON."""
+
+    @app.exception_handler(PickeroptError)
+    def users(request: Request, error: PickeroptError) -> JSONResponse:
+        status = 409 if isinstance(error, OutputError) else 404 if isinstance(error, MicrographError) else 400
+        return _error(status, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    def wrong(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return _error(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    def other(request: Request, error: HTTPException) -> JSONResponse:
+        return _error(error.status_code, f"{request.url.path}: {error.detail}")
+
+
+def _add_page(app: FastAPI) -> None:
+    """The files of the page, by a list that is made before the first request."""
+    files = {path.name: path for path in sorted(PAGE.iterdir()) if path.suffix in KINDS}
+    for name, path in files.items():
+        route = "/" if name == "index.html" else f"/{name}"
+        app.get(route)(_file_route(path))
+
+
+def _file_route(path: Path):  # type: ignore[no-untyped-def]
+    def file() -> FileResponse:
+        return FileResponse(path, media_type=KINDS[path.suffix], headers={"cache-control": "no-cache"})
+
+    return file
+
+
+def _add_picks(app: FastAPI, server: LabelServer) -> None:
+    @app.get("/api/state")
+    def state(request: Request) -> JSONResponse:
+        return JSONResponse(views.state(server, _browser(request)))
+
+    @app.get("/api/micrographs")
+    def micrographs() -> JSONResponse:
+        return JSONResponse(views.micrographs(server))
+
+    @app.get("/api/picks")
+    def picks(
+        order: Annotated[str, Query(max_length=20)] = "file",
+        class_name: Annotated[str, Query(alias="class", max_length=100)] = "",
+        micrograph: Annotated[int | Literal[""], Query()] = "",
+        kept: Annotated[str, Query(max_length=20)] = "all",
+        offset: Annotated[int, Query(ge=0)] = 0,
+        limit: Annotated[int, Query(ge=1, le=2000)] = 200,
+    ) -> JSONResponse:
+        wanted = Wanted(order, class_name, None if micrograph == "" else micrograph, kept)
+        return JSONResponse(server.picks(wanted, offset, limit))
+
+    @app.get("/api/micrograph/{index}")
+    def micrograph(index: int) -> JSONResponse:
+        return JSONResponse(views.micrograph(server, index))
+
+    @app.get("/api/changes")
+    def changes(since: int = 0) -> JSONResponse:
+        return JSONResponse(views.changes(server, since))
+
+
+def _add_pictures(app: FastAPI, server: LabelServer) -> None:
+    headers = {"cache-control": "private, max-age=3600"}
+
+    @app.get("/api/box/{key}.png")
+    def box(
+        key: int,
+        px: Pixels = 128,
+        view: Diameters = 1.5,
+        lowpass: Angstrom = Wish.lowpass,
+        contrast: Sigmas = Wish.contrast,
+    ) -> Response:
+        data = server.pictures.box(server.place(key), px, view, Wish(lowpass, contrast))
+        return Response(data, media_type="image/png", headers=headers)
+
+    @app.get("/api/micrograph/{index}/tile/{level}/{tx}/{ty}.png")
+    def tile(
+        index: int,
+        level: int,
+        tx: int,
+        ty: int,
+        lowpass: Angstrom = Wish.lowpass,
+        contrast: Sigmas = Wish.contrast,
+    ) -> Response:
+        data = server.tile(index, (level, tx, ty), Wish(lowpass, contrast))
+        return Response(data, media_type="image/png", headers=headers)
+
+
+def _add_labels(app: FastAPI, server: LabelServer) -> None:
+    @app.post("/api/labels")
+    def labels(body: LabelsBody, request: Request) -> JSONResponse:
+        given = [(label.id, label.class_name) for label in body.labels]
+        return JSONResponse(server.label(given, _browser(request)))
+
+    @app.post("/api/add")
+    def add(body: AddBody, request: Request) -> JSONResponse:
+        box = Box(body.micrograph, body.x, body.y)
+        return JSONResponse(server.add(box, body.class_name, _browser(request)))
+
+    @app.post("/api/undo")
+    def undo(request: Request) -> JSONResponse:
+        return JSONResponse(server.undo(_browser(request)))
+
+    @app.post("/api/classes")
+    def classes(body: ClassBody) -> JSONResponse:
+        return JSONResponse(server.add_class(body.name))
+
+
+def _add_jobs(app: FastAPI, server: LabelServer) -> None:
+    @app.get("/api/job")
+    def job() -> JSONResponse:
+        return JSONResponse(server.jobs.state())
+
+    @app.post("/api/job/stop")
+    def stop() -> JSONResponse:
+        server.jobs.stop()
+        return JSONResponse(server.jobs.state())
+
+    @app.post("/api/suggest")
+    def suggest(body: SuggestBody) -> JSONResponse:
+        return JSONResponse({"job": server.suggest(body.count)}, 202)
+
+    @app.post("/api/finetune")
+    def finetune() -> JSONResponse:
+        return JSONResponse({"job": server.finetune()}, 202)
+
+    @app.post("/api/prune")
+    def prune(body: ThresholdBody) -> JSONResponse:
+        return JSONResponse({"job": server.prune(body.threshold)}, 202)
+
+    @app.post("/api/threshold")
+    def threshold(body: ThresholdBody) -> JSONResponse:
+        return JSONResponse(server.threshold(body.threshold))
+
+    @app.get("/api/scores")
+    def scores() -> JSONResponse:
+        return JSONResponse(server.results.scores())

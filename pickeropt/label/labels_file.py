@@ -1,0 +1,125 @@
+"""The labels on disk: whole at every moment, one server at a time, no other program's change lost."""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pickeropt.errors import OutputError
+from pickeropt.io.relion import CLASS, MICROGRAPH, X, Y
+from pickeropt.io.star import star_token
+from pickeropt.io.tables import write_bytes_atomically
+
+Stamp = tuple[int, int, int]
+"""Size, time of change in ns and inode of a file."""
+
+
+class LabelsFile:
+    """A labelled STAR file, locked while this object is open.
+
+    Raises OutputError where another server has it, or where it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = _lock(path)
+        self._stamp = _stamp(path)
+        self._digest = _digest(path)
+
+    def close(self) -> None:
+        self._lock_path.unlink(missing_ok=True)
+        os.close(self._lock)
+
+    def changed(self) -> str | None:
+        """One line where another program has changed or removed the file since it was read or written."""
+        stamp = _stamp(self.path)
+        if stamp == self._stamp:
+            return None
+        if _digest(self.path) == self._digest:
+            self._stamp = stamp
+            return None
+        done = "removed" if stamp is None else "changed"
+        remedy = (
+            "your last label is not saved; stop this server and start it again to go on with what is there"
+        )
+        return f"{self.path} was {done} by another program; {remedy}"
+
+    def write(self, data: bytes) -> None:
+        """Replace the content. Raises OutputError where another program changed it, or the disk is full."""
+        problem = self.changed()
+        if problem:
+            raise OutputError(problem)
+        write_bytes_atomically(self.path, data)
+        self._stamp = _stamp(self.path)
+        self._digest = hashlib.sha256(data).digest()
+
+    @property
+    def _lock_path(self) -> Path:
+        return lock_path(self.path)
+
+
+def labelled_star(names: Sequence[str], xy: NDArray[np.float64], class_names: Sequence[str]) -> bytes:
+    """A labelled STAR file as `finetune` reads it; coordinates keep every digit that they have.
+
+    names, class_names : (n,) each; xy : (n, 2) px
+    Raises FormatError for a name that no STAR file can hold.
+    """
+    head = [b"data_labels", b"", b"loop_"]
+    head += [f"{label} #{i}".encode() for i, label in enumerate((MICROGRAPH, X, Y, CLASS), start=1)]
+    rows = [
+        b"%b %s %s %b" % (star_token(name), repr(x).encode(), repr(y).encode(), star_token(kind))
+        for name, (x, y), kind in zip(names, xy.tolist(), class_names, strict=True)
+    ]
+    return b"\n".join([*head, *rows, b""])
+
+
+def lock_path(path: Path) -> Path:
+    """The file that is locked while a server has the labels."""
+    return path.with_name(f".{path.name}.lock")
+
+
+def _lock(path: Path) -> int:
+    """An open file, locked until it is closed or the process dies; on a file system without locks, open."""
+    place = lock_path(path)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(place, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        said = os.pread(lock, 64, 0).decode(errors="replace").strip()
+        os.close(lock)
+        who = f"another server (process {said})" if said else "another server"
+        what = f"{path}: {who} is labelling into it"
+        raise OutputError(f"{what}; use that one's page, stop it, or give another --out") from None
+    except OSError:
+        return lock
+    if _stamp(place) is None or place.stat().st_ino != os.fstat(lock).st_ino:  # removed by its last holder
+        os.close(lock)
+        return _lock(path)
+    with suppress(OSError):
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+    return lock
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _digest(path: Path) -> bytes | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return None

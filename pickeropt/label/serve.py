@@ -1,0 +1,92 @@
+"""The server's process: an address to open, and a clean end."""
+
+import getpass
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pickeropt.errors import PickeroptError
+from pickeropt.label.config import LabelConfig, is_loopback
+
+
+def serve(inputs: Sequence[Path], config: LabelConfig, say: Callable[[str], None] = print) -> None:
+    """Serve the page until Ctrl-C. Raises PickeroptError as `LabelServer` does, and for a port that is taken.
+
+    say : called with each line for the user
+    """
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        what = f"the page needs {error.name}, which is not installed"
+        raise PickeroptError(f"{what}; install it with: pip install 'pickeropt[ui]'") from error
+    from pickeropt.label.app import make_app
+    from pickeropt.label.guard import Guard
+    from pickeropt.label.server import LabelServer
+
+    bound = _bind(config.host, config.port)
+    port = int(bound.getsockname()[1])
+    try:
+        server = LabelServer(inputs, config)
+    except BaseException:
+        bound.close()
+        raise
+    token = secrets.token_urlsafe(24)
+    guarded = Guard(make_app(server), token, config.host, port)
+    settings = uvicorn.Config(
+        guarded, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2
+    )
+    for line in addresses(config.host, port, token):
+        say(line)
+    try:
+        uvicorn.Server(settings).run(sockets=[bound])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        quiet = server.close()
+    say(f"stopped; the labels are in {config.out}")
+    if not quiet:  # threads within torch would end the interpreter with an abort; all files are whole
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def addresses(host: str, port: int, token: str) -> list[str]:
+    """What to open, how to get there from another machine, and a warning where others can reach it too."""
+    shown = f"[{host}]" if ":" in host else host
+    lines = [f"open: http://{shown}:{port}/?token={token}"]
+    name = socket.gethostname()
+    if is_loopback(host):
+        lines += [f"from another machine, first: ssh -N -L {port}:127.0.0.1:{port} {_user()}@{name}"]
+    else:
+        lines += [
+            f"warning: with --host {host} other machines reach this page, and the token goes over the network"
+            " unencrypted; leave out --host and come through ssh -L"
+        ]
+    return [*lines, "Ctrl-C ends it; labels are saved at every click"]
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    bound = None
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.listen(128)
+    except OSError as error:
+        if bound is not None:
+            bound.close()
+        remedy = "give another --port (0 takes a free one), or another --host"
+        what = f"{host}, port {port}: cannot be served on ({error.strerror})"
+        raise PickeroptError(f"{what}; {remedy}") from error
+    return bound
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "USER"

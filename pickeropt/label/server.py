@@ -1,0 +1,177 @@
+"""What the routes answer: one session, its gallery, its pictures and its jobs."""
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pickeropt.errors import OutputError, PickeroptError
+from pickeropt.label.advice import Adviser
+from pickeropt.label.config import LabelConfig, check_config
+from pickeropt.label.gallery import Gallery, Query, items
+from pickeropt.label.jobs import Jobs
+from pickeropt.label.loading import Loader
+from pickeropt.label.pictures import Pictures
+from pickeropt.label.results import Results
+from pickeropt.label.session import Session
+from pickeropt.label.store import Box, describe_classes
+from pickeropt.label.table import UNLABELLED
+from pickeropt.label.work import Work
+
+PATIENCE = 2.0
+"""Seconds that what is running has to end when the server does."""
+
+
+class LabelServer:
+    """Opens a session and begins to read the picks. Raises PickeroptError as `Session` and `Loader` do."""
+
+    def __init__(self, inputs: Sequence[Path], config: LabelConfig) -> None:
+        check_config(config)
+        self.config = config
+        self.name = secrets.token_hex(8)  # by which the page knows a server that was started again
+        self.session = Session(config)
+        self.inputs = tuple(inputs)
+        self.loader = Loader(self.session, inputs, self._loaded)
+        self.gallery = Gallery(self.session.store)
+        self.pictures = Pictures(self.session.micrographs, config.diameter_angstrom)
+        self.results = Results(self.session, self.loader, self.gallery)
+        self.jobs = Jobs()
+        self.work = Work(self.session, self.results, self.inputs)
+        self.adviser = Adviser(self.session, self.results)
+        try:
+            _check_apart(self.inputs, config)
+            self.loader.start()
+            self._check_micrographs()
+        except BaseException:
+            self.loader.stop()
+            self.session.close()
+            raise
+
+    def _check_micrographs(self) -> None:
+        """Raises MicrographError where none is found so far, GeometryError for no pixel size."""
+        micrographs = self.session.micrographs
+        there = [i for i, site in enumerate(micrographs.sites) if site.path is not None]
+        if there:
+            micrographs.pixel_size(there[0])
+        else:
+            micrographs.path(0)
+
+    def close(self, seconds: float = PATIENCE) -> bool:
+        """Stop what is going on in the background, and let others have the labels; whether all has stopped.
+
+        seconds : how long a job and a refit may take to end
+        """
+        self.loader.stop()
+        self.jobs.stop()
+        quiet = self.jobs.wait(seconds)
+        quiet = self.adviser.wait(seconds) and quiet
+        self.session.close()
+        return quiet
+
+    def _loaded(self) -> None:
+        """All picks are read."""
+        self.work.earlier()
+
+    def problems(self) -> list[str]:
+        """What the user should know of, a line each."""
+        found = list(self.loader.faults[:20])
+        missing = self.session.micrographs.missing()
+        if missing:
+            shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            verb = "micrograph is" if len(missing) == 1 else "micrographs are"
+            found.append(f"{len(missing)} {verb} missing: {shown}; give their folder with --micrographs")
+        changed = self.session.file.changed()
+        return [*found, *([changed] if changed else [])]
+
+    def classes(self) -> list[dict[str, object]]:
+        store = self.session.store
+        return describe_classes(store.class_names, store.counts())
+
+    def counts(self) -> dict[str, int]:
+        """Labels a class, by name, and `skip`."""
+        store = self.session.store
+        found = dict(zip(store.class_names, store.counts().tolist(), strict=True))
+        return {**found, "skip": store.skipped()}
+
+    def picks(self, query: Query, offset: int, limit: int) -> dict[str, Any]:
+        with self.session.lock:
+            ids = self.gallery.ids(query)
+            shown = ids[offset : offset + limit].tolist()
+            return {"total": len(ids), "items": items(self.session.store, shown)}
+
+    def check_micrograph(self, index: int) -> None:
+        """Raises PickeroptError for an index that is none."""
+        if not 0 <= index < len(self.session.micrographs):
+            raise PickeroptError(f"there is no micrograph {index}; load the page again")
+
+    def place(self, key: int) -> Box:
+        with self.session.lock:
+            return self.session.store.place(key)
+
+    def tile(self, index: int, tile: tuple[int, int, int], wish: Any) -> bytes:
+        self.check_micrograph(index)
+        return self.pictures.tile(index, tile, wish)
+
+    def label(self, labels: Sequence[tuple[int, str | None]], browser: str) -> dict[str, Any]:
+        with self.session.lock:
+            new = {key: self.session.store.index(name) for key, name in labels}
+            self.session.set_labels(new, browser)
+            said = self._said()
+        self.adviser.refit_soon(self._idle)
+        return said
+
+    def add(self, box: Box, name: str, browser: str) -> dict[str, Any]:
+        with self.session.lock:
+            label = self.session.store.index(name)
+            if label == UNLABELLED:
+                raise PickeroptError("a box that no picker picked needs a class")
+            key, _ = self.session.add_box(box, label, browser)
+            said = {"id": key, **self._said()}
+        self.adviser.refit_soon(self._idle)
+        return said
+
+    def undo(self, browser: str) -> dict[str, Any]:
+        with self.session.lock:
+            action = self.session.undo(browser)
+            return {**self._said(), "ids": [key for key, _, _ in action.changes]}
+
+    def add_class(self, name: str) -> dict[str, Any]:
+        with self.session.lock:
+            self.session.store.add_class(name)
+            return {"classes": self.classes()}
+
+    def suggest(self, count: int) -> dict[str, Any]:
+        return self.jobs.start("suggest", lambda on_progress: self.adviser.suggest(count, on_progress))
+
+    def finetune(self) -> dict[str, Any]:
+        return self.jobs.start("finetune", self.work.finetune)
+
+    def prune(self, threshold: float) -> dict[str, Any]:
+        self._check_loaded()
+        return self.jobs.start("prune", lambda on_progress: self.work.prune(threshold, on_progress))
+
+    def threshold(self, threshold: float) -> dict[str, Any]:
+        if not self._idle():
+            raise PickeroptError("a job is running; wait for it, or stop it")
+        return self.work.threshold(threshold)
+
+    def _check_loaded(self) -> None:
+        if not self.loader.finished.is_set():
+            raise PickeroptError("the picks are still being read; wait until they are")
+
+    def _idle(self) -> bool:
+        job = self.jobs.state()
+        return job is None or job["state"] != "running"
+
+    def _said(self) -> dict[str, Any]:
+        return {"revision": self.session.store.revision, "counts": self.counts()}
+
+
+def _check_apart(inputs: Sequence[Path], config: LabelConfig) -> None:
+    """Raises OutputError where the labels would lie among the files of picks."""
+    real = config.out.resolve()
+    for path in inputs:
+        if path.is_dir() and real.is_relative_to(path.resolve()):
+            raise OutputError(f"{config.out}: lies in the folder of picks {path}; give another --out")
+        if path.exists() and path.resolve() == real:
+            raise OutputError(f"{config.out}: is the file of picks itself; give another --out")

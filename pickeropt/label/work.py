@@ -1,0 +1,131 @@
+"""The page's buttons: what the commands `finetune` and `prune` do, from the labels of this session."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pickeropt.errors import OutputError, PickeroptError
+from pickeropt.label.jobs import OnProgress
+from pickeropt.label.results import Results
+from pickeropt.label.session import Session
+
+
+class Work:
+    """Fine-tunes and prunes. torch is imported by the first use.
+
+    inputs : the files of picks, as the user gave them
+    """
+
+    def __init__(self, session: Session, results: Results, inputs: Sequence[Path]) -> None:
+        self._session, self._results, self._inputs = session, results, inputs
+        self._own_model = False
+
+    def finetune(self, on_progress: OnProgress) -> str:
+        """Learn a model from all labels, and write it; a line on how good it is.
+
+        A model that is there from before this session is kept under another name.
+        Raises PickeroptError as `read_labelled_star` and `finetune` do.
+        """
+        on_progress("reading the labels", 0, 0)
+        from pickeropt.datasets.shots import read_labelled_star
+        from pickeropt.finetune.config import FinetuneConfig
+        from pickeropt.finetune.run import finetune
+
+        config = self._session.config
+        shots = read_labelled_star(config.out, self._folders())
+        settings = FinetuneConfig(
+            diameter_angstrom=config.diameter_angstrom,
+            pixel_size=config.pixel_size or self._session.micrographs.optics_size(),
+            shots_per_class=None,
+            device=config.device,
+        )
+        kept = "" if self._own_model else _keep(config.model_file)
+        report = finetune(shots, settings, config.model_file, overwrite=True, on_progress=on_progress)
+        self._own_model = True
+        count = sum(report.train_shots.values()) + sum(report.validation_shots.values())
+        quality = "" if report.macro_f1 is None else f", macro-F1 {report.macro_f1:.2f} on held-out labels"
+        warnings = "".join(f"; {warning}" for warning in report.warnings)
+        return f"{config.model_file} learnt from {count} labels{quality}{kept}{warnings}"
+
+    def prune(self, threshold: float, on_progress: OnProgress) -> str:
+        """Prune all picks with the model, the general one where there is none; a line on what came of it.
+
+        Raises PickeroptError as `prune` does, OutputError for a folder that another model made.
+        """
+        on_progress("starting the model", 0, 0)
+        from pickeropt.prune.config import PruneConfig
+        from pickeropt.prune.run import prune
+        from pickeropt.prune.scorer import load_scorer
+
+        config = self._session.config
+        model = config.model_file if config.model_file.is_file() else None
+        _check_own(config.pruned, config.model_file)
+        scorer = load_scorer(model, config.device, None, config.diameter_angstrom if model is None else None)
+        settings = PruneConfig(
+            model=model,
+            micrographs=config.micrographs,
+            out=config.pruned,
+            threshold=threshold,
+            diameter_angstrom=config.diameter_angstrom if model is None else None,
+            pixel_size=config.pixel_size,
+            device=config.device,
+            overwrite=True,
+            trust_frame=config.trust_frame,
+        )
+        summary = prune(
+            self._inputs, settings, scorer, on_progress=lambda done, of: on_progress("pruning", done, of)
+        )
+        on_progress("reading the scores", 0, 0)
+        self._results.read_pruned(config.pruned)
+        warnings = "".join(f"; {warning}" for warning in summary.warnings)
+        return f"{summary.kept:,} of {summary.picks:,} picks kept, in {config.pruned}{warnings}"
+
+    def threshold(self, threshold: float) -> dict[str, Any]:
+        """Another threshold for the pruning. Raises PickeroptError where there is none."""
+        if self._results.pruned is None:
+            raise PickeroptError("nothing was pruned yet; prune first")
+        return self._results.rethreshold(self._session.config.pruned, threshold)
+
+    def earlier(self) -> None:
+        """Take over the pruning of an earlier session; one that does not fit these picks is left alone."""
+        folder = self._session.config.pruned
+        try:
+            _check_own(folder, self._session.config.model_file)
+            if folder.is_dir():
+                self._results.read_pruned(folder)
+        except PickeroptError:
+            return
+
+    def _folders(self) -> tuple[Path, ...]:
+        """Where the micrographs are: the user's folders, and those where they were found."""
+        session = self._session
+        with session.lock:
+            places = {session.store.place(key).micrograph for key in session.store.labels}
+            paths = [session.micrographs.sites[place].path for place in sorted(places)]
+        parents = dict.fromkeys(path.parent for path in paths if path is not None)
+        return (*session.config.micrographs, *parents)
+
+
+def _keep(model: Path) -> str:
+    """Copy a model that is there already; a remark on where it is."""
+    if not model.is_file():
+        return ""
+    names = (model.with_name(f"{model.stem}-{i}{model.suffix}") for i in range(1, 10_000))
+    copy = next(name for name in names if not name.exists())
+    shutil.copy2(model, copy)
+    return f"; the earlier one is now {copy}"
+
+
+def _check_own(folder: Path, model: Path) -> None:
+    """Raises OutputError for a pruning that neither the session's model nor the general one made."""
+    if not folder.exists():
+        return
+    try:
+        settings = json.loads((folder / "summary.json").read_bytes())["settings"]
+        made_with = settings["model"]
+    except (OSError, ValueError, KeyError, TypeError):
+        made_with = ""
+    if made_with is not None and Path(made_with).resolve() != model.resolve():
+        raise OutputError(f"{folder}: is there already, and is not of this model; move it away")

@@ -1,0 +1,1 @@
+"""What a pruning did, to look at: `report.html`, `contact_sheet.png`, `overlays/`."""
