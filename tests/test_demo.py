@@ -102,13 +102,14 @@ def test_the_same_seed_gives_the_same_in_the_place_of_an_earlier_demo(tmp_path):
         make_demo(folder, TINY)
     assert (second / "notes.txt").read_text() == "mine"
     files = [path.relative_to(first) for path in sorted(first.rglob("*")) if path.is_file()]
-    with_paths_or_times = {"scores.csv", "summary.json", "evaluation.json"}
-    assert len(files) == 16
+    with_paths_or_times = {"scores.csv", "summary.json", "evaluation.json", "report.html"}
+    assert len(files) == 19
     for name in files:
         if name.name not in with_paths_or_times:
             assert (first / name).read_bytes() == (second / name).read_bytes(), name
-    scores = [(folder / "pruned" / "scores.csv").read_text() for folder in (first, second)]
-    assert scores[0].replace(str(first), "") == scores[1].replace(str(second), "")
+    for name in ("scores.csv", "report.html"):
+        texts = [(folder / "pruned" / name).read_text(encoding="utf-8") for folder in (first, second)]
+        assert texts[0].replace(str(first), "") == texts[1].replace(str(second), ""), name
     assert [path.name for path in (second / "picks").iterdir()] == ["prune_01_autopick.star"]
 
 

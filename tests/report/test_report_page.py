@@ -274,6 +274,21 @@ def test_a_run_that_was_stopped_and_goes_on_has_its_report(tmp_path):
     assert len(kept_boxes(read_page(tmp_path / "out"))) == 24
 
 
+def test_a_run_that_is_stopped_in_its_report_leaves_nothing_half_done(tmp_path):
+    picks, scorer = make_project(tmp_path), PlaceScorer()
+
+    def stop(folder):
+        (folder / "report.html").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prune_with_report(tmp_path, picks, scorer, finish=stop)
+    assert not (tmp_path / "out").exists()
+    assert prune_with_report(tmp_path, picks, scorer).resumed == 3
+    assert len(scorer.calls) == 3
+    assert len(kept_boxes(read_page(tmp_path / "out"))) == 24
+
+
 def test_a_report_that_fails_costs_no_pruning(tmp_path, monkeypatch):
     def fail(content):
         raise ZeroDivisionError("by chance")
