@@ -53,4 +53,11 @@ def run_label(
     )
     from pickeropt.label.serve import serve
 
-    serve(picks, config, partial(print, flush=True))
+    serve(picks, config, partial(print, flush=True), _with_report)
+
+
+def _with_report(folder: Path) -> tuple[str, ...]:
+    """The report of a pruning from the page; imported then, not before the first box is shown."""
+    from pickeropt.report.make import finish_with_report
+
+    return finish_with_report(folder)

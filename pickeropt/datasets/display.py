@@ -87,11 +87,29 @@ def window(pixels: NDArray[np.generic], centre: tuple[float, float], side: int) 
 
     pixels : (h, w); of a file that is mapped, only the window is read
     """
-    (height, width), (x, y) = pixels.shape, centre
-    rows = np.clip(np.arange(side) + int(np.floor(y)) - side // 2, 0, height - 1)
-    columns = np.clip(np.arange(side) + int(np.floor(x)) - side // 2, 0, width - 1)
-    part = np.asarray(pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], dtype=np.float32)
-    return part[np.ix_(rows - rows[0], columns - columns[0])]
+    left, top = (int(np.floor(place)) - side // 2 for place in centre)
+    return cut(pixels, top, left, (side, side))
+
+
+def cut(pixels: NDArray[np.generic], top: int, left: int, shape: tuple[int, int]) -> FloatArray:
+    """(h, w) float32 from row `top` and column `left` of (H, W) pixels on; edges replicated.
+
+    Of a file that is mapped, only what is cut is read.
+    """
+    rows, before_y, after_y = _inside(top, shape[0], pixels.shape[0])
+    columns, before_x, after_x = _inside(left, shape[1], pixels.shape[1])
+    found = np.asarray(pixels[rows, columns], dtype=np.float32)
+    if before_y or after_y or before_x or after_x:
+        found = np.pad(found, ((before_y, after_y), (before_x, after_x)), mode="edge")
+    return found
+
+
+def _inside(start: int, size: int, length: int) -> tuple[slice, int, int]:
+    """The part of `size` places from `start` that lies in 0…length; what lacks before and after it."""
+    first = min(max(start, 0), length - 1)
+    stop = min(max(start + size, first + 1), length)
+    before = min(max(-start, 0), size - 1)
+    return slice(first, stop), before, size - before - (stop - first)
 
 
 def low_passed(pixels: FloatArray, length: float) -> FloatArray:

@@ -7,6 +7,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from pickeropt.datasets.display import cut
 from pickeropt.io.micrographs import map_micrograph
 from pickeropt.label.micrographs import Micrographs
 from pickeropt.records import FloatArray
@@ -106,24 +107,6 @@ class Pixels:
         if path.suffix.lower() in (".tif", ".tiff"):
             return self._kept.get(("whole", index), lambda: map_micrograph(path))
         return map_micrograph(path)
-
-
-def cut(pixels: NDArray[np.generic], top: int, left: int, shape: tuple[int, int]) -> FloatArray:
-    """(h, w) float32 from row `top` and column `left` of (H, W) pixels on; edges replicated."""
-    rows, before_y, after_y = _inside(top, shape[0], pixels.shape[0])
-    columns, before_x, after_x = _inside(left, shape[1], pixels.shape[1])
-    found = np.asarray(pixels[rows, columns], dtype=np.float32)
-    if before_y or after_y or before_x or after_x:
-        found = np.pad(found, ((before_y, after_y), (before_x, after_x)), mode="edge")
-    return found
-
-
-def _inside(start: int, size: int, length: int) -> tuple[slice, int, int]:
-    """The part of `size` places from `start` that lies in 0…length; what lacks before and after it."""
-    first = min(max(start, 0), length - 1)
-    stop = min(max(start + size, first + 1), length)
-    before = min(max(-start, 0), size - 1)
-    return slice(first, stop), before, size - before - (stop - first)
 
 
 def halved(pixels: FloatArray) -> FloatArray:

@@ -17,6 +17,7 @@ from pickeropt.label.loading import Loader
 from pickeropt.label.session import Session
 from pickeropt.label.store import FIRST_ADDED
 from pickeropt.label.table import Columns
+from pickeropt.prune.config import Finish
 
 PIECE = 20_000
 """Rows of scores.csv that are Python objects at once."""
@@ -104,14 +105,15 @@ class Results:
             self.pruned |= {"out": str(folder), "warnings": list(summary.get("warnings", ()))}
             self._gallery.asked += 1
 
-    def rethreshold(self, folder: Path, threshold: float) -> dict[str, Any]:
+    def rethreshold(self, folder: Path, threshold: float, finish: Finish | None) -> dict[str, Any]:
         """Write a run again with another threshold; how many are kept and rejected.
 
+        finish : as `prune.rethreshold.rethreshold` calls it
         Raises OutputError and FormatError as `prune.rethreshold.rethreshold` does.
         """
         from pickeropt.prune.rethreshold import rethreshold
 
-        summary = rethreshold(folder, threshold)
+        summary = rethreshold(folder, threshold, finish=finish)
         self.read_pruned(folder)
         return {"kept": summary.kept, "rejected": summary.rejected}
 

@@ -10,12 +10,19 @@ from pathlib import Path
 
 from pickeropt.errors import PickeroptError
 from pickeropt.label.config import LabelConfig, is_loopback
+from pickeropt.prune.config import Finish
 
 
-def serve(inputs: Sequence[Path], config: LabelConfig, say: Callable[[str], None] = print) -> None:
+def serve(
+    inputs: Sequence[Path],
+    config: LabelConfig,
+    say: Callable[[str], None] = print,
+    finish: Finish | None = None,
+) -> None:
     """Serve the page until Ctrl-C. Raises PickeroptError as `LabelServer` does, and for a port that is taken.
 
     say : called with each line for the user
+    finish : what a pruning from the page does in the end, as `prune` calls it
     """
     try:
         import fastapi  # noqa: F401
@@ -30,7 +37,7 @@ def serve(inputs: Sequence[Path], config: LabelConfig, say: Callable[[str], None
     bound = _bind(config.host, config.port)
     port = int(bound.getsockname()[1])
     try:
-        server = LabelServer(inputs, config)
+        server = LabelServer(inputs, config, finish)
     except BaseException:
         bound.close()
         raise

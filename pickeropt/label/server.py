@@ -17,15 +17,19 @@ from pickeropt.label.session import Session
 from pickeropt.label.store import Box, describe_classes
 from pickeropt.label.table import UNLABELLED
 from pickeropt.label.work import Work
+from pickeropt.prune.config import Finish
 
 PATIENCE = 2.0
 """Seconds that what is running has to end when the server does."""
 
 
 class LabelServer:
-    """Opens a session and begins to read the picks. Raises PickeroptError as `Session` and `Loader` do."""
+    """Opens a session and begins to read the picks. Raises PickeroptError as `Session` and `Loader` do.
 
-    def __init__(self, inputs: Sequence[Path], config: LabelConfig) -> None:
+    finish : what a pruning from the page does in the end, as `prune` calls it
+    """
+
+    def __init__(self, inputs: Sequence[Path], config: LabelConfig, finish: Finish | None = None) -> None:
         check_config(config)
         self.config = config
         self.name = secrets.token_hex(8)  # by which the page knows a server that was started again
@@ -36,7 +40,7 @@ class LabelServer:
         self.pictures = Pictures(self.session.micrographs, config.diameter_angstrom)
         self.results = Results(self.session, self.loader, self.gallery)
         self.jobs = Jobs()
-        self.work = Work(self.session, self.results, self.inputs)
+        self.work = Work(self.session, self.results, self.inputs, finish)
         self.adviser = Adviser(self.session, self.results)
         try:
             _check_apart(self.inputs, config)

@@ -10,16 +10,20 @@ from pickeropt.errors import OutputError, PickeroptError
 from pickeropt.label.jobs import OnProgress
 from pickeropt.label.results import Results
 from pickeropt.label.session import Session
+from pickeropt.prune.config import Finish
 
 
 class Work:
     """Fine-tunes and prunes. torch is imported by the first use.
 
     inputs : the files of picks, as the user gave them
+    finish : as `prune` calls it
     """
 
-    def __init__(self, session: Session, results: Results, inputs: Sequence[Path]) -> None:
-        self._session, self._results, self._inputs = session, results, inputs
+    def __init__(
+        self, session: Session, results: Results, inputs: Sequence[Path], finish: Finish | None = None
+    ) -> None:
+        self._session, self._results, self._inputs, self._finish = session, results, inputs, finish
         self._own_model = False
 
     def finetune(self, on_progress: OnProgress) -> str:
@@ -75,7 +79,11 @@ class Work:
             trust_frame=config.trust_frame,
         )
         summary = prune(
-            self._inputs, settings, scorer, on_progress=lambda done, of: on_progress("pruning", done, of)
+            self._inputs,
+            settings,
+            scorer,
+            on_progress=lambda done, of: on_progress("pruning", done, of),
+            finish=self._finish,
         )
         on_progress("reading the scores", 0, 0)
         self._results.read_pruned(config.pruned)
@@ -86,7 +94,7 @@ class Work:
         """Another threshold for the pruning. Raises PickeroptError where there is none."""
         if self._results.pruned is None:
             raise PickeroptError("nothing was pruned yet; prune first")
-        return self._results.rethreshold(self._session.config.pruned, threshold)
+        return self._results.rethreshold(self._session.config.pruned, threshold, self._finish)
 
     def earlier(self) -> None:
         """Take over the pruning of an earlier session; one that does not fit these picks is left alone."""

@@ -12,6 +12,7 @@ from pickeropt.label.app import make_app
 from pickeropt.label.config import LabelConfig
 from pickeropt.label.guard import Guard
 from pickeropt.label.server import LabelServer
+from pickeropt.prune.config import Finish
 
 TOKEN = "right-token"
 HOST = "http://127.0.0.1:8000"
@@ -48,9 +49,11 @@ def config_of(folder: Path, **more: object) -> LabelConfig:
 
 
 @contextmanager
-def serving(picks: Path, config: LabelConfig) -> Iterator[tuple[LabelServer, TestClient]]:
+def serving(
+    picks: Path, config: LabelConfig, finish: Finish | None = None
+) -> Iterator[tuple[LabelServer, TestClient]]:
     """A server whose picks are all read, and a client with the token and a browser's name."""
-    server = LabelServer([picks], config)
+    server = LabelServer([picks], config, finish)
     try:
         assert server.loader.finished.wait(30)
         yield server, browser(server, "one")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from label_world import config_of, label, make_world, post, rows_of, serving
 
+from pickeropt.cli_label import _with_report
 from pickeropt.datasets.simulate import SimulationConfig, labelled_points, make_species, simulate_micrographs
 from pickeropt.errors import ShotsError
 from pickeropt.io.micrographs import write_mrc
@@ -138,7 +139,7 @@ def test_suggest_finetune_prune_threshold_and_again(tmp_path, monkeypatch):
     monkeypatch.setattr("pickeropt.label.advice.HANDFUL", 1000)  # the other test's matter, and slow
     picks, truth = simulated(tmp_path)
     config = config_of(tmp_path, diameter_angstrom=200.0, trust_frame=True)
-    with serving(picks, config) as (_, client):
+    with serving(picks, config, _with_report) as (_, client):
         assert run(client, "/api/suggest", {"count": 6}) == "6 boxes to label next"
         state = client.get("/api/state").json()
         assert state["suggested"] == 6
@@ -162,6 +163,7 @@ def test_suggest_finetune_prune_threshold_and_again(tmp_path, monkeypatch):
         assert pruned["kept"] + pruned["rejected"] == len(truth)
         assert (pruned["threshold"], pruned["out"]) == (0.5, str(config.pruned))
         check_kept(client, config, 0.5)
+        assert "threshold 0.5" in (config.pruned / "report.html").read_text()
         guesses = [item["guess"] for item in client.get("/api/picks?limit=2000").json()["items"]]
         assert np.mean([guess == kind for guess, kind in zip(guesses, truth, strict=True)]) > 0.8
 
@@ -169,6 +171,7 @@ def test_suggest_finetune_prune_threshold_and_again(tmp_path, monkeypatch):
         assert said["kept"] <= pruned["kept"]
         assert client.get("/api/state").json()["pruned"]["threshold"] == 0.9
         check_kept(client, config, 0.9)
+        assert "threshold 0.9" in (config.pruned / "report.html").read_text()
         wrong = client.get("/api/picks?kept=rejected&limit=1").json()["items"][0]["id"]
         label(client, (wrong, "particle"))  # a correction is a shot
         assert len([r for r in rows_of(config.out) if r[3] == "particle"]) >= 9
