@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 import { Camera } from "./camera.js";
+import { oncePerFrame } from "./frame.js";
 import { drawCross, drawLasso, drawPicks, drawSelected, isInside } from "./overlay.js";
 import { SKIP } from "./tile.js";
 import { Tiles } from "./tiles.js";
@@ -14,6 +15,7 @@ const KEEP = 8; // micrographs whose picks are kept
 export class MicrographView {
   constructor(store, canvas, onFailure) {
     Object.assign(this, { store, canvas, onFailure });
+    this.plan = oncePerFrame(() => this.draw());
     this.context = canvas.getContext("2d", { alpha: false });
     this.camera = new Camera();
     this.tiles = new Tiles(() => this.plan());
@@ -104,15 +106,6 @@ export class MicrographView {
     camera.screen = { width: clientWidth, height: clientHeight };
     if (this.shown && wasWhole) camera.fit();
     this.draw();
-  }
-
-  plan() {
-    if (this.planned) return;
-    this.planned = true;
-    requestAnimationFrame(() => {
-      this.planned = false;
-      this.draw();
-    });
   }
 
   get radius() {

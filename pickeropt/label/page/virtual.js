@@ -3,6 +3,8 @@
 // Browsers do not make an element higher than some 30 million px. A longer list therefore scrolls in pages:
 // small steps move by what was asked, and a jump of the scroll bar changes the page (`offset`).
 
+import { oncePerFrame } from "./frame.js";
+
 const HIGHEST = 8e6; // px
 const OVERSCAN = 2; // rows above and below
 
@@ -24,7 +26,7 @@ export class VirtualList {
     this.columns = 1;
     this.offset = 0;
     this.before = 0;
-    this.planned = false;
+    this.plan = oncePerFrame(() => this.draw());
     viewport.addEventListener("scroll", () => this.onScroll(), { passive: true });
     new ResizeObserver(() => this.layout()).observe(viewport);
   }
@@ -100,15 +102,6 @@ export class VirtualList {
     if (y < top) this.goTo(y);
     else if (y + this.size.height > top + this.inView) this.goTo(y + this.size.height - this.inView);
     this.draw();
-  }
-
-  plan() {
-    if (this.planned) return;
-    this.planned = true;
-    requestAnimationFrame(() => {
-      this.planned = false;
-      this.draw();
-    });
   }
 
   /** The indices that are drawn: [first, end). */
