@@ -48,10 +48,10 @@ class Jobs:
             if self._job is not None and self._job.state == "running":
                 raise PickeroptError(f"{self._job.kind} is running; wait for it, or stop it")
             self._stop.clear()
-            self._job = Job(kind)
+            begun = self._job = Job(kind)
             self._thread = Thread(target=self._run, args=(work,), name=kind, daemon=True)
             self._thread.start()
-            return asdict(self._job)
+            return asdict(begun)
 
     def state(self) -> dict[str, Any] | None:
         """The running job, else the last one; None where there was none."""

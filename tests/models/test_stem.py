@@ -8,9 +8,12 @@ from pickeropt.models.backbone import Backbone, fuse_batch_norm, inference_copy
 from pickeropt.models.stem import BAND_ROWS, BandedStem
 
 
+WIDTHS = [(torch.float32, 1), *((dtype, w) for dtype in (torch.float32, torch.bfloat16) for w in (4, 30, 33))]
+"""In bfloat16 torch's own convolution reads beyond an image of one or two columns (NaN, now and then)."""
+
+
 @pytest.mark.parametrize("height", [1, 2, 7, 33, 4 * BAND_ROWS, 4 * BAND_ROWS + 1, 8 * BAND_ROWS + 5])
-@pytest.mark.parametrize("width", [1, 4, 30, 33])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("dtype", "width"), WIDTHS)
 def test_a_banded_stem_is_the_plain_stem(height: int, width: int, dtype: torch.dtype) -> None:
     torch.manual_seed(height)
     convolution = nn.Conv2d(1, 8, 7, 2, 3).to(dtype)
