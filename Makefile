@@ -39,6 +39,6 @@ clean: ## remove what the other targets made, except .venv
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("pickeropt needs Python 3.10 or newer, $(PYTHON) is %d.%d; run make PYTHON=python3.12" % sys.version_info[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	{ $(BIN)/python -m pip install --quiet uv \
-	  && $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable ".[dev]"; } \
+	  && $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable ".[dev]"; } \
 	|| $(BIN)/python -m pip install --constraint constraints.txt --editable ".[dev]"
 	touch $@
