@@ -20,10 +20,12 @@ class Stopped(Exception):  # noqa: N818 - no error: the user wanted it
 
 @dataclass(frozen=True)
 class Job:
-    """kind : suggest, finetune or prune; state : running, done or failed
+    """number : of the jobs of this server, from 1 on
+    kind : suggest, finetune or prune; state : running, done or failed
     error : one line where it failed; text : what came of it
     """
 
+    number: int
     kind: str
     what: str = "starting"
     done: int = 0
@@ -48,7 +50,7 @@ class Jobs:
             if self._job is not None and self._job.state == "running":
                 raise PickeroptError(f"{self._job.kind} is running; wait for it, or stop it")
             self._stop.clear()
-            begun = self._job = Job(kind)
+            begun = self._job = Job(1 if self._job is None else self._job.number + 1, kind)
             self._thread = Thread(target=self._run, args=(work,), name=kind, daemon=True)
             self._thread.start()
             return asdict(begun)

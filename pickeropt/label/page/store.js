@@ -46,6 +46,8 @@ export class Store extends EventTarget {
   async reload() {
     this.setState(await get("/api/state"));
     this.since = this.state.revision;
+    const { job } = this.state;
+    this.ended = job ? job.number - (job.state === "running") : 0; // the last job whose end was told
     const pending = this.outbox.pendingIds();
     for (const id of this.labels.keys()) if (!pending.has(id)) this.labels.delete(id);
   }
@@ -90,6 +92,13 @@ export class Store extends EventTarget {
     this.timer = setTimeout(() => this.poll(), soon ? POLL_JOB : POLL);
   }
 
+  /** Once for each job, also for one that ended between two polls. */
+  tellEnd(job) {
+    if (!job || job.state === "running" || job.number <= this.ended) return;
+    this.ended = job.number;
+    this.tell("finished", job);
+  }
+
   async pollOnce() {
     const was = this.state.job?.state;
     const [changes, job] = await Promise.all([
@@ -109,10 +118,10 @@ export class Store extends EventTarget {
     this.polls += 1;
     const refitted = this.state.model && this.polls % POLLS_MODEL === 0; // in the background, after some labels
     const { length } = changes.labels;
-    if (length || refitted || this.state.loading || job?.state !== was) await this.refreshState();
+    if (length || refitted || this.state.loading || job?.state !== was || job?.number > this.ended) await this.refreshState();
     else this.tell("counts");
     if (job?.state === "running") this.tell("job");
-    if (was === "running" && job?.state !== "running") this.tell("finished", job);
+    this.tellEnd(job);
   }
 
   take({ revision, labels }) {
