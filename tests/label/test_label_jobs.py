@@ -38,9 +38,7 @@ def test_one_job_at_a_time_with_progress(tmp_path):
     jobs.start("prune", work)
     jobs.wait(10)
     assert jobs.state()["kind"] == "prune"
-    assert (
-        jobs.state()["number"] == 2
-    )  # the page tells jobs apart by it
+    assert jobs.state()["number"] == 2  # the page tells jobs apart by it
 
 
 def test_a_job_is_stopped_at_its_next_word():
