@@ -56,6 +56,7 @@ export class Store extends EventTarget {
     const run = this.state?.pruned;
     const grown = this.state && state.picks !== this.state.picks;
     const fitted = this.state && JSON.stringify(state.model) !== JSON.stringify(this.state.model);
+    if (this.outbox.size) this.keepCounts(state);
     this.state = state;
     this.session = this.outbox.session = this.outbox.server = state.session;
     for (const each of state.classes) each.mark = each.key || each.name[0].toUpperCase();
@@ -67,6 +68,11 @@ export class Store extends EventTarget {
     this.tell("state");
     if (grown) this.tell("growing");
     if (fitted) this.tell("fitted");
+  }
+
+  /** While labels are unsent the page's own counts hold; an answer from before them may come after them. */
+  keepCounts(state) {
+    for (const each of state.classes) each.count = this.classOf(each.name)?.count ?? each.count;
   }
 
   async refreshState() {
