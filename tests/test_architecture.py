@@ -28,7 +28,7 @@ LAYERS = (
     ("label", "report", "relion", "evaluate", "convert"),
     ("pretrain", "finetune", "prune", "pickers"),
     ("frame",),
-    ("training", "checkpoint", "describe"),
+    ("training", "training_state", "checkpoint", "describe"),
     ("classifier",),
     ("datasets", "models"),
     ("io",),

@@ -19,6 +19,8 @@ Indices = NDArray[np.int64]
 _FEWEST = 4
 """A class with fewer shots than this is never held out."""
 _TRIES = 64
+_LEAST_WANTED = 1e-9
+"""Shots; the distance from less, as a share of it, is no number any more."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def _hold_out_groups(labels: Indices, groups: Indices, fraction: float, seed: in
     best, lowest = np.empty(0, dtype=np.int64), math.inf
     for _ in range(_TRIES if len(candidates) else 0):
         order = candidates[np.argsort(generator.random(len(candidates)), kind="stable")]
-        chosen, cost = _greedy(table[order], spare, fraction * len(labels))
+        chosen, cost = _greedy(table[order], spare, max(fraction * len(labels), _LEAST_WANTED))
         if cost < lowest:
             best, lowest = order[chosen], cost
     return np.isin(group, best)

@@ -2,7 +2,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -85,6 +85,7 @@ def can_hold_out_a_group(labels: Array, groups: Array) -> bool:
 
 
 @given(shots(), st.floats(0, 0.99), seeds)
+@example((np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1])), 2.2e-311, 0)
 def test_split_invariants(table: tuple[Array, Array], fraction: float, seed: int) -> None:
     labels, groups = table
     split = validation_split(labels, groups, fraction, seed)
