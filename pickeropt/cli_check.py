@@ -43,7 +43,7 @@ def run_check(
     or a warning; 2: something is wrong. Nothing is changed.
     """
     from pickeropt.frame.run import CheckConfig, check
-    from pickeropt.prune.inputs import read_inputs
+    from pickeropt.io.inputs import read_inputs
 
     files = [source.file for source in read_inputs(picks, empty=True).sources]
     score = None

@@ -28,7 +28,7 @@ LAYERS = (
     ("label", "report", "relion", "evaluate", "convert"),
     ("pretrain", "finetune", "prune", "pickers"),
     ("frame",),
-    ("training", "training_state", "checkpoint", "describe"),
+    ("training", "training_state", "workspace", "checkpoint", "describe"),
     ("classifier",),
     ("datasets", "models"),
     ("io",),

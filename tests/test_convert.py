@@ -18,10 +18,10 @@ from pickeropt.convert.run import convert
 from pickeropt.convert.targets import TARGETS
 from pickeropt.errors import FormatError, GeometryError, MicrographError, OutputError, PickeroptError
 from pickeropt.frame.frames import FRAMES, Frame
+from pickeropt.io.inputs import read_inputs
 from pickeropt.io.lists import read_coordinate_list
 from pickeropt.io.micrographs import write_mrc
 from pickeropt.io.picks import placed, read_picks
-from pickeropt.prune.inputs import read_inputs
 
 HEIGHT, WIDTH = 50, 80
 ENDINGS = {"topaz": ".txt", "xy": ".txt", "eman2": "_info.json", "xmipp": ".pos", "cryoppp": ".csv"}

@@ -10,9 +10,9 @@ from pickeropt.convert.config import ConvertConfig, ConvertReport
 from pickeropt.convert.gather import Group, gather
 from pickeropt.convert.targets import TARGETS, choose_target, encode, losses
 from pickeropt.errors import GeometryError, OutputError, PickeroptError
+from pickeropt.io.inputs import Inputs, read_inputs
 from pickeropt.io.lists import write_coordinate_list
 from pickeropt.io.tables import write_bytes_atomically
-from pickeropt.prune.inputs import Inputs, read_inputs
 from pickeropt.records import Picks
 
 LIST = "autopick.star"

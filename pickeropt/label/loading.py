@@ -5,10 +5,10 @@ from pathlib import Path
 from threading import Event, Thread
 
 from pickeropt.errors import FormatError, PickeroptError
+from pickeropt.io.inputs import Found, find_files
 from pickeropt.io.picks import read_picks_start
 from pickeropt.label.reading import read_apart
 from pickeropt.label.session import Session
-from pickeropt.prune.inputs import Found, find_files
 
 LARGE = 4 * 2**20
 """Bytes of a file whose start is shown before the rest is read."""

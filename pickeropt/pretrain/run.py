@@ -39,7 +39,7 @@ from pickeropt.pretrain.views import (
     unlabelled_pieces,
     write_piece,
 )
-from pickeropt.pretrain.workplace import Workplace, begin, check_workplace, clear, run_settings
+from pickeropt.pretrain.workplace import Workplace, run_settings
 from pickeropt.training import inference_dtype, seed_everything
 
 
@@ -82,12 +82,12 @@ def pretrain(
         raise PickeroptError(f"{what}; cut boxes with `pickeropt dataset build`")
     unlabelled = find_unlabelled(config.unlabelled) if config.unlabelled is not None else ()
     settings, place = run_settings(data, config, unlabelled), Workplace(out)
-    goes_on = check_workplace(place, settings, overwrite)
+    goes_on = place.check(settings, overwrite)
     with join_world(config.device) as (world, device):
         seed_everything(config.seed)
         backbones = _first_backbones(config)
         if world.first and not goes_on:
-            begin(place, settings)
+            place.begin(settings)
         world.wait()
         job = Job(data, config, place, world, device, on_progress if world.first else _silent)
         run = _set_up(job, *backbones, unlabelled)
@@ -198,7 +198,7 @@ def _finish(job: Job, run: Run) -> None:
     spec = head_spec(run.learner, job.data, job.config)
     content = product_bytes(run.learner, spec, job.data.classes.parents, made)
     job.place.publish(job.place.out, content)
-    clear(job.place)
+    job.place.clear()
 
 
 @contextmanager

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pickeropt.errors import OutputError
+from pickeropt.io.inputs import Inputs, ListSource, Source
 from pickeropt.io.lists import is_suffix_file, read_coordinate_list, read_suffix_file
 from pickeropt.io.picks import read_picks
 from pickeropt.io.picks_file import PicksFile
-from pickeropt.prune.inputs import Inputs, ListSource, Source
 
 if TYPE_CHECKING:
     from pickeropt.prune.plan import Plan

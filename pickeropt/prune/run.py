@@ -8,17 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pickeropt
+from pickeropt.io.inputs import Inputs
 from pickeropt.io.scores import check_scores_fit
 from pickeropt.prune.config import Finish, MicrographScorer, PruneConfig, PruneSummary
 from pickeropt.prune.decision import Decision, decide
 from pickeropt.prune.filters import measures_of
-from pickeropt.prune.inputs import Inputs
 from pickeropt.prune.outputs import SCORES, write_picks, write_scores, write_summary
 from pickeropt.prune.picker_score import read_labelled_picks
 from pickeropt.prune.plan import Plan, make_plan
-from pickeropt.prune.progress import cannot_write, open_workspace
 from pickeropt.prune.scoring import OnProgress, Sight, score_all
 from pickeropt.prune.summary import NOTHING_KEPT, counts
+from pickeropt.workspace import cannot_write, open_workspace
 
 
 def prune(

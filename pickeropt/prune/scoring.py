@@ -13,8 +13,8 @@ from pickeropt.io.micrographs import read_micrograph
 from pickeropt.prune.config import MicrographScorer
 from pickeropt.prune.filters import Measure, domain_sizes, grid_of, pixel_measures
 from pickeropt.prune.plan import Plan, Task
-from pickeropt.prune.progress import Workspace, record_key
 from pickeropt.records import PARTICLE, FloatArray, Micrograph
+from pickeropt.workspace import Workspace, record_key
 
 OnProgress = Callable[[int, int], None]
 ROUNDING = 1e-3

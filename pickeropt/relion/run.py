@@ -10,7 +10,6 @@ from pickeropt.errors import FormatError, OutputError
 from pickeropt.io.lists import read_coordinate_list
 from pickeropt.io.tables import write_bytes_atomically
 from pickeropt.prune.config import Finish, MicrographScorer, PruneConfig, PruneSummary
-from pickeropt.prune.progress import SUMMARY
 from pickeropt.prune.rethreshold import rethreshold
 from pickeropt.prune.run import prune
 from pickeropt.relion.args import ExternalJob
@@ -18,6 +17,7 @@ from pickeropt.relion.inputs import Coordinates, read_coordinates
 from pickeropt.relion.layout import LIST, ROOT, SUFFIX_FILE, list_bytes, places, suffix_ending, write_layout
 from pickeropt.relion.log_pdf import log_pdf, read_outcome
 from pickeropt.relion.nodes import COORDINATES, LOGFILE, PARTICLES, output_nodes, relion_version
+from pickeropt.workspace import SUMMARY
 
 INPUT_LIST = "input_coordinates.star"
 """The coordinate files of a `coords_suffix*` input, as a list."""

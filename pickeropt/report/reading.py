@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError, OutputError
 from pickeropt.prune.outputs import SCORES
-from pickeropt.prune.progress import SUMMARY
+from pickeropt.workspace import SUMMARY
 
 PIECE = 20_000
 """Rows of the table that are Python objects at once."""

@@ -13,9 +13,9 @@ from pickeropt.convert.config import ConvertConfig
 from pickeropt.convert.run import convert
 from pickeropt.errors import FormatError, GeometryError, OutputError
 from pickeropt.io.deeppicker import write_deeppicker
+from pickeropt.io.inputs import read_inputs
 from pickeropt.io.picks import placed, read_picks
 from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.inputs import read_inputs
 from pickeropt.prune.run import prune
 from pickeropt.records import Picks
 

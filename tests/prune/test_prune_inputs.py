@@ -26,10 +26,10 @@ from pickeropt.errors import (
     OutputError,
     PickeroptError,
 )
+from pickeropt.io.inputs import read_inputs
 from pickeropt.io.lists import read_coordinate_list
 from pickeropt.io.picks import read_picks
 from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.inputs import read_inputs
 from pickeropt.prune.run import prune
 
 
@@ -324,9 +324,9 @@ def test_an_output_that_exists(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/precious.txt").write_text("not ours")
     assert "--overwrite" in refused(tmp_path, [project], OutputError)
-    assert "is no earlier pruning" in refused(tmp_path, [project], OutputError, overwrite=True)
+    assert "is no earlier output" in refused(tmp_path, [project], OutputError, overwrite=True)
     file = tmp_path / "mics/m0.mrc"
-    assert "is no earlier pruning" in refused(tmp_path, [project], OutputError, overwrite=True, out=file)
+    assert "is no earlier output" in refused(tmp_path, [project], OutputError, overwrite=True, out=file)
 
 
 @pytest.mark.parametrize("out", ["picks", "picks/out", "picks/sub/../new", "link/out"])

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from prune_world import FakeScorer, coordinate_star, coordinates_of, make_micrographs, make_project, tree
 
+from pickeropt import workspace
 from pickeropt.errors import FormatError, OutputError, PickeroptError
-from pickeropt.prune import progress
 from pickeropt.prune.config import Filters, PruneConfig
 from pickeropt.prune.rethreshold import rethreshold
 from pickeropt.prune.run import prune
@@ -133,16 +133,16 @@ def test_killed_at_any_file_operation(tmp_path: Path) -> None:
 def can_exchange(folder: Path) -> bool:
     (folder / "a").mkdir()
     (folder / "b").mkdir()
-    return progress._exchange(folder / "a", folder / "b")
+    return workspace._exchange(folder / "a", folder / "b")
 
 
 def test_folders_are_exchanged(tmp_path: Path) -> None:
     if not can_exchange(tmp_path):
         pytest.skip("this file system cannot exchange two folders")
     (tmp_path / "a/of_a").touch()
-    assert progress._exchange(tmp_path / "a", tmp_path / "b")
+    assert workspace._exchange(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b/of_a").exists()
-    assert not progress._exchange(tmp_path / "a", tmp_path / "not there")
+    assert not workspace._exchange(tmp_path / "a", tmp_path / "not there")
 
 
 def test_where_folders_cannot_be_exchanged_the_old_one_comes_back(
@@ -150,7 +150,7 @@ def test_where_folders_cannot_be_exchanged_the_old_one_comes_back(
 ) -> None:
     prune([make_project(tmp_path)], config_for(tmp_path), FakeScorer())
     before = tree(tmp_path / "out")
-    monkeypatch.setattr(progress, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(workspace, "_exchange", lambda one, other: False)
     rename = Path.rename
 
     def die_between(self: Path, target: Path) -> Path:

@@ -5,7 +5,7 @@
     OUT.partial/
       lock         held (flock) while a run works here
       run.json     the settings and inputs of the run
-      records/     KEY.npy, the probabilities of one finished micrograph
+      records/     KEY.npy, the numbers of one finished micrograph
       output/      becomes OUT by one rename
       old/         the former OUT, with --overwrite, from the last moment on
 
@@ -45,13 +45,15 @@ def partial_folder(out: Path) -> Path:
 
 
 def check_out(out: Path, overwrite: bool) -> None:
-    """Raises OutputError where `out` exists, or with `overwrite` is not an earlier pruning."""
+    """Raises OutputError where `out` exists, or with `overwrite` is no earlier output."""
     if not out.exists():
         return
     if not overwrite:
         raise OutputError(f"{out}: exists already; choose another folder, or replace it with --overwrite")
     if not out.is_dir() or (any(out.iterdir()) and not (out / SUMMARY).is_file()):
-        raise OutputError(f"{out}: is no earlier pruning (no {SUMMARY} in it); choose another folder")
+        raise OutputError(
+            f"{out}: is no earlier output of pickeropt (no {SUMMARY} in it); choose another folder"
+        )
 
 
 def check_not_input(out: Path, folders: Sequence[Path], files: Sequence[Path]) -> None:
@@ -67,7 +69,7 @@ def check_not_input(out: Path, folders: Sequence[Path], files: Sequence[Path]) -
 
 
 def record_key(*parts: object) -> str:
-    """A name for all that a micrograph's probabilities come from."""
+    """A name for all that a micrograph's numbers come from."""
     found = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, bytes) else repr(part).encode()
@@ -87,18 +89,23 @@ class Workspace:
     def staging(self) -> Path:
         return self.folder / "output"
 
-    def load(self, key: str, shape: tuple[int, int]) -> FloatArray | None:
-        """The probabilities under a key, or None where there are none, or no whole ones."""
+    def load(self, key: str, shape: tuple[int | None, int]) -> FloatArray | None:
+        """The numbers under a key, or None where there are none, or no whole ones.
+
+        shape : rows, None for any number of them, and columns
+        """
         try:
             found: FloatArray = np.load(self._record(key), allow_pickle=False)
         except (OSError, ValueError, EOFError):
             return None
-        whole = found.shape == shape and found.dtype == np.float32 and bool(np.isfinite(found).all())
+        fits = found.ndim == 2 and found.shape[1] == shape[1] and shape[0] in (None, found.shape[0])
+        whole = fits and found.dtype == np.float32 and bool(np.isfinite(found).all())
         return found if whole else None
 
-    def save(self, key: str, probabilities: FloatArray) -> None:
+    def save(self, key: str, numbers: FloatArray) -> None:
+        """Keep (n, m) float32 numbers of a finished micrograph under a key."""
         buffer = io.BytesIO()
-        np.save(buffer, probabilities)
+        np.save(buffer, numbers)
         write_bytes_atomically(self._record(key), buffer.getvalue())
 
     def publish(self) -> None:
@@ -180,7 +187,7 @@ def _exchange(one: Path, other: Path) -> bool:
 def open_workspace(out: Path, settings: Mapping[str, str], overwrite: bool) -> Iterator[Workspace]:
     """Hold `OUT.partial`, new or as a killed run left it.
 
-    settings : what the scores depend on, by name
+    settings : what the numbers depend on, by name
     On an error what is finished stays there; a folder with nothing finished is removed.
     Raises OutputError: another process holds it, or it is of a run of other settings.
     """
