@@ -24,6 +24,7 @@ from pickeropt.cli_convert import run_convert
 from pickeropt.cli_dataset import dataset_app
 from pickeropt.cli_empiar import run_build, run_empiar
 from pickeropt.cli_label import run_label
+from pickeropt.cli_pick import pick_app
 from pickeropt.cli_pretrain import run_pretrain
 from pickeropt.cli_prune import MODEL, run_prune
 from pickeropt.cli_relion import RAW, run_relion
@@ -45,7 +46,14 @@ class Commands(TyperGroup):
             print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as interrupt:
-            resumes = ctx.invoked_subcommand in ("prune", "dataset", "pretrain", "benchmark", "relion")
+            resumes = ctx.invoked_subcommand in (
+                "prune",
+                "dataset",
+                "pick",
+                "pretrain",
+                "benchmark",
+                "relion",
+            )
             goes_on = "; the same command goes on where it stopped" * resumes
             print(f"\ninterrupted{goes_on}", file=sys.stderr)
             raise typer.Exit(130) from interrupt
@@ -209,3 +217,4 @@ app.command("relion", context_settings=RAW)(run_relion)
 dataset_app.command("build")(run_build)
 dataset_app.command("empiar")(run_empiar)
 app.add_typer(dataset_app, name="dataset")
+app.add_typer(pick_app, name="pick")

@@ -97,10 +97,11 @@ def run_prune(
         picker_shots=shots,
         trust_frame=trust_frame,
     )
-    _prune(picks, config)
+    prune_and_show(picks, config)
 
 
-def _prune(picks: list[Path], config: PruneConfig) -> None:
+def prune_and_show(picks: list[Path], config: PruneConfig) -> None:
+    """Prune, with progress and report, and say what came of it."""
     from pickeropt.console import progress, show_prune
     from pickeropt.prune.run import prune
     from pickeropt.prune.scorer import load_scorer

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "pickeropt"
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("cli_pick",),
     (
         "cli_dataset",
         "cli_empiar",
@@ -39,7 +40,7 @@ LAYERS = (
 """Rooms from top to bottom. A room imports itself and rooms below its own line, never one beside it."""
 
 ONLY_IN = {
-    "typer": (*LAYERS[1], *LAYERS[2], "options"),
+    "typer": (*LAYERS[1], *LAYERS[2], *LAYERS[3], "options"),
     "click": (),
     "rich": ("cli", "console"),
     "timm": ("models",),

@@ -1,7 +1,7 @@
 """What travels between the verbs and the three pickers."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,14 +20,22 @@ OnProgress = Callable[[str, int, int], None]
 class Labelled:
     """One micrograph whose particles are known, all or some of them.
 
-    coordinates : (n, 2) float64, x and y of the particles' centres, px
+    coordinates : (n, 2) float64, x and y of the centres of the particles to learn from, px
     pixel_size : Å/px; diameter_angstrom : of these particles, Å
+    others : (m, 2) float64, particles known to be there that are not to be learnt from: no negative lies
+        on them
     """
 
     path: Path
     coordinates: NDArray[np.float64]
     pixel_size: float
     diameter_angstrom: float
+    others: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
+
+    @property
+    def known(self) -> NDArray[np.float64]:
+        """All particles that are known to be there, (n + m, 2)."""
+        return np.concatenate([self.coordinates, self.others])
 
     @property
     def diameter_px(self) -> float:
