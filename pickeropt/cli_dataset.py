@@ -33,6 +33,12 @@ Occupancy = Annotated[
     str | None, option("--occupancy", "N", "Particles per squared diameter of free ice, or LOW-HIGH.")
 ]
 Points = Annotated[int, option("--points", "N", "Points a class on junk and empty ice, each micrograph.")]
+GridKinds = Annotated[
+    int | None,
+    option(
+        "--grid-kinds", "N", "A species' micrographs share N kinds of contaminant and one of carbon.", min=1
+    ),
+]
 Workers = Annotated[
     int | None, option("--workers", "N", "Processes; changes no result. Else one a core.", min=1)
 ]
@@ -55,6 +61,7 @@ def run_simulate(
     snr: Snr = None,
     occupancy: Occupancy = None,
     points: Points = DatasetConfig.points_per_class,
+    grid_kinds: GridKinds = DatasetConfig.grid_kinds,
     seed: Seed = DatasetConfig.seed,
     workers: Workers = None,
     structures: Structures = DatasetConfig.structures,
@@ -75,6 +82,7 @@ def run_simulate(
         snr=None if snr is None else tuple(_number(part, "--snr") for part in snr.split(",")),
         occupancy=None if occupancy is None else _range(occupancy, "--occupancy"),
         points_per_class=points,
+        grid_kinds=grid_kinds,
         seed=seed,
         structures=structures,
     )

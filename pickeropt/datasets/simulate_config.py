@@ -17,6 +17,8 @@ class DatasetConfig:
         of `maps.DEFAULT_SPECIES` and all of `structures`
     preset : of `presets.PRESETS`; snr, occupancy : in place of the preset's
     points_per_class : labelled points a micrograph on contaminants, on carbon and on empty ice
+    grid_kinds : every species is a grid of its own, with so many kinds of contaminant and one of carbon,
+        other ones than the species before it; None draws from all kinds for each micrograph
     structures : a folder of atomic models
     """
 
@@ -29,6 +31,7 @@ class DatasetConfig:
     snr: tuple[float, ...] | None = None
     occupancy: Range | None = None
     points_per_class: int = 40
+    grid_kinds: int | None = None
     seed: int = 0
     structures: Path | None = None
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from pickeropt.cli import Commands
 from pickeropt.cli_dataset import dataset_app
 from pickeropt.datasets.simulate import CARBON_KINDS, CONTAMINANT_KINDS, DEFAULT_SPECIES, MASK_CLASSES
-from pickeropt.datasets.simulate.dataset import choose_species, simulate_dataset
+from pickeropt.datasets.simulate.dataset import choose_species, grid_of, simulate_dataset
 from pickeropt.datasets.simulate.parallel import run_all
 from pickeropt.datasets.simulate_config import DatasetConfig
 from pickeropt.errors import OutputError
@@ -159,6 +159,41 @@ def test_a_run_killed_outright_goes_on_and_leaves_no_process(tmp_path: Path) -> 
     assert 1 <= report.earlier <= done
     names = json.loads((out / "dataset.json").read_text())["micrographs"]
     assert all((out / "micrographs" / f"{name}.mrc").exists() for name in names)
+
+
+def test_a_grid_has_its_own_junk(tmp_path: Path) -> None:
+    """Each species keeps to its kinds on all its micrographs, and the next one has others."""
+    config = replace(SMALL, micrographs=8, size=256, pixel_size=(8.0, 8.0), grid_kinds=2)
+    simulate_dataset(tmp_path / "set", config)
+    labels = read_labels(tmp_path / "set" / "truth.star")
+    picks = labels.file.picks
+    found: dict[tuple[str, str], set[str]] = {}
+    for index, kind, source in zip(
+        picks.micrograph_index.tolist(), labels.class_names, labels.source_names, strict=True
+    ):
+        species = picks.micrograph_names[index].removesuffix(".mrc").rpartition("_")[2]
+        found.setdefault((species, kind), set()).add(source)
+    for kind, expected in (("contaminant", grid_kinds_of(config, "contaminant_kinds")),
+                           ("carbon", grid_kinds_of(config, "carbon_kinds"))):  # fmt: skip
+        one, other = found[("groel", kind)], found[("rubisco", kind)]
+        assert one
+        assert other
+        assert one <= set(expected[0])
+        assert other <= set(expected[1])
+        assert not one & other
+
+
+def grid_kinds_of(config: DatasetConfig, name: str) -> list[tuple[str, ...]]:
+    return [grid_of(config, i)[name] for i in range(2)]
+
+
+def test_kinds_go_round_all_species() -> None:
+    config = replace(SMALL, grid_kinds=1)
+    contaminants = [grid_of(config, i)["contaminant_kinds"] for i in range(14)]
+    assert {kinds[0] for kinds in contaminants} == set(CONTAMINANT_KINDS)
+    assert {grid_of(config, i)["carbon_kinds"][0] for i in range(8)} == set(CARBON_KINDS)
+    assert grid_of(config, 14)["contaminant_kinds"] == contaminants[0]
+    assert grid_of(SMALL, 0) == {}
 
 
 def test_other_options_other_folders_and_overwriting(made: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ be added to a set later.
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pickeropt.datasets.simulate.config import SimulatedMicrograph, SimulationConfig
+from pickeropt.datasets.simulate.config import (
+    CARBON_KINDS,
+    CONTAMINANT_KINDS,
+    SimulatedMicrograph,
+    SimulationConfig,
+)
 from pickeropt.datasets.simulate.dataset_files import (
     check_room,
     is_done,
@@ -76,10 +81,11 @@ def simulate_dataset(
     settings = settings_of(config, imaging, species)
     prepare(out, settings, overwrite)
     tasks = [(i, name, species[i % len(species)]) for i, name in enumerate(names) if not is_done(out, name)]
+    grids = [grid_of(config, i) for i in range(len(species))]
     earlier = len(names) - len(tasks)
     check_room(out, len(tasks) * config.size**2)
     say("simulating", earlier, len(names))
-    write = partial(write_one, out, config, imaging)
+    write = partial(write_one, out, config, [replace(imaging, **grid) for grid in grids])
     for done, _ in enumerate(run_all(write, tasks, workers), earlier + 1):
         say("simulating", done, len(names))
     particles = join_truth(out / "truth.star", [out / "truth" / f"{name}.star" for name in names])
@@ -121,11 +127,33 @@ def choose_species(config: DatasetConfig) -> tuple[Species, ...]:
     )
 
 
+def grid_of(config: DatasetConfig, index: int) -> dict[str, Any]:
+    """The kinds of junk on the grid of species `index`, where each has its own; else none are named.
+
+    One order of all kinds is drawn from the seed, and the species take theirs from it in turn.
+    """
+    if config.grid_kinds is None:
+        return {}
+    rng = np.random.default_rng([config.seed, len(CONTAMINANT_KINDS)])
+    contaminants = rng.permutation(CONTAMINANT_KINDS).tolist()
+    carbons = rng.permutation(CARBON_KINDS).tolist()
+    first = index * config.grid_kinds
+    turns = range(first, first + min(config.grid_kinds, len(contaminants)))
+    return {
+        "contaminant_kinds": tuple(contaminants[i % len(contaminants)] for i in turns),
+        "carbon_kinds": (carbons[index % len(carbons)],),
+    }
+
+
 def write_one(
-    out: Path, config: DatasetConfig, imaging: SimulationConfig, task: tuple[int, str, Species]
+    out: Path, config: DatasetConfig, grids: Sequence[SimulationConfig], task: tuple[int, str, Species]
 ) -> str:
-    """Simulate one micrograph and write its three files, the truth last; its name. Raises OutputError."""
+    """Simulate one micrograph and write its three files, the truth last; its name. Raises OutputError.
+
+    grids : imaging of each species in turn
+    """
     index, name, species = task
+    imaging = grids[index % len(grids)]
     rng = np.random.default_rng([config.seed, index])
     changes: dict[str, Any] = {"pixel_size": round(float(rng.uniform(*config.pixel_size)), 4)}
     if config.diameter_angstrom is not None:

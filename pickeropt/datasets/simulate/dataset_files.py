@@ -24,6 +24,8 @@ def settings_of(
 ) -> dict[str, Any]:
     """What decides the bytes of a micrograph, as JSON reads it back."""
     own = {k: v for k, v in asdict(config).items() if k not in ("micrographs", "structures", "species")}
+    if config.grid_kinds is None:  # sets of before there were any go on
+        del own["grid_kinds"]
     molecules = {
         one.name: {
             "diameter_angstrom": round(one.diameter_angstrom, 2),
