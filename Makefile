@@ -27,9 +27,11 @@ format: .venv/.installed ## put the source in its format
 benchmark-real: .venv/.installed ## accuracy on real micrographs, in the folder $PICKEROPT_DATA
 	$(BIN)/python benchmarks/real.py
 
+# WEIGHTS=FILE: ImageNet weights where no network is. UNLABELLED=DIR: real micrographs to learn from without labels.
 backbone: .venv/.installed ## make a backbone as the shipped one was made, in runs/ (hours on two cores)
 	$(BIN)/pickeropt dataset simulate runs/simulated --micrographs 400 --size 1024 --pixel-size 1.2-4 --species all --points 80
-	$(BIN)/pickeropt pretrain runs/simulated --ignore fragment --out runs/resnet18.safetensors
+	$(BIN)/pickeropt pretrain runs/simulated --ignore fragment $(if $(WEIGHTS),--weights $(WEIGHTS)) \
+	  $(if $(UNLABELLED),--unlabelled $(UNLABELLED)) --out runs/resnet18.safetensors
 
 clean: ## remove what the other targets made, except .venv
 	rm -rf demo runs dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -27,7 +27,8 @@ PICKER = Path("picker.safetensors")
 
 Kind = Annotated[str, option("--picker", "|".join(KINDS), "Which network.")]
 Coords = Annotated[
-    list[Path], option("--coords", "FILE_OR_DIR", "Coordinates of particles, any format; may be repeated.")
+    list[Path] | None,
+    option("--coords", "FILE_OR_DIR", "Coordinates of particles, any format; may be repeated."),
 ]
 Diameter = Annotated[
     float | None, option("--diameter", "Å", "Particle diameter; else as the labels name it.")
@@ -68,7 +69,7 @@ def _pick() -> None:
 @pick_app.command("train")
 def run_pick_train(
     picker: Kind,
-    coords: Coords,
+    coords: Coords = None,
     micrographs: given.Folders = None,
     diameter: Diameter = PickTrainConfig.diameter_angstrom,
     pixel_size: given.PixelSize = PickTrainConfig.pixel_size,
@@ -84,7 +85,8 @@ def run_pick_train(
     """Train a picker from coordinates of particles.
 
     Some micrographs are held back to choose the threshold. A run that was stopped goes on
-    when the same command is given again.
+    when the same command is given again. A deeppicker of --init goes on without --coords:
+    on the best of its own picks on the micrographs.
     """
     config = PickTrainConfig(
         picker=picker,
@@ -102,7 +104,7 @@ def run_pick_train(
 
     with progress() as on_progress:
         report = train_picker(
-            coords, micrographs or (), out, config, overwrite=overwrite, on_progress=on_progress
+            coords or (), micrographs or (), out, config, overwrite=overwrite, on_progress=on_progress
         )
     _show_train(report)
 

@@ -1,7 +1,7 @@
 """The three pickers by name: settings from text, training, loading."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from typing import Any, get_type_hints
 
@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from pickeropt.errors import PickeroptError
-from pickeropt.pickers.records import Job, Material, Picker, Trained
+from pickeropt.pickers.records import Job, Labelled, Material, Picker, Trained
 
+ITERATES = ("deeppicker",)
+"""Those that can go on from their own picks (Wang et al. 2016, section 2.1)."""
 _SETTINGS = {"deepem": "DeepEMSettings", "deeppicker": "DeepPickerSettings", "yolo": "YoloSettings"}
 
 
@@ -57,6 +59,15 @@ def train(
     """Train a picker; `initial` are the weights to start from."""
     trained: Trained = _module(kind, "training").train(material, settings, job, initial)
     return trained
+
+
+def iterate(kind: str, trained: Trained, micrographs: Sequence[Labelled], settings: Any, job: Job) -> Trained:
+    """Train a picker on the best of its own picks. Raises PickeroptError for a kind that cannot."""
+    if kind not in ITERATES:
+        what = f"{kind} learns from coordinates only, {', '.join(ITERATES)} from its own picks too"
+        raise PickeroptError(f"{what}; give --coords")
+    again: Trained = _module(kind, "iteration").iterate(trained, micrographs, settings, job)
+    return again
 
 
 def load(

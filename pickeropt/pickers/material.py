@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.errors import FormatError, GeometryError
+from pickeropt.errors import FormatError, GeometryError, MicrographError
 from pickeropt.io.find import MicrographFinder
 from pickeropt.io.inputs import read_inputs
 from pickeropt.io.labels import read_labels
@@ -59,6 +59,27 @@ def read_material(
     if config.particles is not None:
         material = replace(material, training=chosen(material.training, config.particles, config.seed))
     return material, (*found.warnings, *_warnings(material, config))
+
+
+def read_unlabelled(folders: Sequence[Path], config: PickTrainConfig, diameter: float) -> Material:
+    """All micrographs in folders, none of their particles known.
+
+    diameter : Å, where `config` names none
+    Raises MicrographError where there is no micrograph, GeometryError for unknown pixel sizes.
+    """
+    if not folders:
+        raise MicrographError("no coordinates and no micrographs; give --coords, or --micrographs to pick on")
+    paths = MicrographFinder(folders).paths()
+    if not paths:
+        given = ", ".join(str(folder) for folder in folders)
+        raise MicrographError(f"{given}: no micrograph in it; give the folder of the micrographs")
+    none = np.empty((0, 2))
+    sizes = [choose_pixel_size(config.pixel_size, read_micrograph_header(path), {}) for path in paths]
+    known = config.diameter_angstrom or diameter
+    return Material(
+        tuple(Labelled(path.resolve(), none, size, known) for path, size in zip(paths, sizes, strict=True)),
+        (),
+    )
 
 
 def _particles(file: PicksFile) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:

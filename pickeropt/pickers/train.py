@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from pickeropt.errors import CheckpointError
+from pickeropt.errors import CheckpointError, PickeroptError
 from pickeropt.pickers import kinds
 from pickeropt.pickers.checkpoint import PickerFile, picker_bytes, read_picker
 from pickeropt.pickers.config import PickTrainConfig, PickTrainReport
-from pickeropt.pickers.material import read_material
-from pickeropt.pickers.records import Job, Labelled, Material, OnProgress
+from pickeropt.pickers.material import read_material, read_unlabelled
+from pickeropt.pickers.records import Job, Labelled, Material, OnProgress, Trained
 from pickeropt.training import choose_device, seed_everything
 from pickeropt.training_state import TrainingFolder
 
@@ -30,7 +30,8 @@ def train_picker(
 ) -> PickTrainReport:
     """Train a picker and write it to `out`.
 
-    coords, micrographs : as `material.read_material` takes them
+    coords, micrographs : as `material.read_material` takes them. Without coordinates a picker that can
+        (`kinds.ITERATES`) goes on from `config.init` on its best picks on all micrographs
     A training that was killed goes on from `OUT.partial` when it is called with the same arguments again,
     to the identical file on a CPU with as many threads.
 
@@ -42,13 +43,17 @@ def train_picker(
     chosen = kinds.make_settings(config.picker, config.settings)
     device = choose_device(config.device)
     start = _start(config)
-    material, warnings = read_material(coords, micrographs, config)
+    material, warnings = _material(coords, micrographs, config, start)
     place, settings = TrainingFolder(out), _settings(material, config, asdict(chosen), start)
     if not place.check(settings, overwrite):
         place.begin(settings)
     seed_everything(config.seed)
     job = Job(config.seed, device, place.folder, on_progress)
-    trained = kinds.train(config.picker, material, chosen, job, start.state if start else None)
+    if start is not None and not coords:
+        before = Trained(dict(start.settings), dict(start.state), start.threshold, {})
+        trained = kinds.iterate(config.picker, before, material.training, chosen, job)
+    else:
+        trained = kinds.train(config.picker, material, chosen, job, start.state if start else None)
     diameter = float(np.median([one.diameter_angstrom for one in (*material.training, *material.testing)]))
     counts = {
         "micrographs": len(material.training),
@@ -72,6 +77,17 @@ def train_picker(
         warnings=warnings,
         **counts,
     )
+
+
+def _material(
+    coords: Sequence[Path], micrographs: Sequence[Path], config: PickTrainConfig, start: PickerFile | None
+) -> tuple[Material, tuple[str, ...]]:
+    if coords:
+        return read_material(coords, micrographs, config)
+    if start is None or config.picker not in kinds.ITERATES:
+        what = "no coordinates to learn from; give --coords"
+        raise PickeroptError(f"{what}, or with --picker {'|'.join(kinds.ITERATES)} a trained one with --init")
+    return read_unlabelled(micrographs, config, start.diameter_angstrom), ()
 
 
 def _start(config: PickTrainConfig) -> PickerFile | None:

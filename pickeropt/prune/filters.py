@@ -12,17 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import label
 from scipy.spatial import cKDTree
 
+from pickeropt.datasets.domains import relative_domains
 from pickeropt.errors import MicrographError
 from pickeropt.prune.config import REASONS, Filters
 from pickeropt.records import FloatArray, Micrograph
 
 EXTREME = 3.0
 """Noise units beyond which a pixel is extreme."""
-LIKELY = 0.5
-"""Grid points with a score above this are connected."""
 STEPS = 4
 """Grid points of the score map a particle diameter."""
 
@@ -91,15 +89,10 @@ def domain_sizes(
     score_map : (rows, columns) at the points of `grid_of`; neighbours share a side. A pick belongs to its
     nearest grid point, and is in no domain, 0, where that has a score of 0.5 or less.
     """
-    domains, count = label(score_map > LIKELY)
-    if not count:
-        return np.zeros(len(coordinates), dtype=np.float32)
-    sizes = np.bincount(domains.ravel())
-    relative = sizes / sizes[1:].mean()
-    relative[0] = 0
+    relative = relative_domains(score_map)
     last = np.array(score_map.shape)[::-1] - 1
     column, row = np.clip(np.floor(coordinates / step), 0, last).astype(np.int64).T
-    found: FloatArray = relative[domains[row, column]].astype(np.float32)
+    found: FloatArray = relative[row, column]
     return found
 
 

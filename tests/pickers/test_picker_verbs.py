@@ -17,6 +17,7 @@ from pickeropt.io.picks import read_picks
 from pickeropt.pickers.checkpoint import read_picker
 from pickeropt.pickers.config import PickRunConfig, PickTrainConfig
 from pickeropt.pickers.kinds import make_settings
+from pickeropt.pickers.material import read_unlabelled
 from pickeropt.pickers.run import pick
 from pickeropt.pickers.train import train_picker
 from pickeropt.records import Micrograph
@@ -200,6 +201,7 @@ def test_the_commands(folder: Path) -> None:
         (("run", "x", "--pruned", "y"), "--prune MODEL"),
         (("run", "x", "--threshold", "high"), "neither auto nor a number"),
         (("settings", "--picker", "none"), "--picker is 'none'"),
+        (("train", "--picker", "deepem"), "no coordinates to learn from"),
         (("run", "x", "--picker", "gone"), "no such picker file"),
     ],
 )
@@ -213,6 +215,22 @@ def test_a_picker_of_another_kind_is_no_start(folder: Path) -> None:
     config = PickTrainConfig("yolo", init=folder / "picker.safetensors", diameter_angstrom=24.0)
     with pytest.raises(PickeroptError, match="a deepem picker, where --picker is yolo"):
         train_picker([folder / "coords"], [folder / "mics"], folder / "y.safetensors", config)
+
+
+def test_only_a_picker_that_can_goes_on_from_its_own_picks(folder: Path) -> None:
+    start = PickTrainConfig("deepem", init=folder / "picker.safetensors")
+    with pytest.raises(PickeroptError, match="give --coords, or with --picker deeppicker"):
+        train_picker([], [folder / "mics"], folder / "again.safetensors", start)
+
+
+def test_micrographs_without_coordinates(folder: Path) -> None:
+    material = read_unlabelled([folder / "mics"], PickTrainConfig("deeppicker"), 30.0)
+    assert [one.path.name for one in material.training] == ["a.mrc", "b.mrc", "empty.mrc"]
+    assert {(len(one.known), one.diameter_px) for one in material.training} == {(0, 15.0)}
+    with pytest.raises(PickeroptError, match="no coordinates and no micrographs"):
+        read_unlabelled([], PickTrainConfig("deeppicker"), 30.0)
+    with pytest.raises(PickeroptError, match="no micrograph in it"):
+        read_unlabelled([folder / "coords"], PickTrainConfig("deeppicker"), 30.0)
 
 
 def test_a_damaged_picker_is_told(folder: Path) -> None:
