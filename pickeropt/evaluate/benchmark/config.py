@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from pickeropt.errors import GeometryError, PickeroptError, ShotsError
+from pickeropt.errors import CheckpointError, GeometryError, PickeroptError, ShotsError
 from pickeropt.finetune.config import RECIPES, FinetuneConfig
 
 TABLES = (2, 3, 4)
@@ -108,6 +108,10 @@ def _check_material(config: BenchmarkConfig) -> None:
     if config.backbones is not None and ENTRY not in config.backbones:
         what = f"--backbones {config.backbones}: no {ENTRY} in it to stand for the data set"
         raise PickeroptError(f"{what}; write runs/without_{ENTRY}.safetensors, or give one file with --init")
+    words = ("shipped", "imagenet", "none")
+    if config.backbones is None and config.init not in words and not Path(config.init).is_file():
+        what = f"{config.init}: no such weights file"
+        raise CheckpointError(f"{what}; --init takes {', '.join(words)} or a file")
     for flag, value in (("--diameter", config.diameter_angstrom), ("--pixel-size", config.pixel_size)):
         if value is not None and not 0 < value < math.inf:
             raise GeometryError(f"{flag} is {value:g}; give a number above 0")
