@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import model_world
 import numpy as np
 import picker_world
 import pytest
@@ -209,6 +210,44 @@ def test_a_wrong_command_is_told_in_a_line(words: tuple[str, ...], message: str)
     code, text = command("pick", *words)
     assert code == 2
     assert message in " ".join(text.replace("│", " ").split())
+
+
+def test_picks_go_straight_on_to_the_pruner(folder: Path) -> None:
+    model = model_world.random_model(folder / "model.safetensors", model_world.SPEC, picker_world.DIAMETER)
+    code, text = command(
+        "pick", "run", folder / "mics", "--picker", folder / "picker.safetensors", "--out", folder / "picks",
+        "--prune", model,
+    )  # fmt: skip
+    assert code == 0, text
+    picks = read_picks(folder / "picks" / "a_autopick.star").picks.coordinates
+    both = [
+        read_picks(folder / "picks_pruned" / part / "a_autopick.star").picks.coordinates
+        for part in ("kept", "rejected")
+        if (folder / "picks_pruned" / part / "a_autopick.star").is_file()
+        and b"_rlnCoordinateX" in (folder / "picks_pruned" / part / "a_autopick.star").read_bytes()
+    ]
+    assert sorted(np.concatenate(both).tolist()) == sorted(picks.tolist())
+    assert (folder / "picks_pruned" / "scores.csv").is_file()
+
+
+def test_a_model_that_is_none_is_told_before_the_first_pick(folder: Path) -> None:
+    words = (
+        "pick",
+        "run",
+        folder / "mics",
+        "--picker",
+        folder / "picker.safetensors",
+        "--out",
+        folder / "picks",
+    )
+    code, text = command(*words, "--prune", folder / "gone.safetensors")
+    assert (code, "no such model file" in text) == (2, True)
+    assert not (folder / "picks").exists()
+    (folder / "picks_pruned").mkdir()
+    model = model_world.random_model(folder / "model.safetensors", model_world.SPEC, picker_world.DIAMETER)
+    code, text = command(*words, "--prune", model)
+    assert (code, "exists already" in text) == (2, True)
+    assert not (folder / "picks").exists()
 
 
 def test_a_picker_of_another_kind_is_no_start(folder: Path) -> None:
