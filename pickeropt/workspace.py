@@ -30,10 +30,10 @@ from typing import NoReturn
 import numpy as np
 
 from pickeropt.errors import OutputError
+from pickeropt.io.inputs import SUMMARY
 from pickeropt.io.tables import write_bytes_atomically
 from pickeropt.records import FloatArray
 
-SUMMARY = "summary.json"
 _TRIES = 3
 _BUSY = (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN)
 

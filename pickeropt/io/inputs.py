@@ -20,12 +20,12 @@ from pickeropt.io.picks import PicksFile, is_picks, read_picks
 from pickeropt.io.relion import X
 from pickeropt.io.text import read_content
 
-ENDINGS = (
-    ".star", ".box", ".cbox", ".pos", ".txt", ".csv", ".json", ".cs", ".csg", ".pickle",
-)  # fmt: skip
+ENDINGS = (".star", ".box", ".cbox", ".pos", ".txt", ".csv", ".json", ".cs", ".csg", ".pickle")
 """What is read of a folder."""
 ONLY_PICKS = (".box", ".cbox", ".pos")
 """Files that hold nothing but picks: what cannot be read as that is a fault."""
+SUMMARY = "summary.json"
+"""What pickeropt leaves in its folders; it holds no picks."""
 TABLES = (".txt", ".csv")
 """Rows of bare numbers in these are no EMAN boxes unless the file itself is given: programs log so."""
 
@@ -131,7 +131,7 @@ class Found:
         for path in _walk(folder):
             if _holds_picks(path):
                 self.add(path, path.relative_to(folder))
-            else:
+            elif path.name != SUMMARY:
                 self.skipped.append(path)
 
     def add_list_rows(self, key: Path) -> list[Path]:

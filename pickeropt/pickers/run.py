@@ -15,6 +15,7 @@ from pickeropt.errors import GeometryError, MicrographError
 from pickeropt.io.box import write_box
 from pickeropt.io.cbox import write_cbox
 from pickeropt.io.find import EXTENSIONS, MicrographFinder
+from pickeropt.io.inputs import SUMMARY
 from pickeropt.io.micrographs import read_micrograph, read_micrograph_header
 from pickeropt.io.pixel_size import choose_pixel_size
 from pickeropt.io.relion import write_star
@@ -24,7 +25,7 @@ from pickeropt.pickers.config import PickRunConfig, PickRunReport
 from pickeropt.pickers.records import Detections, OnProgress, Picker
 from pickeropt.records import FloatArray
 from pickeropt.training import choose_device
-from pickeropt.workspace import SUMMARY, Workspace, check_not_input, check_out, open_workspace, record_key
+from pickeropt.workspace import Workspace, check_not_input, check_out, open_workspace, record_key
 
 ENDINGS = {"star": "_autopick.star", "box": ".box", "cbox": ".cbox"}
 """What follows a micrograph's name without extension in that of its file of picks."""

@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pickeropt
-from pickeropt.io.inputs import Inputs
+from pickeropt.io.inputs import SUMMARY, Inputs
 from pickeropt.io.lists import rewrite_coordinate_list
 from pickeropt.io.picks import companion_subsets, subset
 from pickeropt.io.scores import with_scores
 from pickeropt.prune.config import REASONS, PruneConfig, PruneSummary
 from pickeropt.prune.recorded import record
-from pickeropt.workspace import SUMMARY
 
 if TYPE_CHECKING:
     from pickeropt.prune.decision import Decision

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError, OutputError, PickeroptError
-from pickeropt.io.inputs import Inputs
+from pickeropt.io.inputs import SUMMARY, Inputs
 from pickeropt.prune.config import REASONS, Finish, PruneSummary
 from pickeropt.prune.outputs import SCORES, fields_of, write_json, write_picks
 from pickeropt.prune.recorded import read_recorded
 from pickeropt.prune.summary import NOTHING_KEPT, Judged, counts
 from pickeropt.records import FloatArray
-from pickeropt.workspace import SUMMARY, bring_back, cannot_write, open_workspace, partial_folder
+from pickeropt.workspace import bring_back, cannot_write, open_workspace, partial_folder
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pickeropt import __version__
 from pickeropt.errors import FormatError, OutputError
+from pickeropt.io.inputs import SUMMARY
 from pickeropt.io.lists import read_coordinate_list
 from pickeropt.io.tables import write_bytes_atomically
 from pickeropt.prune.config import Finish, MicrographScorer, PruneConfig, PruneSummary
@@ -17,7 +18,6 @@ from pickeropt.relion.inputs import Coordinates, read_coordinates
 from pickeropt.relion.layout import LIST, ROOT, SUFFIX_FILE, list_bytes, places, suffix_ending, write_layout
 from pickeropt.relion.log_pdf import log_pdf, read_outcome
 from pickeropt.relion.nodes import COORDINATES, LOGFILE, PARTICLES, output_nodes, relion_version
-from pickeropt.workspace import SUMMARY
 
 INPUT_LIST = "input_coordinates.star"
 """The coordinate files of a `coords_suffix*` input, as a list."""

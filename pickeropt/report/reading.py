@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError, OutputError
+from pickeropt.io.inputs import SUMMARY
 from pickeropt.prune.outputs import SCORES
-from pickeropt.workspace import SUMMARY
 
 PIECE = 20_000
 """Rows of the table that are Python objects at once."""
