@@ -27,7 +27,7 @@ from pickeropt.evaluate.picking import Picked, PickingQuality, picking_quality
 from pickeropt.evaluate.scored import read_scores
 from pickeropt.finetune.config import FinetuneConfig
 from pickeropt.finetune.run import finetune
-from pickeropt.io.picks import read_picks
+from pickeropt.io.picks import read_picks, subset
 from pickeropt.pickers.checkpoint import read_picker
 from pickeropt.pickers.config import PickRunConfig
 from pickeropt.pickers.run import pick
@@ -52,19 +52,24 @@ def main() -> None:
     parser.add_argument("--picker", type=Path, required=True, action="append", metavar="FILE")
     parser.add_argument("--draws", type=int, default=5, help="of the shots (5)")
     args = parser.parse_args()
-    unseen = [one for one in read_all(args.data) if not len(one.labels)]
+    unseen = [one for one in read_all(args.data) if len(set(one.labels.tolist())) == 1]
     paths = [args.micrographs / f"{one.name}.mrc" for one in unseen]
     print("| picker | | picks | precision | recall | F1 | average precision | centre error |")
     print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as work:
-        models = [tuned(args, Path(work), draw) for draw in range(args.draws)]
+        names = {one.name for one in unseen}
+        models = [tuned(args, names, Path(work), draw) for draw in range(args.draws)]
         for file in args.picker:
             measure(file, unseen, paths, models, Path(work) / file.stem)
 
 
-def tuned(args: argparse.Namespace, work: Path, draw: int) -> Path:
-    """A model of 20 shots a class."""
-    shots = read_labelled_star(args.data / "empiar10017" / "labels.star", (args.micrographs,))
+def tuned(args: argparse.Namespace, unseen: set[str], work: Path, draw: int) -> Path:
+    """A model of 20 shots a class, none of them on an unseen micrograph."""
+    labels = read_picks(args.data / "empiar10017" / "labels.star")
+    of_six = [Path(name).stem not in unseen for name in labels.picks.micrograph_names]
+    path = work / "labels.star"
+    path.write_bytes(subset(labels, np.array(of_six)[labels.picks.micrograph_index]))
+    shots = read_labelled_star(path, (args.micrographs,))
     out = work / f"model{draw}.safetensors"
     finetune(shots, FinetuneConfig(DIAMETER, PIXEL_SIZE, shots_per_class=SHOTS, seed=draw), out)
     return out

@@ -234,7 +234,8 @@ def test_the_command_gives_the_same_settings(name, tmp_path, monkeypatch):
     assert words[0] == "pickeropt"
     monkeypatch.chdir(tmp_path)
     asked = []
-    monkeypatch.setattr("pickeropt.cli_prune.prune_and_show", lambda picks, config: asked.append((picks, config)))
+    pruning = "pickeropt.cli_prune.prune_and_show"
+    monkeypatch.setattr(pruning, lambda picks, config: asked.append((picks, config)))
     result = CliRunner().invoke(app, words[1:])
     assert result.exit_code == 0, result.output
     [(picks, config)] = asked
