@@ -35,7 +35,8 @@ def iterate(
     training, validation = gather(Material(own, ()), settings, job)
     network = filled(settings.dropout, trained.state)
     figures = fit_network(network, training, validation, settings, job, "iteration")
-    return Trained(asdict(settings), state_of(network), trained.threshold, figures)
+    state = {**trained.state, **state_of(network)}  # what a score means stays too
+    return Trained(asdict(settings), state, trained.threshold, figures)
 
 
 def best_picks(

@@ -23,6 +23,8 @@ class DeepPickerSettings:
     peak_window : windows; picks are at least half of it apart
     extreme : standard deviations, both of a pixel from the mean and of a pick's number of such pixels
         from the mean number; 0 leaves this filter out
+    calibrated : scores are the share of such candidates that are particles on the micrographs held back;
+        else the network's own, as in the paper
     """
 
     particles: int = 10_000
@@ -39,12 +41,13 @@ class DeepPickerSettings:
     large_domain: float = 4.0
     peak_window: float = 0.8
     extreme: float = 3.0
+    calibrated: bool = True
 
     def __post_init__(self) -> None:
         """Raises PickeroptError for a value that means nothing."""
         may_be_0 = ("dropout", "momentum", "large_domain", "extreme", "apart")
         for name, value in asdict(self).items():
-            if not value >= 0 or not (value or name in may_be_0 or name == "turns"):
+            if not value >= 0 or not (value or name in may_be_0 or name in ("turns", "calibrated")):
                 raise PickeroptError(f"{name} of DeepPicker is {value:g}; give a number above 0")
         for name in ("dropout", "momentum"):
             if not asdict(self)[name] < 1:

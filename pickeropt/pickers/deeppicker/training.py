@@ -1,30 +1,28 @@
 """Training: semi-automatic on own particles, or on other species' (Wang et al. 2016, section 4.3)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn import functional
 
 from pickeropt.errors import PickeroptError, ShotsError
-from pickeropt.io.micrographs import read_micrograph
 from pickeropt.models.orientations import EIGHT, turn
+from pickeropt.pickers.deeppicker.judging import best_threshold, calibration, judge
 from pickeropt.pickers.deeppicker.network import DeepPickerNetwork
-from pickeropt.pickers.deeppicker.picker import DeepPicker, filled, picker_of
+from pickeropt.pickers.deeppicker.picker import filled, picker_of
+from pickeropt.pickers.deeppicker.scale import CALIBRATION, UNCALIBRATED, calibrated
 from pickeropt.pickers.deeppicker.settings import DeepPickerSettings
 from pickeropt.pickers.deeppicker.windows import Samples, choose, cut_samples
 from pickeropt.pickers.fit import fit
-from pickeropt.pickers.records import Job, Labelled, Material, Trained
+from pickeropt.pickers.records import Job, Material, Trained
 
 HELD_BACK = 1 / 9
 """Size of the validation data over that of the training data (section 4.3)."""
 LEAST_HELD_BACK = 200
 """Particles of the validation data where there are so many: a ninth of 400 tells epochs apart by chance."""
-AGREES = 0.2
-"""Windows between a pick and a particle that agree (section 4.4)."""
 MOST_NEGATIVES = 20_000
 """Negatives that are kept in memory, 330 MB, where there are no more particles."""
 FEWEST = 10
@@ -39,16 +37,19 @@ def train(
     """Train on the particles of `material`, of the molecule to pick or of any mix of others.
 
     initial : weights of a DeepPicker trained before, to go on from
-    The number of epochs and the threshold, the one of greatest F1, come from what is held back.
+    The number of epochs, the threshold, which is that of the greatest F1, and what the scores mean come from
+    what is held back.
     Raises ShotsError for too few particles, CheckpointError for `initial` of another kind, GeometryError
     where a window does not fit its micrograph.
     """
     network = _start(settings, job.seed, initial)
     training, validation = gather(material, settings, job)
     figures = fit_network(network, training, validation, settings, job, "epoch")
-    picker = picker_of(settings, network, 0.5, job.device)
-    threshold, quality = best_threshold(picker, material.judging, job)
-    return Trained(asdict(settings), state_of(network), threshold, {**figures, **quality})
+    judged = judge(picker_of(settings, network, 0.5, job.device), material.judging, job)
+    threshold, quality = best_threshold(judged)
+    scale = calibration(judged) if settings.calibrated else UNCALIBRATED
+    state = {**state_of(network), CALIBRATION: torch.tensor(scale, dtype=torch.float64)}
+    return Trained(asdict(settings), state, calibrated(threshold, scale), {**figures, **quality})
 
 
 def _start(
@@ -156,33 +157,3 @@ def state_of(network: DeepPickerNetwork) -> dict[str, Tensor]:
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in network.state_dict().items()
     }
-
-
-def best_threshold(
-    picker: DeepPicker, judging: Sequence[Labelled], job: Job
-) -> tuple[float, dict[str, float]]:
-    """The threshold with the greatest F1 on micrographs whose particles are known, and what it gives there.
-
-    A pick agrees with a particle 0.2 windows away or less. Picks are 0.4 windows apart, so no two of them
-    agree with one particle. The threshold is 0.5, the paper's, where no pick agrees.
-    """
-    scores, true, particles = [], [], 0
-    for index, one in enumerate(judging):
-        job.on_progress("judge", index, len(judging))
-        found = picker.detect(read_micrograph(one.path), one.pixel_size, one.diameter_angstrom)
-        reach = AGREES * picker.settings.box_diameters * one.diameter_px
-        near = cKDTree(one.known).query(found.coordinates)[0] if len(found) and len(one.known) else np.inf
-        scores.append(found.scores)
-        true.append(np.broadcast_to(near, found.scores.shape) <= reach)
-        particles += len(one.known)
-    job.on_progress("judge", len(judging), len(judging))
-    ranked, hits = np.concatenate(scores), np.concatenate(true)
-    order = np.argsort(-ranked, kind="stable")
-    ranked, hits = ranked[order], np.cumsum(hits[order])
-    if not len(ranked) or not hits[-1]:
-        return 0.5, {"precision": 0.0, "recall": 0.0, "f1": 0.0}
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + particles)
-    f1[:-1][ranked[:-1] == ranked[1:]] = 0  # equal scores stand or fall together
-    at = int(f1.argmax())
-    quality = {"precision": hits[at] / (at + 1), "recall": hits[at] / particles, "f1": f1[at]}
-    return float(ranked[at]), {name: float(value) for name, value in quality.items()}

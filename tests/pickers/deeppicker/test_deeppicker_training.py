@@ -9,10 +9,12 @@ from pickeropt.io.micrographs import read_micrograph
 from pickeropt.models.orientations import EIGHT, turn
 from pickeropt.pickers.deeppicker import training
 from pickeropt.pickers.deeppicker.iteration import best_picks, iterate
+from pickeropt.pickers.deeppicker.judging import Judged, best_threshold, calibration, judge
 from pickeropt.pickers.deeppicker.network import DeepPickerNetwork
 from pickeropt.pickers.deeppicker.picker import load
+from pickeropt.pickers.deeppicker.scale import UNCALIBRATED, calibrated, log_odds_of, score_of
 from pickeropt.pickers.deeppicker.settings import DeepPickerSettings
-from pickeropt.pickers.deeppicker.training import best_threshold, fit_network, gather, parted, train, validate
+from pickeropt.pickers.deeppicker.training import fit_network, gather, parted, train, validate
 from pickeropt.pickers.deeppicker.windows import Samples
 from pickeropt.pickers.records import Detections, Material
 from tests.pickers.deeppicker.deeppicker_world import SETTINGS, job, micrograph
@@ -219,11 +221,42 @@ def test_the_threshold_is_that_of_the_greatest_f1(world, tmp_path):
     # agreeing is 12.8 px: true, false, true, true, false
     xy = np.array([[100, 112.0], [250, 250], [200, 201], [308, 308], [300, 100]])
     picks = Detections(xy, np.array([0.9, 0.8, 0.7, 0.6, 0.5]))
-    threshold, figures = best_threshold(Fixed(picks), [one], job(tmp_path))
+    judged = judge(Fixed(picks), [one], job(tmp_path))
+    assert judged.true.tolist() == [True, False, True, True, False]
+    threshold, figures = best_threshold(judged)
     assert threshold == 0.6
     assert figures == pytest.approx({"precision": 3 / 4, "recall": 3 / 4, "f1": 3 / 4})
     far = Detections(xy + 40, picks.scores)
-    assert best_threshold(Fixed(far), [one], job(tmp_path))[0] == 0.5
+    nothing = judge(Fixed(far), [one], job(tmp_path))
+    assert best_threshold(nothing)[0] == 0.5
+    assert calibration(nothing) == UNCALIBRATED
+
+
+def test_scores_become_the_share_of_true_candidates():
+    random = np.random.default_rng(0)
+    odds = random.normal(0, 3, 20_000)
+    true = random.random(20_000) < 1 / (1 + np.exp(-(0.5 * odds - 2)))
+    slope, offset = calibration(Judged(score_of(odds, UNCALIBRATED), true, int(true.sum())))
+    assert slope == pytest.approx(0.5, abs=0.03)
+    assert offset == pytest.approx(-2, abs=0.1)
+    scores = score_of(odds, (slope, offset))
+    high = (scores > 0.4) & (scores < 0.6)
+    assert true[high].mean() == pytest.approx(scores[high].mean(), abs=0.05)
+    # the order stays, and a threshold stays where it was among the candidates
+    assert (np.argsort(scores) == np.argsort(odds)).all()
+    at = float(np.sort(score_of(odds, UNCALIBRATED))[-100])
+    assert (scores >= calibrated(at, (slope, offset))).sum() == 100
+
+
+def test_better_candidates_that_are_false_calibrate_nothing():
+    scores = np.array([0.9, 0.8, 0.2, 0.1])
+    assert calibration(Judged(scores, scores < 0.5, 2)) == UNCALIBRATED
+
+
+def test_scores_at_the_ends_stay_finite():
+    odds = log_odds_of(np.array([0.0, 1.0]))
+    assert np.isfinite(odds).all()
+    assert score_of(np.array([-1e9, 1e9]), UNCALIBRATED) == pytest.approx([0, 1], abs=1e-12)
 
 
 def test_every_tenth_sample_is_held_back():
