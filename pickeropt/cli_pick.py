@@ -41,7 +41,9 @@ Particles = Annotated[
 HeldBack = Annotated[
     float, option("--held-back", "SHARE", "Share of the micrographs that choose the threshold.")
 ]
-Init = Annotated[Path | None, option("--init", "FILE", "A picker of the same kind to start from.")]
+Init = Annotated[
+    Path | None, option("--init", "FILE", "A picker of the same kind to start from, its settings too.")
+]
 Settings = Annotated[
     list[str] | None,
     option("--set", "NAME=VALUE", "A setting of the network; may be repeated. `pick settings` lists them."),

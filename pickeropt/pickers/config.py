@@ -22,8 +22,8 @@ class PickTrainConfig:
     pixel_size : Å/px; None takes optics blocks and MRC headers, which must agree
     particles : learn from so many, drawn at random over the micrographs; None from all
     held_back : share of the micrographs that are held back to choose the threshold, one at least
-    init : a picker of the same kind to start from
-    settings : of the picker, by name, in place of its defaults
+    init : a picker of the same kind to start from, with its settings
+    settings : of the picker, by name, in place of those and of its defaults
     """
 
     picker: str

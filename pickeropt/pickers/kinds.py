@@ -21,14 +21,15 @@ def default_settings(kind: str) -> dict[str, Any]:
     return asdict(_settings_class(kind)())
 
 
-def make_settings(kind: str, given: Mapping[str, str]) -> Any:
-    """A picker's settings, those that were given as text in place of the defaults.
+def make_settings(kind: str, given: Mapping[str, str], base: Mapping[str, Any] | None = None) -> Any:
+    """A picker's settings, those that were given as text in place of those of `base`, else of the defaults.
 
+    base : settings as the file of a picker has them
     Raises PickeroptError for a name that is none and for a value of the wrong kind.
     """
     known = _settings_class(kind)
     hints = get_type_hints(known)
-    values: dict[str, Any] = {}
+    values = {n: tuple(v) if isinstance(v, list) else v for n, v in (base or {}).items() if n in hints}
     for name, text in given.items():
         if name not in hints:
             names = ", ".join(f"{n}={v}" for n, v in default_settings(kind).items())

@@ -40,9 +40,9 @@ def train_picker(
     """
     begun = time.perf_counter()
     config.check()
-    chosen = kinds.make_settings(config.picker, config.settings)
-    device = choose_device(config.device)
     start = _start(config)
+    chosen = kinds.make_settings(config.picker, config.settings, start.settings if start else None)
+    device = choose_device(config.device)
     material, warnings = _material(coords, micrographs, config, start)
     place, settings = TrainingFolder(out), _settings(material, config, asdict(chosen), start)
     if not place.check(settings, overwrite):

@@ -176,6 +176,14 @@ def test_settings_from_text() -> None:
         make_settings("deepem", {"epochs": "many"})
 
 
+def test_a_start_brings_its_settings(folder: Path) -> None:
+    first = trained(folder, settings={"epochs": "8", "weights": "5,6"})
+    config = PickTrainConfig("deepem", diameter_angstrom=24.0, init=first, settings={"epochs": "9"})
+    train_picker([folder / "coords"], [folder / "mics"], folder / "second.safetensors", config)
+    settings = read_picker(folder / "second.safetensors").settings
+    assert (settings["epochs"], settings["weights"]) == (9, [5.0, 6.0])
+
+
 def test_the_commands(folder: Path) -> None:
     picker = folder / "new.safetensors"
     code, text = command(
