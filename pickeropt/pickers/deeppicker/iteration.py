@@ -8,12 +8,13 @@ import numpy as np
 from pickeropt.errors import ShotsError
 from pickeropt.io.micrographs import read_micrograph
 from pickeropt.pickers.deeppicker.picker import DeepPicker, filled, load
+from pickeropt.pickers.deeppicker.scale import calibrated
 from pickeropt.pickers.deeppicker.settings import DeepPickerSettings
 from pickeropt.pickers.deeppicker.training import fit_network, gather, state_of
 from pickeropt.pickers.records import Job, Labelled, Material, Trained
 
 CERTAIN = 0.5
-"""Least score of a pick that is learnt from, or that no negative lies on."""
+"""Least score of the network's own, before calibration, of a pick to learn from or to keep negatives off."""
 
 
 def iterate(
@@ -47,7 +48,7 @@ def best_picks(
     for index, one in enumerate(micrographs):
         job.on_progress("pick", index, len(micrographs))
         detected = picker.detect(read_micrograph(one.path), one.pixel_size, one.diameter_angstrom)
-        found.append(detected.above(CERTAIN))
+        found.append(detected.above(calibrated(CERTAIN, picker.scale)))
     job.on_progress("pick", len(micrographs), len(micrographs))
     scores = np.concatenate([np.empty(0), *(one.scores for one in found)])
     least = np.sort(scores)[::-1][min(count, len(scores)) - 1] if len(scores) else 1.0

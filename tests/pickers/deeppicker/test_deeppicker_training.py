@@ -200,8 +200,8 @@ class Fixed:
 
     settings = DeepPickerSettings()
 
-    def __init__(self, *found):
-        self.found = list(found)
+    def __init__(self, *found, scale=UNCALIBRATED):
+        self.found, self.scale = list(found), scale
 
     def detect(self, micrograph, pixel_size, diameter_angstrom):
         return self.found.pop(0)
@@ -214,6 +214,15 @@ def test_the_best_picks_are_chosen_over_all_micrographs(world, tmp_path):
     own = best_picks(Fixed(first, second), world[:2], 2, job(tmp_path))
     assert [one.coordinates.tolist() for one in own] == [[[0, 1]], [[6, 7]]]
     assert [one.others.tolist() for one in own] == [[[2, 3]], [[8, 9]]]
+
+
+def test_the_best_picks_are_sure_of_themselves_whatever_their_scale(world, tmp_path):
+    scale = (0.5, -2.0)
+    own = np.array([0.9, 0.51, 0.49, 0.1])
+    picks = Detections(np.arange(8.0).reshape(4, 2), score_of(log_odds_of(own), scale))
+    assert picks.scores.max() < 0.5
+    best = best_picks(Fixed(picks, scale=scale), world[:1], 10, job(tmp_path))
+    assert best[0].coordinates.tolist() == [[0, 1], [2, 3]]
 
 
 def test_the_threshold_is_that_of_the_greatest_f1(world, tmp_path):
