@@ -33,6 +33,18 @@ def record(data_set, number, value, method=METHOD, shots=30, **more):
     return replace(plain, **more)
 
 
+# records
+
+
+def test_particle_or_not_by_hand():
+    names, counts = ("ice", "particle", "carbon"), ((5, 1, 4), (2, 8, 0), (3, 0, 7))
+    found = record("a", 0, 0.5, class_names=names, confusion=counts)
+    # particles: 8 right of 9 named and 10 there; the rest: 19 right of 21 named and 20 there
+    assert found.pruning_f1 == pytest.approx((16 / 19 + 38 / 41) / 2)
+    only = record("a", 0, 0.5, class_names=("particle", "ice"), confusion=((0, 0), (1, 3)))
+    assert only.pruning_f1 == pytest.approx(6 / 7)
+
+
 # statistics
 
 

@@ -6,11 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from pickeropt.errors import FormatError
 from pickeropt.evaluate.benchmark.config import LossWeights
 from pickeropt.evaluate.benchmark.rows import Method
 from pickeropt.evaluate.table import Table, read_table
 from pickeropt.io.tables import write_bytes_atomically
+from pickeropt.records import PARTICLE
 
 Key = tuple[str, str, str, LossWeights, int, int]
 
@@ -45,6 +48,16 @@ class Record:
     confusion: tuple[tuple[int, ...], ...]
     boxes: str
     weights: str
+
+    @property
+    def pruning_f1(self) -> float:
+        """Macro-F1 of two classes, particle and all else, less one without queries: what pruning asks."""
+        counts = np.array(self.confusion)
+        own = self.class_names.index(PARTICLE)
+        right, found, there = counts[own, own], counts[:, own].sum(), counts[own].sum()
+        total = counts.sum()
+        sides = [(right, found, there), (total - found - there + right, total - found, total - there)]
+        return float(np.mean([2 * hit / (named + real) for hit, named, real in sides if real]))
 
     @property
     def key(self) -> Key:
