@@ -195,7 +195,8 @@ def _show_train(report: PickTrainReport) -> None:
     held_back = f", {report.held_back} more held back" if report.held_back else ""
     print(f"{report.picker}: {report.particles:,} particles on {report.micrographs} micrographs{held_back}")
     for name, value in report.figures.items():
-        print(f"  {name.replace('_', ' '):26s}{value:8.3f}")
+        shown = f"{value:,.0f}" if value >= 1 and value == int(value) else f"{value:.3f}"
+        print(f"  {name.replace('_', ' '):26s}{shown:>8s}")
     print(f"threshold: {report.threshold:.3f}")
     for warning in report.warnings:
         print(f"warning: {warning}")
