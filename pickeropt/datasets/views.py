@@ -59,26 +59,35 @@ def make_view(pixels: FloatArray, diameter_px: float, view_diameter: float) -> t
     pixels have one value, so that no noise can be measured.
     """
     height, width = pixels.shape
-    if diameter_px > min(height, width):
-        raise GeometryError(
-            f"a particle of {diameter_px:.0f} px does not fit a micrograph of {width} x {height} px; "
-            "check --diameter (Å) and --pixel-size (Å/px)"
-        )
-    factor = view_diameter / diameter_px
-    rows, columns = max(1, round(height * factor)), max(1, round(width * factor))
-    view = functional.interpolate(
-        torch.from_numpy(pixels)[None, None],
-        (rows, columns),
-        mode="bilinear",
-        antialias=True,
-        align_corners=False,
-    )
-    view = normalised(view)
+    check_fits((height, width), diameter_px)
+    view = normalised(resampled(pixels, view_diameter / diameter_px))
+    rows, columns = view.shape[-2:]
     margin = round(view_diameter / 2)
     top, bottom = _margins(rows, margin)
     left, right = _margins(columns, margin)
     view = functional.pad(view, (left, right, top, bottom), mode="replicate")
     return view, ViewFrame(rows / height, columns / width, top, left)
+
+
+def check_fits(shape: tuple[int, int], diameter_px: float) -> None:
+    """Raises GeometryError where the particle is larger than the (h, w) micrograph."""
+    if diameter_px > min(shape):
+        raise GeometryError(
+            f"a particle of {diameter_px:.0f} px does not fit a micrograph of {shape[1]} x {shape[0]} px; "
+            "check --diameter (Å) and --pixel-size (Å/px)"
+        )
+
+
+def resampled(pixels: FloatArray, factor: float) -> Tensor:
+    """(h, w) micrograph -> (1, 1, h * factor, w * factor), whole pixels, antialiased."""
+    height, width = pixels.shape
+    return functional.interpolate(
+        torch.from_numpy(pixels)[None, None],
+        (max(1, round(height * factor)), max(1, round(width * factor))),
+        mode="bilinear",
+        antialias=True,
+        align_corners=False,
+    )
 
 
 def normalised(view: Tensor) -> Tensor:

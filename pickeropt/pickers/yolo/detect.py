@@ -5,11 +5,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pickeropt.datasets.views import check_fits
 from pickeropt.pickers.records import Detections
 from pickeropt.pickers.yolo.boxes import Boxes, apart, boxes_of, decoded
 from pickeropt.pickers.yolo.network import YoloNetwork
 from pickeropt.pickers.yolo.settings import YoloSettings
-from pickeropt.pickers.yolo.view import Patches, View, check_fits, make_view, patches_of
+from pickeropt.pickers.yolo.view import Patches, View, make_view, patches_of
 from pickeropt.records import FloatArray
 
 FLOOR = 0.01

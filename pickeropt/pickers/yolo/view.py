@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from pickeropt.datasets.views import normalised
-from pickeropt.errors import GeometryError
+from pickeropt.datasets.views import check_fits, normalised, resampled
 from pickeropt.pickers.yolo.boxes import Boxes
 from pickeropt.pickers.yolo.settings import STRIDE, YoloSettings
 from pickeropt.records import FloatArray
@@ -65,15 +64,6 @@ def particle_in_view(shape: tuple[int, int], diameter_px: float, settings: YoloS
     return max(min(size(patches), diameter_px), min(size(patches), LEAST_PARTICLE))
 
 
-def check_fits(shape: tuple[int, int], diameter_px: float) -> None:
-    """Raises GeometryError where the particle is larger than the (h, w) micrograph."""
-    if diameter_px > min(shape):
-        raise GeometryError(
-            f"a particle of {diameter_px:.0f} px does not fit a micrograph of {shape[1]} x {shape[0]} px; "
-            "check --diameter (Å) and --pixel-size (Å/px)"
-        )
-
-
 def make_view(pixels: FloatArray, factor: float, low_pass: float) -> View:
     """Resample a micrograph by `factor`, low-pass and normalise it.
 
@@ -82,14 +72,8 @@ def make_view(pixels: FloatArray, factor: float, low_pass: float) -> View:
     Raises GeometryError where nearly all pixels have one value.
     """
     height, width = pixels.shape
-    rows, columns = max(1, round(height * factor)), max(1, round(width * factor))
-    image = functional.interpolate(
-        torch.from_numpy(pixels)[None, None],
-        (rows, columns),
-        mode="bilinear",
-        antialias=True,
-        align_corners=False,
-    )
+    image = resampled(pixels, factor)
+    rows, columns = image.shape[-2:]
     if low_pass:
         image = low_passed(image, factor / (2.0 * math.pi * low_pass))
     image = normalised(image)
