@@ -98,7 +98,7 @@ class Default:
 
 
 class Paper:
-    """`--recipe paper` from given weights: all trained, 30 epochs of 224 px boxes; plain softmax."""
+    """`--recipe paper` from given weights: trained whole for 30 epochs, boxes of 1.5 diameters; softmax."""
 
     slow, odds = True, 1.0
 

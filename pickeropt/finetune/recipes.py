@@ -37,8 +37,10 @@ STAGES = ("layer2", "layer3")
 VIEW_DIAMETERS = (62.0,)
 WINDOWS = (0.5, 1.2, 2.7)
 ORIENTATIONS = 1
-PAPER_BOX_PX = 224
 PAPER_BOX_DIAMETERS = 1.5
+PAPER_VIEW_DIAMETER = 224 / PAPER_BOX_DIAMETERS
+"""Of weights that were not pretrained here: their boxes are 224 px, as ImageNet's images are. The paper says
+nothing of size."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,12 @@ def make_classifier(
     backbone = initial_backbone(config.backbone, config.init, config.weights, None if paper else STAGES)
     on_micrographs = box_diameters is None
     widest = PAPER_BOX_DIAMETERS if paper else max(WINDOWS)
+    head = initial_head(config.init)
     spec = ModelSpec(
         backbone=config.backbone,
         stages=backbone.stages,
         channels=backbone.channels,
-        view_diameters=(PAPER_BOX_PX / PAPER_BOX_DIAMETERS,) if paper else VIEW_DIAMETERS,
+        view_diameters=_paper_views(head) if paper else VIEW_DIAMETERS,
         windows=() if paper else WINDOWS,
         orientations=1 if paper else ORIENTATIONS,
         dense=on_micrographs and not paper,
@@ -75,7 +78,12 @@ def make_classifier(
         class_names=class_names,
         limit=None if paper else LIMIT,
     )
-    return with_opinion(spec, backbone, initial_head(config.init) if spec.dense else None)
+    return with_opinion(spec, backbone, head if spec.dense else None)
+
+
+def _paper_views(head: SourceHead | None) -> tuple[float, ...]:
+    """Px that a particle is across where all weights are trained: as many as where they were pretrained."""
+    return (PAPER_VIEW_DIAMETER,) if head is None else head.spec.view_diameters
 
 
 def with_opinion(spec: ModelSpec, backbone: Backbone, head: SourceHead | None) -> PickClassifier:

@@ -38,7 +38,7 @@ def small_views(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick_paper(monkeypatch: pytest.MonkeyPatch) -> None:
     """The paper's recipe with two epochs on small boxes."""
     monkeypatch.setattr(recipes, "SgdSchedule", lambda: SgdSchedule(epochs=2, batch_size=12))
-    monkeypatch.setattr(recipes, "PAPER_BOX_PX", 64)
+    monkeypatch.setattr(recipes, "PAPER_VIEW_DIAMETER", 64 / recipes.PAPER_BOX_DIAMETERS)
 
 
 @pytest.fixture

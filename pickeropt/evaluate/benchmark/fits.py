@@ -47,7 +47,7 @@ class Bench:
     ) -> None:
         self._data, self._starts, self._device, self._on_progress = data, starts, device, on_progress
         self._seen: dict[str, tuple[PickClassifier, Tensor]] = {}
-        self._boxes: Tensor | None = None
+        self._boxes: dict[str, Tensor] = {}
 
     def answer(self, method: Method, draw: Draw) -> NDArray[np.float64]:
         """Probabilities (m, k) of the draw's queries, by a classifier that learnt from its shots."""
@@ -82,16 +82,17 @@ class Bench:
         config = finetuning(self._starts[method.start], method.recipe, method.loss_weights, draw.seed)
         seed_everything(draw.seed)
         classifier = self._make(method, draw.seed)
-        if self._boxes is None:
-            self._boxes = self._data.source.boxes(classifier.spec, self._looking)
-        shots = ShotBoxes(self._boxes[draw.shots], torch.from_numpy(self._data.labels[draw.shots]))
+        if method.start not in self._boxes:
+            self._boxes[method.start] = self._data.source.boxes(classifier.spec, self._looking)
+        boxes = self._boxes[method.start]
+        shots = ShotBoxes(boxes[draw.shots], torch.from_numpy(self._data.labels[draw.shots]))
         fit_paper(classifier, shots, config, self._device, lambda epoch, of: None)
         dtype = inference_dtype(self._device)
         backbone = inference_copy(classifier.backbone, self._device, dtype)
         with torch.inference_mode():
             features = [
                 box_features(backbone, classifier.spec, batch.to(self._device, dtype), 0).cpu()
-                for batch in torch.split(self._boxes[draw.queries], BATCH)
+                for batch in torch.split(boxes[draw.queries], BATCH)
             ]
         return _probabilities(classifier.to("cpu"), torch.cat(features))
 
