@@ -36,7 +36,10 @@ Points = Annotated[int, option("--points", "N", "Points a class on junk and empt
 GridKinds = Annotated[
     int | None,
     option(
-        "--grid-kinds", "N", "A species' micrographs share N kinds of contaminant and one of carbon.", min=1
+        "--grid-kinds",
+        "N",
+        "A species' micrographs share N kinds of contaminant and, on 8 of 14 species, one film.",
+        min=1,
     ),
 ]
 Workers = Annotated[

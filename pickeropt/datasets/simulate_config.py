@@ -17,8 +17,9 @@ class DatasetConfig:
         of `maps.DEFAULT_SPECIES` and all of `structures`
     preset : of `presets.PRESETS`; snr, occupancy : in place of the preset's
     points_per_class : labelled points a micrograph on contaminants, on carbon and on empty ice
-    grid_kinds : every species is a grid of its own, with so many kinds of contaminant and one of carbon,
-        other ones than the species before it; None draws from all kinds for each micrograph
+    grid_kinds : every species is a grid of its own, with so many kinds of contaminant, other ones than the
+        species before it, and on 8 of 14 grids a support of one kind and make; None draws from all kinds
+        for each micrograph
     structures : a folder of atomic models
     """
 

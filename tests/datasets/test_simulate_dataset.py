@@ -161,9 +161,13 @@ def test_a_run_killed_outright_goes_on_and_leaves_no_process(tmp_path: Path) -> 
     assert all((out / "micrographs" / f"{name}.mrc").exists() for name in names)
 
 
+BOTH_ON_CARBON = 4
+"""A seed that gives the first two grids a support."""
+
+
 def test_a_grid_has_its_own_junk(tmp_path: Path) -> None:
     """Each species keeps to its kinds on all its micrographs, and the next one has others."""
-    config = replace(SMALL, micrographs=8, size=256, pixel_size=(8.0, 8.0), grid_kinds=2)
+    config = replace(SMALL, micrographs=8, size=256, pixel_size=(8.0, 8.0), grid_kinds=2, seed=BOTH_ON_CARBON)
     simulate_dataset(tmp_path / "set", config)
     labels = read_labels(tmp_path / "set" / "truth.star")
     picks = labels.file.picks
@@ -191,8 +195,11 @@ def test_kinds_go_round_all_species() -> None:
     config = replace(SMALL, grid_kinds=1)
     contaminants = [grid_of(config, i)["contaminant_kinds"] for i in range(14)]
     assert {kinds[0] for kinds in contaminants} == set(CONTAMINANT_KINDS)
-    assert {grid_of(config, i)["carbon_kinds"][0] for i in range(8)} == set(CARBON_KINDS)
+    supports = [grid_of(config, i)["carbon_kinds"] for i in range(14)]
+    assert sorted(kind for kinds in supports for kind in kinds) == sorted(CARBON_KINDS)
     assert grid_of(config, 14)["contaminant_kinds"] == contaminants[0]
+    assert grid_of(config, 14)["carbon_kinds"] == supports[0]
+    assert grid_of(config, 14)["film_seed"] != grid_of(config, 0)["film_seed"]
     assert grid_of(SMALL, 0) == {}
 
 

@@ -43,6 +43,20 @@ def paint(molecule: Species, kind: str, seed: int, place: tuple[float, float] = 
     return canvas
 
 
+@pytest.mark.parametrize("kind", ["hole_edge", "straight_edge", "gold_edge"])
+def test_one_film_is_alike_on_all_micrographs_and_lies_elsewhere(molecule: Species, kind: str) -> None:
+    """With one look the phase, so the thickness, varies little from draw to draw; the place as ever."""
+    shared, own, places = [], [], []
+    for seed in range(8):
+        for found, look in ((shared, np.random.default_rng(5)), (own, None)):
+            canvas = blank(molecule)
+            paint_carbon(canvas, kind, np.random.default_rng(seed), look)
+            found.append(np.median(canvas.phase[canvas.source > 0]))
+        places.append((canvas.source > 0).mean())
+    assert np.std(np.log(shared)) < 0.5 * np.std(np.log(own))
+    assert np.std(places) > 0.02
+
+
 def test_every_kind_has_a_painter() -> None:
     assert set(PAINTERS) == set(CONTAMINANT_KINDS)
     assert set(DISTANCES) == set(CARBON_KINDS)

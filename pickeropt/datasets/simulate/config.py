@@ -74,6 +74,7 @@ class SimulationConfig:
     ice_angstrom, ice_gradient : mean thickness, and its relative change across the field
     contaminants : least and most contaminants a micrograph
     carbon_probability : chance that a micrograph has a support edge or film
+    film_seed : of what the support is made of, for micrographs of one grid; None draws it for each
     filtered_probability, filter_diameters : chance of a low-pass and 8 bits; where the
         low-pass falls to 1/e, in particle diameters (EMPIAR-10017 as published: roughly 0.5)
     """
@@ -103,6 +104,7 @@ class SimulationConfig:
     contaminant_kinds: tuple[str, ...] = CONTAMINANT_KINDS
     carbon_probability: float = 0.5
     carbon_kinds: tuple[str, ...] = CARBON_KINDS
+    film_seed: tuple[int, ...] | None = None
     filtered_probability: float = 0.5
     filter_diameters: Range = (0.08, 0.5)
 

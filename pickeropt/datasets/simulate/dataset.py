@@ -78,10 +78,10 @@ def simulate_dataset(
     species = choose_species(config)
     _check_sizes(config, species)
     names = [f"{i:05d}_{species[i % len(species)].name}" for i in range(config.micrographs)]
-    settings = settings_of(config, imaging, species)
+    grids = [grid_of(config, i) for i in range(len(species))]
+    settings = settings_of(config, imaging, species, grids)
     prepare(out, settings, overwrite)
     tasks = [(i, name, species[i % len(species)]) for i, name in enumerate(names) if not is_done(out, name)]
-    grids = [grid_of(config, i) for i in range(len(species))]
     earlier = len(names) - len(tasks)
     check_room(out, len(tasks) * config.size**2)
     say("simulating", earlier, len(names))
@@ -128,20 +128,24 @@ def choose_species(config: DatasetConfig) -> tuple[Species, ...]:
 
 
 def grid_of(config: DatasetConfig, index: int) -> dict[str, Any]:
-    """The kinds of junk on the grid of species `index`, where each has its own; else none are named.
+    """The junk on the grid of species `index`, where each has its own; else nothing is said.
 
-    One order of all kinds is drawn from the seed, and the species take theirs from it in turn.
+    One order of all kinds is drawn from the seed, and the species take theirs from it in turn. The paper's
+    data set has 14 kinds of contaminant and 8 of carbon: so 8 of 14 grids show their support, each of
+    another kind, and of one make on all micrographs of the grid.
     """
     if config.grid_kinds is None:
         return {}
     rng = np.random.default_rng([config.seed, len(CONTAMINANT_KINDS)])
     contaminants = rng.permutation(CONTAMINANT_KINDS).tolist()
-    carbons = rng.permutation(CARBON_KINDS).tolist()
+    bare = ("",) * (len(CONTAMINANT_KINDS) - len(CARBON_KINDS))
+    support = rng.permutation((*CARBON_KINDS, *bare)).tolist()[index % len(contaminants)]
     first = index * config.grid_kinds
     turns = range(first, first + min(config.grid_kinds, len(contaminants)))
     return {
         "contaminant_kinds": tuple(contaminants[i % len(contaminants)] for i in turns),
-        "carbon_kinds": (carbons[index % len(carbons)],),
+        "carbon_kinds": (support,) if support else (),
+        "film_seed": (config.seed, index),
     }
 
 

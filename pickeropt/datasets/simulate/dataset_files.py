@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,21 @@ FOLDERS = ("micrographs", "masks", "truth")
 
 
 def settings_of(
-    config: DatasetConfig, imaging: SimulationConfig, species: tuple[Species, ...]
+    config: DatasetConfig,
+    imaging: SimulationConfig,
+    species: tuple[Species, ...],
+    grids: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """What decides the bytes of a micrograph, as JSON reads it back."""
+    """What decides the bytes of a micrograph, as JSON reads it back.
+
+    grids : what the grid of each species has in place of what `imaging` says
+    """
     own = {k: v for k, v in asdict(config).items() if k not in ("micrographs", "structures", "species")}
     if config.grid_kinds is None:  # sets of before there were any go on
         del own["grid_kinds"]
+    common = asdict(imaging)
+    if imaging.film_seed is None:
+        del common["film_seed"]
     molecules = {
         one.name: {
             "diameter_angstrom": round(one.diameter_angstrom, 2),
@@ -33,7 +43,9 @@ def settings_of(
         }
         for one in species
     }
-    made = {"format": FORMAT, "seed": config.seed, "config": own | {"imaging": asdict(imaging)}}
+    made = {"format": FORMAT, "seed": config.seed, "config": own | {"imaging": common}}
+    if any(grids):
+        made["grids"] = list(grids)
     result: dict[str, Any] = json.loads(json.dumps(made | {"species": molecules}))
     return result
 

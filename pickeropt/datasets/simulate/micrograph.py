@@ -45,7 +45,8 @@ def simulate_micrograph(
     canvas = _empty_canvas(config, species, optics)
     ice = _add_ice(canvas, config, rng)
     if rng.uniform() < config.carbon_probability and config.carbon_kinds:
-        paint_carbon(canvas, str(rng.choice(config.carbon_kinds)), rng)
+        look = None if config.film_seed is None else np.random.default_rng(config.film_seed)
+        paint_carbon(canvas, str(rng.choice(config.carbon_kinds)), rng, look)
     _add_contaminants(canvas, config, rng)
     particles = place_particles(canvas, config, rng)
     canvas.render_spots()
