@@ -262,6 +262,24 @@ def test_features_are_computed_once_a_data_set(tmp_path, monkeypatch):
     assert looks == [1]
 
 
+def test_the_papers_boxes_are_cut_once_for_each_start(tmp_path, monkeypatch):
+    """Weights of a pretraining want particles of another size in px than others do."""
+    monkeypatch.setattr(fits, "fit_paper", lambda *args: None)
+    (data,) = read_sets([class_folder(tmp_path / "d", 8)], QUICK, ())
+    starts = {"pretrained": SHIPPED, "none": Start("none", None, "", "scratch")}
+    bench = Bench(data, starts, torch.device("cpu"), lambda what, done, of: None)
+    looks, real = [], LooseShots.boxes
+    monkeypatch.setattr(
+        LooseShots,
+        "boxes",
+        lambda self, spec, say: looks.append(spec.view_diameters) or real(self, spec, say),
+    )
+    chosen = draw(data.labels, data.groups, 3, 0)
+    for start in (*starts, *starts):
+        bench.answer(Method(start, "paper", (1.0,)), chosen)
+    assert looks == [recipes.VIEW_DIAMETERS, (recipes.PAPER_VIEW_DIAMETER,)]
+
+
 def test_logistic_regression_balances_the_classes():
     """At the middle between two symmetric classes the answer is half and half however many shots each has."""
     shots = np.array([[-1.0]] * 12 + [[1.0]] * 3, dtype=np.float32)
