@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pickeropt import options as given
-from pickeropt.evaluate.benchmark.config import ENTRY, BenchmarkConfig, LossWeights
+from pickeropt.evaluate.benchmark.config import ENTRY, SPLITS, BenchmarkConfig, LossWeights
 
 DEFAULT = BenchmarkConfig()
 LOSS_WEIGHTS = ",".join(f"{weight:g}" for weight in DEFAULT.loss_weights)
@@ -33,6 +33,9 @@ LossChoices = Annotated[
 Ignore = Annotated[
     list[str] | None, given.option("--ignore", "CLASS", "Leave out a source class; may be repeated.")
 ]
+Apart = Annotated[
+    str, given.option("--split", "|".join(SPLITS), "What shots and queries do not share; the paper's: box.")
+]
 PerClass = Annotated[
     int, given.option("--per-class", "N", "Cut a data set's classes down to N boxes; 0 takes all.", min=0)
 ]
@@ -53,6 +56,7 @@ def run_benchmark(
     loss_weights: LossText = LOSS_WEIGHTS,
     loss_choice: LossChoices = None,
     ignore: Ignore = None,
+    split: Apart = DEFAULT.split,
     per_class: PerClass = DEFAULT.per_class,
     diameter: Diameter = DEFAULT.diameter_angstrom,
     pixel_size: given.PixelSize = DEFAULT.pixel_size,
@@ -81,6 +85,7 @@ def run_benchmark(
         loss_choices=tuple(_weights(text, "--loss-choice") for text in loss_choice or ())
         or DEFAULT.loss_choices,
         ignore=tuple(ignore or ()),
+        split=split,
         per_class=per_class,
         diameter_angstrom=diameter,
         pixel_size=pixel_size,

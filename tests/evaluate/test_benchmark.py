@@ -217,6 +217,19 @@ def test_shots_and_queries_of_micrographs(tmp_path):
     assert f"| {np.mean(four):.3f} ± {np.std(np.mean(four, 0), ddof=1):.3f} [" in line
 
 
+def test_the_papers_split_takes_shots_and_queries_from_the_same_micrographs(tmp_path):
+    labels = micrographs(tmp_path, count=6)
+    config = replace(QUICK, diameter_angstrom=None, pixel_size=None, draws=2, split="box")
+    report = benchmark([labels], config, tmp_path / "out")
+    assert "| apo | particle 12, background 12, carbon 12 | box | shipped |" in report.text
+    (data, _) = read_sets([labels], config, ())
+    where = data.source.shots.micrograph_index
+    chosen = draw(data.labels, data.groups, 4, 0)
+    assert set(where[chosen.shots]) & set(where[chosen.queries])
+    with pytest.raises(OutputError, match="has draws of apo with --split box; give the settings"):
+        benchmark([labels], replace(config, split="micrograph"), tmp_path / "out")
+
+
 @pytest.mark.parametrize("recipe", ["default", "paper"])
 def test_a_fit_is_what_finetune_gives(tmp_path, monkeypatch, recipe):
     """The same shots and seed through `finetune` and its checkpoint, asked about the same queries."""
@@ -302,6 +315,7 @@ def test_logistic_regression_balances_the_classes():
         ({"backbones": "runs/one.safetensors"}, r"no \{entry\} in it"),
         ({"pixel_size": 0.0}, "--pixel-size is 0"),
         ({"seed": -1}, "--seed -1"),
+        ({"split": "shot"}, "--split shot: there are micrograph and box"),
         ({"device": "abacus"}, "--device abacus"),
         ({"tables": (3,), "rows": ("best",)}, "--rows best: there are scratch,"),
         ({"tables": (3,), "rows": ("cryo",), "init": "imagenet"}, "--rows cryo: --init imagenet has no"),

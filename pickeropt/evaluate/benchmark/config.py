@@ -12,6 +12,10 @@ TABLES = (2, 3, 4)
 ENTRY = "{entry}"
 """What stands for the data set's name in `backbones`."""
 
+MICROGRAPH, BOX = "micrograph", "box"
+SPLITS = (MICROGRAPH, BOX)
+"""What shots and queries do not share: the micrograph, or, as in the paper, the box only."""
+
 LossWeights = tuple[float, ...]
 
 
@@ -30,6 +34,7 @@ class BenchmarkConfig:
     loss_weights : the multi-loss of tables 2 and 3
     loss_choices : of table 4; one weight is a single cross-entropy
     ignore : source classes whose boxes are left out
+    split : of `SPLITS`
     per_class : a data set's class is cut down to so many boxes, as many as the paper's; 0 takes all
     diameter_angstrom, pixel_size : Å and Å/px, of what does not say it itself
     """
@@ -57,6 +62,7 @@ class BenchmarkConfig:
         (1.0, 1.0, 1.0),
     )
     ignore: tuple[str, ...] = ()
+    split: str = MICROGRAPH
     per_class: int = 100
     diameter_angstrom: float | None = None
     pixel_size: float | None = None
@@ -103,6 +109,8 @@ def check_config(config: BenchmarkConfig) -> None:
 def _check_material(config: BenchmarkConfig) -> None:
     if config.recipe not in RECIPES:
         raise PickeroptError(f"--recipe {config.recipe}: there are {' and '.join(RECIPES)}")
+    if config.split not in SPLITS:
+        raise PickeroptError(f"--split {config.split}: there are {' and '.join(SPLITS)}")
     if not 0 <= config.seed < 2**32:
         raise PickeroptError(f"--seed {config.seed}: give a whole number from 0 to {2**32 - 1}")
     if config.backbones is not None and ENTRY not in config.backbones:

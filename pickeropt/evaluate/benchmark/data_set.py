@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pickeropt.datasets.shots import BoxShots
 from pickeropt.errors import ShotsError
+from pickeropt.evaluate.benchmark.config import BOX, MICROGRAPH
 from pickeropt.finetune.sight import LocatedShots, LooseShots
 from pickeropt.records import DEFAULT_CLASSES, PARTICLE
 
@@ -45,8 +46,8 @@ class BenchmarkSet:
 
     @property
     def split(self) -> str:
-        """What shots and queries do not share."""
-        return "micrograph" if self.groups.any() else "box"
+        """What shots and queries do not share, of `config.SPLITS`."""
+        return MICROGRAPH if self.groups.any() else BOX
 
 
 def taken(

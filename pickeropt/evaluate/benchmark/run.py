@@ -113,11 +113,14 @@ def _check_earlier(
 ) -> None:
     """Raises OutputError where the earlier draws cannot stand beside the new ones, or be written down."""
     digests = {one.name: one.digest for one in sets}
+    splits = {one.name: one.split for one in sets}
     for record in book.done.values():
         start = starts.get((record.data_set, record.method.start))
         what = ""
         if record.seed != config.seed:
             what = f"draws of --seed {record.seed}, not {config.seed}"
+        elif record.split != splits.get(record.data_set, record.split):
+            what = f"draws of {record.data_set} with --split {record.split}"
         elif record.boxes != digests.get(record.data_set, record.boxes):
             what = (
                 f"draws of other boxes of {record.data_set} (other labels, or another --per-class, "

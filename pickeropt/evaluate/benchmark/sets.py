@@ -12,6 +12,7 @@ How what is on disk becomes data sets:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from pickeropt.datasets.class_points import ClassPoints, gather_points
 from pickeropt.datasets.shots import Shots, read_class_boxes
 from pickeropt.datasets.splits import choose_shots
 from pickeropt.errors import FormatError, GeometryError, ShotsError
-from pickeropt.evaluate.benchmark.config import BenchmarkConfig
+from pickeropt.evaluate.benchmark.config import BOX, BenchmarkConfig
 from pickeropt.evaluate.benchmark.data_set import (
     BenchmarkSet,
     choose_classes,
@@ -53,6 +54,8 @@ def read_sets(
         raise FormatError(f"two data sets are called {twice[0]}; benchmark them into different folders")
     if not found:
         raise FormatError("no data set given; give class folders or labelled STAR files")
+    if config.split == BOX:
+        found = [replace(one, groups=np.zeros_like(one.groups)) for one in found]
     return found
 
 
