@@ -19,7 +19,7 @@ from pickeropt.checkpoint import general_checkpoint
 from pickeropt.classifier import PickClassifier
 from pickeropt.describe import boxes_of, describe_micrograph
 from pickeropt.finetune.config import FinetuneConfig
-from pickeropt.finetune.recipes import ShotBoxes, fit_paper, make_classifier
+from pickeropt.finetune.recipes import VIEW_DIAMETERS, ShotBoxes, fit_paper, make_classifier
 from pickeropt.finetune.trials import fit_measured
 from pickeropt.models.backbone import inference_copy
 from pickeropt.models.features import box_features
@@ -98,15 +98,20 @@ class Default:
 
 
 class Paper:
-    """`--recipe paper` from given weights: trained whole for 30 epochs, boxes of 1.5 diameters; softmax."""
+    """`--recipe paper` from given weights: trained whole for 30 epochs, boxes of 1.5 diameters; softmax.
+
+    view : px that a particle is across, in place of the recipe's
+    """
 
     slow, odds = True, 1.0
 
-    def __init__(self, name: str, init: str, imagenet: Path | None):
+    def __init__(self, name: str, init: str, imagenet: Path | None, view: float | None = None):
         self.name = name
         weights = imagenet if init == "imagenet" else None
         self.config = FinetuneConfig(DIAMETER, init=init, weights=weights, recipe="paper")
         self.spec = make_classifier(self.config, CLASSES, None).spec
+        if view is not None:
+            self.spec = replace(self.spec, view_diameters=(view,))
         self.passes = self.spec.passes
 
     def look(self, pixels: Pixels, points: Points) -> Seen:
@@ -170,6 +175,7 @@ def all_methods(imagenet: Path | None, wanted: Sequence[str]) -> list[Method]:
         "crops": lambda: FrozenCrops(imagenet),
         "dense": lambda: Default("frozen ImageNet dense + LR", "imagenet", imagenet, regression=True),
         "paper": lambda: Paper("recipe paper, ImageNet", "imagenet", imagenet),
+        "paper-small": lambda: Paper("recipe paper, ImageNet, 62 px", "imagenet", imagenet, *VIEW_DIAMETERS),
         "paper-shipped": lambda: Paper("recipe paper, shipped", "shipped", None),
         "imagenet": lambda: Default("recipe default, ImageNet", "imagenet", imagenet),
         "general": General,
