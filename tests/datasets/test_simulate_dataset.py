@@ -187,6 +187,18 @@ def test_a_grid_has_its_own_junk(tmp_path: Path) -> None:
         assert not one & other
 
 
+def test_grids_of_other_junk_are_not_gone_on_with(tmp_path: Path) -> None:
+    """A set made before grids had a film of their own says nothing of them."""
+    config = replace(SMALL, micrographs=1, grid_kinds=1)
+    simulate_dataset(tmp_path, config)
+    marker = tmp_path / "dataset.json"
+    described = json.loads(marker.read_text())
+    assert len(described.pop("grid")) == 2
+    marker.write_text(json.dumps(described))
+    with pytest.raises(OutputError, match="holds a data set of another grid; give its own options"):
+        simulate_dataset(tmp_path, replace(config, micrographs=2))
+
+
 def grid_kinds_of(config: DatasetConfig, name: str) -> list[tuple[str, ...]]:
     return [grid_of(config, i)[name] for i in range(2)]
 

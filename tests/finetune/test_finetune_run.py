@@ -36,9 +36,8 @@ def small_views(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def quick_paper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The paper's recipe with two epochs on small boxes."""
+    """The paper's recipe with two epochs."""
     monkeypatch.setattr(recipes, "SgdSchedule", lambda: SgdSchedule(epochs=2, batch_size=12))
-    monkeypatch.setattr(recipes, "PAPER_VIEW_DIAMETER", 64 / recipes.PAPER_BOX_DIAMETERS)
 
 
 @pytest.fixture
@@ -218,7 +217,7 @@ def test_the_recipe_of_the_paper(shots: Shots, tmp_path: Path) -> None:
     assert [now for now in seen if now[0] == "training"] == [("training", 1, 2), ("training", 2, 2)]
     classifier = load_checkpoint(tmp_path / "m").classifier
     assert classifier.spec.windows == ()
-    assert classifier.spec.box_px(classifier.spec.view_diameters[0]) == 65
+    assert classifier.spec.box_px(classifier.spec.view_diameters[0]) == 97  # 1.5 diameters of 62 px
     assert 1 / 8 <= classifier.temperature <= 2
     finetune(shots, config, tmp_path / "again")
     assert (tmp_path / "m").read_bytes() == (tmp_path / "again").read_bytes()

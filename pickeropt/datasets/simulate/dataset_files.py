@@ -45,7 +45,7 @@ def settings_of(
     }
     made = {"format": FORMAT, "seed": config.seed, "config": own | {"imaging": common}}
     if any(grids):
-        made["grids"] = list(grids)
+        made["grid"] = list(grids)
     result: dict[str, Any] = json.loads(json.dumps(made | {"species": molecules}))
     return result
 
@@ -80,8 +80,8 @@ def _check_earlier(out: Path, settings: dict[str, Any], overwrite: bool) -> None
         for folder in FOLDERS:
             shutil.rmtree(out / folder, ignore_errors=True)
         return
-    for part in ("seed", "species", "config"):
-        if earlier.get(part) != settings[part]:
+    for part in ("seed", "species", "config", "grid"):
+        if earlier.get(part) != settings.get(part):
             what = f"{out}: holds a data set of another {part}"
             remedy = "give its own options to go on with it, another folder, or --overwrite"
             raise OutputError(f"{what}; {remedy}")
