@@ -81,7 +81,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     is not a pickeropt classifier, and for one that lacks a weight.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such model file; make one with `pickeropt finetune`")
+        raise CheckpointError.missing_model(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}

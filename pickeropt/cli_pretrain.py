@@ -33,6 +33,10 @@ Ignore = Annotated[
 Unlabelled = Annotated[
     Path | None, _option("--unlabelled", "DIR", "Real micrographs or pictures to learn from without labels.")
 ]
+Views = Annotated[
+    int,
+    _option("--views", "N", "Training views of each micrograph or box, for the default recipe.", min=1),
+]
 Epochs = Annotated[int | None, _option("--epochs", "N", "How long; else the recipe's.", min=1)]
 Steps = Annotated[int | None, _option("--steps", "N", "How long, in batches; else the recipe's.", min=1)]
 BatchSize = Annotated[int | None, _option("--batch-size", "N", "Over all processes.", min=1)]
@@ -52,6 +56,7 @@ def run_pretrain(
     exclude: Exclude = None,
     ignore: Ignore = None,
     unlabelled: Unlabelled = PretrainConfig.unlabelled,
+    views: Views = PretrainConfig.views,
     epochs: Epochs = PretrainConfig.epochs,
     steps: Steps = PretrainConfig.steps,
     batch_size: BatchSize = PretrainConfig.batch_size,
@@ -78,6 +83,7 @@ def run_pretrain(
         exclude=tuple(exclude or ()),
         ignore=tuple(ignore or ()),
         unlabelled=unlabelled,
+        views=views,
         epochs=epochs,
         steps=steps,
         batch_size=batch_size,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from pickeropt import options as given
+from pickeropt.errors import CheckpointError, FormatError
 from pickeropt.prune.config import Filters, PruneConfig
 
 MODEL = Path("model.safetensors")
@@ -102,6 +103,7 @@ def run_prune(
 
 def prune_and_show(picks: list[Path], config: PruneConfig) -> None:
     """Prune, with progress and report, and say what came of it."""
+    _check_there(picks, config)
     from pickeropt.console import progress, show_prune
     from pickeropt.prune.run import prune
     from pickeropt.prune.scorer import load_scorer
@@ -112,6 +114,15 @@ def prune_and_show(picks: list[Path], config: PruneConfig) -> None:
         pruning = partial(on_progress, "pruning")
         summary = prune(picks, config, scorer, on_progress=pruning, finish=finish_with_report)
     show_prune(summary)
+
+
+def _check_there(picks: list[Path], config: PruneConfig) -> None:
+    """A mistyped path is said before the network library is loaded, which takes seconds."""
+    if config.model is not None and not config.model.is_file():
+        raise CheckpointError.missing_model(config.model)
+    for path in picks if config.picker_shots is None else [*picks, config.picker_shots]:
+        if not path.exists():
+            raise FormatError.missing(path)
 
 
 def _rethreshold(context: typer.Context, run: Path, threshold: float, overwrite: bool) -> None:

@@ -16,6 +16,8 @@ The command line turns each into one line on standard error and exit code 2; any
 else that escapes is a bug of ours and keeps its traceback.
 """
 
+from pathlib import Path
+
 
 class PickeroptError(Exception):
     """Base of all errors that the user can mend."""
@@ -23,6 +25,11 @@ class PickeroptError(Exception):
 
 class FormatError(PickeroptError):
     """A coordinate file, table or class folder cannot be read as what it should be."""
+
+    @classmethod
+    def missing(cls, path: Path) -> "FormatError":
+        """There is no such file."""
+        return cls(f"{path}: no such file; check the path")
 
 
 class MicrographError(PickeroptError):
@@ -39,6 +46,11 @@ class ShotsError(PickeroptError):
 
 class CheckpointError(PickeroptError):
     """A model file is not a pickeropt checkpoint, or lacks something it must hold."""
+
+    @classmethod
+    def missing_model(cls, path: Path) -> "CheckpointError":
+        """There is no such model file."""
+        return cls(f"{path}: no such model file; make one with `pickeropt finetune`")
 
 
 class DownloadError(PickeroptError):

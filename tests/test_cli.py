@@ -16,6 +16,9 @@ from pickeropt.finetune.config import FinetuneConfig
 from pickeropt.prune.config import Filters, PruneConfig
 from pickeropt.report.make import finish_with_report
 
+THERE = ("a.star", "b.box", "picks.star", "labels.star", "my.safetensors", "other")
+"""Empty files in the folder that the commands run in: prune looks whether what it is given is there."""
+
 HEAVY = {"numpy", "torch", "timm", "scipy", "sklearn", "pandas", "matplotlib", "rich.table"}
 
 
@@ -38,8 +41,12 @@ def calls():
 
 
 @pytest.fixture
-def rooms(monkeypatch, calls):
+def rooms(monkeypatch, calls, tmp_path):
     """Replaces a module by one with the given functions, each answering or raising what it is given."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for name in THERE:
+        (tmp_path / name).touch()
 
     def replace(module, **answers):
         stand_in = ModuleType(module)
@@ -208,8 +215,7 @@ def test_finetune_says_what_next(rooms, calls):
 # prune
 
 
-def test_prune_passes_the_defaults_of_the_config(rooms, calls, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_prune_passes_the_defaults_of_the_config(rooms, calls):
     assert run("prune", "picks.star").exit_code == 0
     assert calls["load_scorer"] == ((None, "auto", None, None), {})
     (inputs, config, scorer), more = calls["prune"]
@@ -217,8 +223,7 @@ def test_prune_passes_the_defaults_of_the_config(rooms, calls, tmp_path, monkeyp
     assert config == PruneConfig()
 
 
-def test_prune_takes_the_model_in_the_folder(rooms, calls, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_prune_takes_the_model_in_the_folder(rooms, calls):
     model = Path("model.safetensors")
     model.mkdir()  # of that name, but no file
     assert run("prune", "picks.star").exit_code == 0
@@ -295,6 +300,22 @@ def test_the_users_faults_are_one_line_and_2(rooms, command, module, function, e
     assert result.exit_code == 2
     assert result.stderr == "error: a.star, line 3: x is 'abc'; write a number\n"
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "missing", "remedy"),
+    [
+        (["a.star", "no.star"], "no.star", "check the path"),
+        (["a.star", "--model", "no.safetensors"], "no.safetensors", "pickeropt finetune"),
+        (["a.star", "--use-picker-score", "--shots", "no.star"], "no.star", "check the path"),
+    ],
+)
+def test_prune_says_what_is_missing_before_it_loads_anything(rooms, calls, words, missing, remedy):
+    result = run("prune", *words)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {missing}: no such ")
+    assert remedy in result.stderr
+    assert calls == {}
 
 
 def test_our_faults_keep_their_traceback(rooms):

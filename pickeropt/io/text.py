@@ -60,7 +60,7 @@ def read_content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise FormatError(f"{path}: no such file; check the path") from None
+        raise FormatError.missing(path) from None
     except IsADirectoryError:
         raise FormatError(f"{path}: is a folder; name the file inside it") from None
     except OSError as error:
