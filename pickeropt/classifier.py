@@ -56,7 +56,7 @@ class PickClassifier(nn.Module):
             if spec.carbon_lean and CARBON in names:
                 film = torch.zeros_like(leaning)
                 carbon = names.index(CARBON)
-                film[:, carbon] = spec.carbon_lean * carbon_evidence(opinion, carbon)
+                film[:, carbon] = spec.carbon_lean * carbon_evidence(opinion, carbon, spec.carbon_most)
         return leaning, film
 
     def probabilities(self, features: Tensor) -> Tensor:

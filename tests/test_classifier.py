@@ -71,14 +71,15 @@ def test_the_opinion_stands_beside_the_branches(features: Tensor, lean: float) -
     assert np.ptp(leaning) > 0.2
 
 
+@pytest.mark.parametrize("most", [10.0, 3.5])
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_evidence_for_carbon_by_hand(features: Tensor, share: float) -> None:
+def test_evidence_for_carbon_by_hand(features: Tensor, share: float, most: float) -> None:
     """In full it tells the rejects apart, in part it speaks against the particle."""
     plain = make_classifier(LEANING)
-    classifier = make_classifier(replace(LEANING, carbon_lean=0.5, carbon_share=share))
+    classifier = make_classifier(replace(LEANING, carbon_lean=0.5, carbon_most=most, carbon_share=share))
     each = source_probabilities(features)
     carbon = each[:, [4, 5]].sum(1)
-    evidence = 0.5 * np.clip(np.log(carbon / (1 - carbon)) + 4, 0, 10)
+    evidence = 0.5 * np.clip(np.log(carbon / (1 - carbon)) + 4, 0, most)
     assert np.ptp(evidence) > 0.3
     with torch.no_grad():
         before = plain.logits(features).double().numpy()

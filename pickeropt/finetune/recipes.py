@@ -30,8 +30,10 @@ LEAN = 0.15
 """What the opinion of the pretraining counts for beside what the shots teach."""
 
 CARBON_LEAN = 1.0
-"""What its evidence for carbon counts for beside that, and the part of it that P(particle) hears."""
+CARBON_MOST = 4.0
 CARBON_SHARE = 0.5
+"""What its evidence for carbon counts for beside that, how far it goes, and the part that P(particle) hears.
+It ends at even odds: on grids whose contaminant looks like a film, shots could not speak against more."""
 
 STAGES = ("layer2", "layer3")
 VIEW_DIAMETERS = (62.0,)
@@ -90,7 +92,14 @@ def with_opinion(spec: ModelSpec, backbone: Backbone, head: SourceHead | None) -
     """A classifier that hears the pretraining's head, where there is one and it sees the same."""
     if head is None or not fits(head, spec):
         return PickClassifier(spec, backbone)
-    spec = replace(spec, parents=head.parents, lean=LEAN, carbon_lean=CARBON_LEAN, carbon_share=CARBON_SHARE)
+    spec = replace(
+        spec,
+        parents=head.parents,
+        lean=LEAN,
+        carbon_lean=CARBON_LEAN,
+        carbon_most=CARBON_MOST,
+        carbon_share=CARBON_SHARE,
+    )
     classifier = PickClassifier(spec, backbone)
     assert classifier.opinion is not None
     classifier.opinion.load(head)

@@ -24,8 +24,6 @@ CARBON = "carbon"
 DOUBT = 4.0
 """Log-odds against carbon from which on there is evidence for it: one in fifty-five."""
 
-MOST_EVIDENCE = 10.0
-
 ABSENT = -20.0
 """Log of the probability of a parent that no source class has."""
 
@@ -78,15 +76,15 @@ class Opinion(nn.Module):
             self.linear.bias.copy_(head.bias)
 
 
-def carbon_evidence(opinion: Tensor, carbon: int) -> Tensor:
-    """How much the opinion, (n, k) logits, speaks for class `carbon`: (n,), 0 to `MOST_EVIDENCE`.
+def carbon_evidence(opinion: Tensor, carbon: int, most: float) -> Tensor:
+    """How much the opinion, (n, k) logits, speaks for class `carbon`: (n,), 0 to `most`.
 
     The log-odds of carbon against all other classes, counted from `-DOUBT`. Films differ from square to
     square more than a few shots of one edge can show, and pretraining has seen many.
     """
     others = [i for i in range(opinion.shape[1]) if i != carbon]
     odds = opinion[:, carbon] - torch.logsumexp(opinion[:, others], 1)
-    return (odds + DOUBT).clamp(0.0, MOST_EVIDENCE)
+    return (odds + DOUBT).clamp(0.0, most)
 
 
 def read_source_head(path: Path) -> SourceHead | None:

@@ -14,7 +14,6 @@ from pickeropt.errors import CheckpointError
 from pickeropt.models.opinion import (
     ABSENT,
     DOUBT,
-    MOST_EVIDENCE,
     Opinion,
     SourceHead,
     carbon_evidence,
@@ -186,8 +185,10 @@ def test_who_sees_the_same() -> None:
 
 def test_evidence_for_carbon_begins_at_doubt_and_has_an_end() -> None:
     shares = torch.tensor([[0.2, 0.3, 0.5], [0.3, 0.65, 0.05], [0.6, 0.399, 0.001], [1e-9, 1e-9, 1 - 2e-9]])
-    found = carbon_evidence(shares.double().log(), 2).numpy()
-    expected = [DOUBT, DOUBT + math.log(0.05 / 0.95), 0.0, MOST_EVIDENCE]
+    found = carbon_evidence(shares.double().log(), 2, 10.0).numpy()
+    expected = [DOUBT, DOUBT + math.log(0.05 / 0.95), 0.0, 10.0]
     np.testing.assert_allclose(found, expected, atol=1e-6)
     others = shares[:, [2, 0, 1]].double().log()
-    np.testing.assert_allclose(carbon_evidence(others, 0).numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(carbon_evidence(others, 0, 10.0).numpy(), expected, atol=1e-6)
+    less = carbon_evidence(others, 0, 2.0).numpy()
+    np.testing.assert_allclose(less, np.minimum(expected, 2.0), atol=1e-6)
