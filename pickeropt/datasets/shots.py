@@ -4,7 +4,7 @@ Three sources: one STAR file with a class in each row, coordinate files of one c
 or a folder of boxes for each class.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,16 +22,13 @@ from pickeropt.datasets.shot_checks import (
 )
 from pickeropt.errors import FormatError
 from pickeropt.io.find import MicrographFinder
-from pickeropt.io.lists import find_coordinate_file, is_coordinate_list, read_coordinate_list
+from pickeropt.io.inputs import read_inputs
 from pickeropt.io.micrographs import micrograph_shape
 from pickeropt.io.picks import PicksFile, read_picks
 from pickeropt.io.picks_file import placed, row_place
 from pickeropt.io.relion import CLASS, MICROGRAPH, X, Y
 from pickeropt.io.stacks import read_class_folder
 from pickeropt.records import PARTICLE, FloatArray
-
-COORDINATE_SUFFIXES = (".star", ".box")
-"""The files that are read of a folder with one coordinate file a micrograph."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +99,8 @@ def read_labelled_star(path: Path, micrographs: Sequence[Path]) -> Shots:
 def read_class_files(files: Sequence[tuple[str, Path]], micrographs: Sequence[Path]) -> Shots:
     """Shots of files that hold one class each, as `--class NAME=FILE` gives them.
 
-    files : pairs of a class name and a coordinate file (STAR or box), a RELION list of them
-        (autopick.star), or a folder with one such file a micrograph; a class may come again
+    files : pairs of a class name and a coordinate file of any format, a RELION list of them
+        (autopick.star), or a folder of them; a class may come again
     micrographs : folders to look for the micrographs in
 
     Raises as `read_labelled_star` does, and FormatError for a file with classes of its own.
@@ -111,7 +108,7 @@ def read_class_files(files: Sequence[tuple[str, Path]], micrographs: Sequence[Pa
     labelled = []
     for name, path in files:
         check_class_name(name, f"--class {name}={path}")
-        for file in _coordinate_files(path):
+        for file in (source.file for source in read_inputs([path], empty=True).sources):
             own = set(file.picks.class_names or ()) - {name}
             if own:
                 what = f"{file.path}: has classes of its own ({', '.join(sorted(own)[:4])})"
@@ -132,32 +129,6 @@ def read_class_boxes(folder: Path) -> BoxShots:
         check_class_name(name, f"{folder / name}")
     check_counts(found.class_names, found.labels, str(folder))
     return BoxShots(found.class_names, found.labels, tuple(found.boxes), tuple(found.sources))
-
-
-def _coordinate_files(path: Path) -> Iterator[PicksFile]:
-    """The file itself, the files a list names, or those of a folder."""
-    if not path.is_dir():
-        yield from _listed_files(path) if is_coordinate_list(path) else (read_picks(path),)
-        return
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in COORDINATE_SUFFIXES and p.name[0] != ".")
-    if not found:
-        what = f"{path}: no {' or '.join(COORDINATE_SUFFIXES)} file in this folder"
-        raise FormatError(f"{what}; give the folder that holds one coordinate file a micrograph")
-    for file in found:
-        if is_coordinate_list(file):
-            raise FormatError(f"{file}: a list of coordinate files within a folder; give the list itself")
-        yield read_picks(file)
-
-
-def _listed_files(path: Path) -> Iterator[PicksFile]:
-    """The files of a RELION list; a file that names no micrograph belongs to the list's."""
-    listed = read_coordinate_list(path)
-    for row, name in enumerate(listed.micrograph_names):
-        file = read_picks(find_coordinate_file(listed, row))
-        if file.names_from_stem and len(file.picks):
-            picks = replace(file.picks, micrograph_names=(name,))
-            file = replace(file, picks=picks, names_from_stem=False)
-        yield file
 
 
 def _shots(

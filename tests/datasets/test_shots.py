@@ -212,8 +212,19 @@ def test_a_list_of_coordinate_files(tmp_path: Path, mics: Path, monkeypatch: pyt
     files = [("particle", job / "autopick.star"), ("ice", points(tmp_path / "a.star", [(10, 20), (50, 60)]))]
     monkeypatch.chdir(mics)
     assert described(read_class_files(files, [mics])) == {row for row in ROWS if row[3] != "carbon"}
-    with pytest.raises(FormatError, match=r"autopick\.star: a list .* within a folder; give the list itself"):
-        read_class_files([("particle", job), files[1]], [mics])
+    in_folder = read_class_files([("particle", job), files[1]], [mics])
+    assert described(in_folder) == described(read_class_files(files, [mics]))
+
+
+def test_a_class_in_a_folder_of_any_format(tmp_path: Path, mics: Path) -> None:
+    folder = tmp_path / "good"
+    folder.mkdir()
+    (folder / "topaz.txt").write_text("image_name\tx_coord\ty_coord\tscore\na\t70\t80\t1.5\nb\t30\t40\t0.5\n")
+    (folder / "notes.md").write_text("not picks\n")
+    ice = points(tmp_path / "ice" / "a.star", [(10, 20), (50, 60)])
+    shots = read_class_files([("particle", folder), ("ice", ice.parent)], [mics])
+    assert shots.coordinates[shots.labels == 0].tolist() == [[70, 80], [30, 40]]
+    assert [path.name for path in shots.micrographs] == ["a.mrc", "b.mrc"]
 
 
 def test_faults_of_class_files(tmp_path: Path, mics: Path) -> None:
@@ -241,7 +252,7 @@ def test_faults_of_class_files(tmp_path: Path, mics: Path) -> None:
         FormatError, match=r"labels\.star: has classes of its own \(carbon, ice\), given as 'part"
     ):
         read(("particle", labels), ("ice", ice))
-    with pytest.raises(FormatError, match=r"mics: no \.star or \.box file in this folder"):
+    with pytest.raises(FormatError, match=r"mics: no files of picks"):
         read(("particle", mics), ("ice", ice))
     with pytest.raises(FormatError, match=r"none\.star.*cannot be read|none\.star: no such file"):
         read(("particle", tmp_path / "none.star"), ("ice", ice))
