@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pickeropt.models.backbone import Backbone
 from pickeropt.models.head import BranchedHead, joint_logits
-from pickeropt.models.opinion import CARBON, Opinion, SourceHead, carbon_evidence
+from pickeropt.models.opinion import CARBON, CONTAMINANT, Opinion, SourceHead, carbon_evidence
 from pickeropt.models.spec import ModelSpec
 from pickeropt.records import DEFAULT_CLASSES, PARTICLE
 
@@ -36,7 +36,8 @@ class PickClassifier(nn.Module):
         """(n, d) features -> (n, k) logits, all branches read.
 
         The evidence for carbon says in full which kind of reject a pick is, and in part (`carbon_share`)
-        whether it is a particle: the other classes are moved together until it is so.
+        whether it is a particle: the other classes are moved together until it is so. A part of it
+        (`carbon_alike`) is for a contaminant as well, which shots tell from film better than from ice.
         """
         leaning, film = self._opinions(features)
         logits = joint_logits(self.head(features), self.spec.loss_weights) + leaning
@@ -57,6 +58,8 @@ class PickClassifier(nn.Module):
                 film = torch.zeros_like(leaning)
                 carbon = names.index(CARBON)
                 film[:, carbon] = spec.carbon_lean * carbon_evidence(opinion, carbon, spec.carbon_most)
+                if CONTAMINANT in names:
+                    film[:, names.index(CONTAMINANT)] = spec.carbon_alike * film[:, carbon]
         return leaning, film
 
     def probabilities(self, features: Tensor) -> Tensor:

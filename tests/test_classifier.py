@@ -93,6 +93,16 @@ def test_evidence_for_carbon_by_hand(features: Tensor, share: float, most: float
     np.testing.assert_allclose(found[:, 1:], (1 - particle)[:, None] * kinds, atol=1e-5)
 
 
+def test_a_contaminant_has_a_part_of_the_evidence_for_carbon(features: Tensor) -> None:
+    spec = replace(LEANING, class_names=("particle", "contaminant", "carbon"))
+    plain, alike = make_classifier(spec), make_classifier(replace(spec, carbon_lean=1.5, carbon_alike=0.4))
+    with torch.no_grad():
+        found = alike.leaning(features) - plain.leaning(features)
+    assert found[:, 2].max() > 1
+    torch.testing.assert_close(found[:, 1], 0.4 * found[:, 2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[:, 0], torch.zeros(8))
+
+
 def test_evidence_for_carbon_needs_a_class_of_that_name(features: Tensor) -> None:
     spec = replace(LEANING, class_names=("particle", "ice", "edge"))
     plain, classifier = (make_classifier(replace(spec, carbon_lean=weight)) for weight in (0.0, 2.0))

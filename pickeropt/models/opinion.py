@@ -18,8 +18,8 @@ from pickeropt.errors import CheckpointError
 from pickeropt.models.spec import ModelSpec, spec_of
 from pickeropt.records import DEFAULT_CLASSES, PARTICLE
 
-CARBON = "carbon"
-"""The class of support films, as `DEFAULT_CLASSES` names it."""
+CARBON, CONTAMINANT = "carbon", "contaminant"
+"""The classes of support films and of what else is no particle, as `DEFAULT_CLASSES` names them."""
 
 DOUBT = 4.0
 """Log-odds against carbon from which on there is evidence for it: one in fifty-five."""

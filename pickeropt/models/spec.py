@@ -25,6 +25,7 @@ class ModelSpec:
     lean : what the opinion counts for beside the branches, 1 for as much as by itself
     carbon_lean : what its evidence for carbon counts for on top of that (`opinion.carbon_evidence`)
     carbon_most : that evidence goes no further; files that do not say it were fitted with 10
+    carbon_alike : the part of that evidence which the class `contaminant` gets as well, 0 to 1
     carbon_share : the part of that evidence which P(particle) hears too, 0 to 1
     limit : standardised features go no further than this from 0 into the branches; None: as they are
     """
@@ -45,6 +46,7 @@ class ModelSpec:
     lean: float = 0.0
     carbon_lean: float = 0.0
     carbon_most: float = 10.0
+    carbon_alike: float = 0.0
     carbon_share: float = 1.0
     limit: float | None = None
 

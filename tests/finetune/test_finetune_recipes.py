@@ -88,8 +88,9 @@ def test_who_leans_on_the_pretraining(recipe, init, box_diameters, leans: bool) 
     spec = classifier.spec
     assert (spec.parents, spec.lean) == ((shipped.parents, recipes.LEAN) if leans else ((), 0.0))
     assert spec.class_names == ("particle", "ice", "edge")
-    carbon = (recipes.CARBON_LEAN, recipes.CARBON_MOST, recipes.CARBON_SHARE) if leans else (0.0, 10.0, 1.0)
-    assert (spec.carbon_lean, spec.carbon_most, spec.carbon_share) == carbon
+    carbon = ("carbon_lean", "carbon_most", "carbon_alike", "carbon_share")
+    expected = [getattr(recipes, name.upper()) for name in carbon] if leans else [0.0, 10.0, 0.0, 1.0]
+    assert [getattr(spec, name) for name in carbon] == expected
     assert spec.limit == (None if recipe == "paper" else LIMIT)
     assert (classifier.opinion is not None) == leans
     if classifier.opinion is not None:

@@ -52,7 +52,7 @@ def test_of_many_picks_it_is_the_softmax_summed() -> None:
     head = source_head()
     opinion = Opinion(head.weight.shape[1], head.parents, DEFAULT_CLASSES)
     opinion.load(head)
-    features = torch.randn(7, head.weight.shape[1])
+    features = torch.randn(40, head.weight.shape[1], generator=torch.Generator().manual_seed(3))
     logits = features.double().numpy() @ head.weight.double().numpy().T + head.bias.double().numpy()
     each = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     of = np.array(head.parents)
