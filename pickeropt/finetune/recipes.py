@@ -29,10 +29,10 @@ PENALTY = 500.0
 LEAN = 0.15
 """What the opinion of the pretraining counts for beside what the shots teach."""
 
-CARBON_LEAN = 1.5
+CARBON_LEAN = 1.0
 CARBON_MOST = 4.0
 CARBON_ALIKE = 0.5
-CARBON_SHARE = 0.33
+CARBON_SHARE = 0.5
 """What its evidence for carbon counts for beside that, how far it goes, the part that a contaminant gets too
 and the part that P(particle) hears. It ends at even odds, and contaminants have half of it: on grids whose
 contaminant looks like a film, shots could not speak against more."""
