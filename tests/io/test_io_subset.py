@@ -8,11 +8,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pickeropt.io import text
 from pickeropt.io.picks import PicksFile, read_picks, subset
+from pickeropt.io.relion import NO_SCORE
 
 blank = st.sampled_from([" ", "  ", "\t", " \t ", "      "])
 edge = st.sampled_from(["", " ", "\t", "   "])
@@ -170,6 +171,7 @@ def test_real_files(shared_data: Path) -> None:
 
 
 @settings(deadline=None)
+@example([("0.0", "0.0", "a.mrc", "-999.0")], " ", "\n")
 @given(st.lists(st.tuples(number, number, word, number), max_size=8), blank, st.sampled_from(["\n", ""]))
 def test_values_are_those_of_python(rows: list[tuple[str, str, str, str]], gap: str, end: str) -> None:
     labels = "_rlnCoordinateY\n_rlnCoordinateX\n_rlnMicrographName\n_rlnAutopickFigureOfMerit\n"
@@ -179,5 +181,7 @@ def test_values_are_those_of_python(rows: list[tuple[str, str, str, str]], gap: 
     picks = file.picks
     np.testing.assert_array_equal(picks.coordinates[:, 0], [float(row[1]) for row in plain])
     np.testing.assert_array_equal(picks.coordinates[:, 1], [float(row[0]) for row in plain])
-    np.testing.assert_array_equal(picks.figure_of_merit, [float(row[3]) for row in plain])
+    merits = [float(row[3]) for row in plain]
+    expected = [np.nan if merit == NO_SCORE else merit for merit in merits]  # RELION's "no score"
+    np.testing.assert_array_equal(picks.figure_of_merit, expected)
     assert [picks.micrograph_names[i] for i in picks.micrograph_index] == [row[2] for row in plain]
