@@ -37,7 +37,7 @@ class PickClassifier(nn.Module):
 
         The evidence for carbon says in full which kind of reject a pick is, and in part (`carbon_share`)
         whether it is a particle: the other classes are moved together until it is so. A part of it
-        (`carbon_alike`) is for a contaminant as well, which shots tell from film better than from ice.
+        (`carbon_alike`) is for a contaminant as well, or those that look like film would be called carbon.
         """
         leaning, film = self._opinions(features)
         logits = joint_logits(self.head(features), self.spec.loss_weights) + leaning

@@ -37,6 +37,12 @@ Views = Annotated[
     int,
     _option("--views", "N", "Training views of each micrograph or box, for the default recipe.", min=1),
 ]
+DistilFirst = Annotated[
+    float,
+    _option(
+        "--distil-first", "SHARE", "Of the steps, that only keep what ImageNet knows; for the default recipe."
+    ),
+]
 Epochs = Annotated[int | None, _option("--epochs", "N", "How long; else the recipe's.", min=1)]
 Steps = Annotated[int | None, _option("--steps", "N", "How long, in batches; else the recipe's.", min=1)]
 BatchSize = Annotated[int | None, _option("--batch-size", "N", "Over all processes.", min=1)]
@@ -57,6 +63,7 @@ def run_pretrain(
     ignore: Ignore = None,
     unlabelled: Unlabelled = PretrainConfig.unlabelled,
     views: Views = PretrainConfig.views,
+    distil_first: DistilFirst = PretrainConfig.distil_first,
     epochs: Epochs = PretrainConfig.epochs,
     steps: Steps = PretrainConfig.steps,
     batch_size: BatchSize = PretrainConfig.batch_size,
@@ -84,6 +91,7 @@ def run_pretrain(
         ignore=tuple(ignore or ()),
         unlabelled=unlabelled,
         views=views,
+        distil_first=distil_first,
         epochs=epochs,
         steps=steps,
         batch_size=batch_size,

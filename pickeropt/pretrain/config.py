@@ -56,8 +56,9 @@ class PretrainConfig:
     points_per_class : of a view, at most
     held_back : one micrograph with its boxes in so many is never trained on, and measures
     head_learning_rate : of the head while the backbone is trained
+    distil_first : share of the steps, from the first on, that train the rotation term alone
     class_weight, parent_weight : of the cross-entropies of source classes and of their parents, beside
-        the rotation term
+        the rotation term, in the steps after those
     head_steps : of each fit of the head to the finished backbone's features
     box_px : side of a box for `paper`
 
@@ -89,6 +90,7 @@ class PretrainConfig:
     points_per_class: int = 80
     held_back: int = 20
     head_learning_rate: float = 2e-3
+    distil_first: float = 0.4
     class_weight: float = 0.12
     parent_weight: float = 0.3
     head_steps: int = 300
@@ -141,6 +143,8 @@ def check_config(config: PretrainConfig) -> None:
         value = getattr(config, option)
         if value is not None and value < 1:
             raise PickeroptError(f"--{option.replace('_', '-')} {value}: give a whole number above 0")
+    if not 0 <= config.distil_first <= 1:
+        raise PickeroptError(f"--distil-first {config.distil_first:g}: give a share of the steps, 0 to 1")
     if not 0 <= config.seed < 2**32:
         raise PickeroptError(f"--seed {config.seed}: give a whole number from 0 to {2**32 - 1}")
     if config.unlabelled is not None and config.recipe == "paper":

@@ -57,7 +57,6 @@ class DistilRecipe:
     ):
         self.labelled, self.unlabelled, self.parents = labelled, unlabelled, parents
         self.config, self.device, self.batch_size = config, device, config.schedule.batch_size
-        self.class_weight, self.parent_weight = config.class_weight, config.parent_weight
         self.training, self.held = split(labelled.pieces, config.held_back)
         self.samples, self.held_back = len(self.training), len(self.held)
         self.steps = count_steps(config.schedule, self.samples)
@@ -84,12 +83,21 @@ class DistilRecipe:
         """A cosine."""
         return cosine(step, self.steps)
 
+    def weights(self, step: int) -> tuple[float, float]:
+        """None while the rotation term is alone."""
+        alone = step <= self.config.distil_first * self.steps
+        return (0.0, 0.0) if alone else self._full
+
+    @property
+    def _full(self) -> tuple[float, float]:
+        return self.config.class_weight, self.config.parent_weight
+
     def backward(self, learner: Learner, step: int, slots: Iterable[int]) -> Tensor:
         """Gradients of the batch's mean loss."""
         samples = [self._draw(step, slot) for slot in slots]
         terms = torch.zeros(len(TERMS), device=self.device)
         for bundle in self._bundles(samples):
-            losses, found = self._losses(learner, bundle)
+            losses, found = self._losses(learner, bundle, self.weights(step))
             (losses / self.batch_size).backward()  # type: ignore[no-untyped-call]
             terms += found
         return terms
@@ -104,7 +112,7 @@ class DistilRecipe:
         with torch.no_grad():
             for index in indices:
                 sample = Sample(self.labelled.load(int(self.held[index])), EIGHT[5])
-                terms += self._losses(learner, [sample])[1]
+                terms += self._losses(learner, [sample], self._full)[1]
         return terms
 
     def _draw(self, step: int, slot: int) -> Sample:
@@ -124,7 +132,9 @@ class DistilRecipe:
         sides = sorted({sample.view.pixels.shape[0] for sample in samples})
         return [[s for s in samples if s.view.pixels.shape[0] == side] for side in sides]
 
-    def _losses(self, learner: Learner, samples: list[Sample]) -> tuple[Tensor, Tensor]:
+    def _losses(
+        self, learner: Learner, samples: list[Sample], weights: tuple[float, float]
+    ) -> tuple[Tensor, Tensor]:
         """The summed loss of views of one size, and their terms."""
         images = [
             turn(s.view.pixels.to(self.device).float(), s.orientation) * s.gain + s.offset for s in samples
@@ -134,25 +144,27 @@ class DistilRecipe:
             maps = learner.backbone(batch)
         losses, terms = [], []
         for number, sample in enumerate(samples):
-            loss, found = self._loss(learner, [m[number].float() for m in maps], sample)
+            loss, found = self._loss(learner, [m[number].float() for m in maps], sample, weights)
             losses.append(loss)
             terms.append(found)
         return torch.stack(losses).sum(), torch.stack(terms).sum(0)
 
-    def _loss(self, learner: Learner, maps: list[Tensor], sample: Sample) -> tuple[Tensor, Tensor]:
+    def _loss(
+        self, learner: Learner, maps: list[Tensor], sample: Sample, weights: tuple[float, float]
+    ) -> tuple[Tensor, Tensor]:
         view, turned = sample.view, sample.orientation
         targets = [turn(m.to(self.device).float(), turned) for m in view.maps]
         rotation = rotation_loss(maps, targets, self._spreads, view.centred)
         none, one = torch.zeros_like(rotation), torch.ones_like(rotation)
-        if not len(view.labels):
+        if not len(view.labels) or not any(weights):
             return rotation, torch.stack([rotation.detach(), *[none] * 5, one])
         back, strides = [turn_back(m, turned) for m in maps], learner.backbone.strides
         points, labels = view.points.to(self.device), view.labels.to(self.device)
         logits = learner.head(point_features(back, strides, points, view.diameter, view.centred))
         kinds = self.parents.labels(labels)
-        weights = even_weights(kinds, FEWEST)
-        classes, parents = self.parents.losses(logits, labels, weights)
+        shares = even_weights(kinds, FEWEST)
+        classes, parents = self.parents.losses(logits, labels, shares)
         right = [logits.argmax(1) == labels, self.parents.logits(logits).argmax(1) == kinds]
-        shares = [(told * weights).sum() for told in right]
-        terms = torch.stack([rotation.detach(), classes.detach(), parents.detach(), *shares, one, one])
-        return rotation + self.class_weight * classes + self.parent_weight * parents, terms
+        told = [(r * shares).sum() for r in right]
+        terms = torch.stack([rotation.detach(), classes.detach(), parents.detach(), *told, one, one])
+        return rotation + weights[0] * classes + weights[1] * parents, terms

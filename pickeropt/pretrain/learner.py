@@ -60,7 +60,6 @@ class Recipe(Protocol):
     steps : of the whole training
     averaged : whether a running average of the weights is what is kept
     measured : what of `MEASURED` it knows
-    class_weight, parent_weight : of the cross-entropies in the loss
     """
 
     samples: int
@@ -68,14 +67,15 @@ class Recipe(Protocol):
     steps: int
     averaged: bool
     measured: tuple[str, ...]
-    class_weight: float
-    parent_weight: float
 
     def optimiser(self, learner: Learner) -> torch.optim.Optimizer:
         """A fresh one, its groups at their highest learning rates."""
 
     def rate(self, step: int) -> float:
         """What learning rates are multiplied by at a step, from 1."""
+
+    def weights(self, step: int) -> tuple[float, float]:
+        """Of the cross-entropies of source classes and of their parents in the loss at a step, from 1."""
 
     def backward(self, learner: Learner, step: int, slots: Iterable[int]) -> Tensor:
         """Add the gradients of these slots of the step's batch to the learner's; their `TERMS`, (7,)."""

@@ -40,7 +40,7 @@ class RunLog:
 
     def __init__(self, place: Workplace, resumed_at: int):
         self.path = place.log
-        self.rows: list[Row] = [row for row in _read(self.path) if row["step"] <= resumed_at]
+        self.rows: list[Row] = [row for row in read_log(self.path) if row["step"] <= resumed_at]
         write_log(place, self.rows)
 
     def add(self, row: Row) -> None:
@@ -55,7 +55,7 @@ def write_log(place: Workplace, rows: Sequence[Row]) -> None:
     place.publish(place.log, (_line(COLUMNS) + "".join(map(_as_line, rows))).encode())
 
 
-def _read(path: Path) -> list[Row]:
+def read_log(path: Path) -> list[Row]:
     """The whole rows of a log, none where there is no such file or it is another kind of file."""
     if not path.is_file():
         return []

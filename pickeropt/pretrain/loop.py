@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pickeropt.pretrain.config import OnProgress, PretrainConfig
-from pickeropt.pretrain.learner import TERMS, Learner, Recipe
+from pickeropt.pretrain.learner import MEASURED, TERMS, Learner, Recipe
 from pickeropt.pretrain.log import Row, RunLog, open_tensorboard, report_row
 from pickeropt.pretrain.parallel import World
 from pickeropt.pretrain.state import Averages, load_state, save_state, start_averages, update_averages
@@ -58,10 +58,10 @@ def train(run: Run, place: Workplace, on_progress: OnProgress) -> None:
             if step % run.config.log_every and step < run.recipe.steps:
                 continue
             run.world.add(sums)
-            row = _means(run, sums) | {"step": step, "learning_rate": optimiser.param_groups[0]["lr"]}
+            row = _means(run, sums, step) | {"step": step, "learning_rate": optimiser.param_groups[0]["lr"]}
             row["images_per_second"] = float(sums[TERMS.index("samples")]) / (time.perf_counter() - begun)
             if step % run.config.validate_every == 0 or step == run.recipe.steps:
-                row |= _measure(run, averages)
+                row |= _measure(run, averages, step)
             if log is not None:
                 log.add(row)
                 report_row(tensorboard, row)
@@ -83,13 +83,13 @@ def _step(run: Run, optimiser: torch.optim.Optimizer, step: int) -> Tensor:
     return terms
 
 
-def _measure(run: Run, averages: Averages) -> dict[str, float]:
+def _measure(run: Run, averages: Averages, step: int) -> dict[str, float]:
     """Means over what is held back, by their column in the log."""
     if not run.recipe.held_back:
         return {}
     sums = run.recipe.measure(_kept(run, averages), run.world.share(run.recipe.held_back))
     run.world.add(sums)
-    means = _means(run, sums)
+    means = _means(run, sums, step)
     return {f"held_back_{name}": means[name] for name in run.recipe.measured if name in means}
 
 
@@ -104,10 +104,10 @@ def _kept(run: Run, averages: Averages) -> Learner:
     return kept
 
 
-def _means(run: Run, sums: Tensor) -> dict[str, float]:
-    """Losses and accuracy of summed terms, by their column in the log."""
+def _means(run: Run, sums: Tensor, step: int) -> dict[str, float]:
+    """Losses and accuracy of summed terms, by their column in the log, the loss as weighted at `step`."""
     total = dict(zip(TERMS, sums.tolist(), strict=True))
-    weights = {"rotation": 1.0, "classes": run.recipe.class_weight, "parents": run.recipe.parent_weight}
+    weights = dict(zip(MEASURED, (1.0, *run.recipe.weights(step)), strict=False))
     means = {"loss": sum(weight * total[name] for name, weight in weights.items()) / total["samples"]}
     for name in run.recipe.measured:
         count = total["samples" if name == "rotation" else "labelled"]

@@ -31,8 +31,6 @@ class PaperRecipe:
 
     averaged = False
     measured: tuple[str, ...] = ("classes", "accuracy")
-    class_weight = 1.0
-    parent_weight = 0.0
 
     def __init__(self, data: DataSet, config: PretrainConfig, device: torch.device):
         self.config, self.device, self.batch_size = config, device, config.schedule.batch_size
@@ -59,6 +57,10 @@ class PaperRecipe:
     def rate(self, step: int) -> float:
         """Stairs of seven epochs."""
         return stairs(step, self.samples, self.batch_size)
+
+    def weights(self, step: int) -> tuple[float, float]:
+        """Source classes alone."""
+        return 1.0, 0.0
 
     def backward(self, learner: Learner, step: int, slots: Iterable[int]) -> Tensor:
         """Gradients of the batch's mean cross-entropy."""

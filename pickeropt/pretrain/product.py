@@ -68,6 +68,7 @@ def provenance(
         "steps": steps,
         "batch_size": config.schedule.batch_size,
         "learning_rate": config.schedule.learning_rate,
+        "distil_first": config.distil_first,
         "class_weight": config.class_weight,
         "parent_weight": config.parent_weight,
         "unlabelled": config.unlabelled is not None,

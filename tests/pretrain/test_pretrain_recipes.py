@@ -54,6 +54,7 @@ def test_the_cosine_leads_in_and_ends_near_nothing() -> None:
         ({"steps": 5, "epochs": 5}, "give one of the two"),
         ({"batch_size": 0}, "--batch-size 0: give a whole number above 0"),
         ({"seed": -1}, "--seed -1"),
+        ({"distil_first": 1.5}, r"--distil-first 1.5: give a share of the steps, 0 to 1"),
         ({"recipe": "paper", "unlabelled": Path("x")}, "--unlabelled goes with --recipe default"),
         ({"recipe": "paper", "init": "none", "weights": Path("w")}, "--weights w goes with --init imagenet"),
     ],

@@ -137,6 +137,28 @@ def test_provenance_names_no_path(root: Path, trained: PretrainReport) -> None:
     assert str(root).encode() not in trained.out.read_bytes()
 
 
+def test_the_rotation_term_is_alone_at_first(root: Path) -> None:
+    """Then the labels teach nothing; after that the loss is the weighted sum."""
+    config = tiny(root / "w.safetensors", steps=4, distil_first=0.5, class_weight=0.2, parent_weight=0.4)
+    half = pretrain(root / "sim", root / "half.safetensors", config)
+    first, last = log.read_log(half.log)
+    assert first["loss"] == first["rotation"]
+    assert not {"classes", "parents", "accuracy", "parent_accuracy"} & first.keys()
+    expected = last["rotation"] + 0.2 * last["classes"] + 0.4 * last["parents"]
+    assert last["loss"] == pytest.approx(expected, rel=1e-4)
+
+    def trained_weights(share: float, class_weight: float) -> dict[str, torch.Tensor]:
+        told = replace(config, steps=3, distil_first=share, class_weight=class_weight)
+        out = pretrain(root / "sim", root / f"{share}-{class_weight}.safetensors", told).out
+        return {n: tensor for n, tensor in load_file(str(out)).items() if not n.startswith("head.")}
+
+    def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+        return all(torch.equal(one[name], other[name]) for name in one)
+
+    assert same(trained_weights(1.0, 0.2), trained_weights(1.0, 9.0))
+    assert not same(trained_weights(0.4, 0.2), trained_weights(0.4, 9.0))
+
+
 def test_what_is_there_is_not_replaced_unasked(root: Path, trained: PretrainReport) -> None:
     config = tiny(root / "w.safetensors")
     before = trained.out.read_bytes()
@@ -223,23 +245,28 @@ def test_the_command(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = root / "cli.safetensors"
     boxes, weights = make_folders(root / "few", 2), root / "w.safetensors"
     words = f"{boxes} --out {out} --weights {weights} --init {weights} --steps 2 --batch-size 2"
-    options = "--exclude EMPIAR-1 --ignore small --seed 3 --device cpu --tensorboard"
+    options = (
+        "--exclude EMPIAR-1 --ignore small --views 1 --distil-first 0.5 --seed 3 --device cpu --tensorboard"
+    )
     found = CliRunner().invoke(app, f"{words} {options}")
     assert isinstance(found.exception, PickeroptError)
     assert "empty_ice left to train on" in str(found.exception)
     options = options.replace("--exclude EMPIAR-1", "--exclude empty_ice")
     found = CliRunner().invoke(app, f"{words} {options}", catch_exceptions=False)
-    assert re.match(r"2 source classes, \d+ views\n2 steps in ", found.stdout), found.stdout
+    assert re.match(r"2 source classes, 4 views\n2 steps in ", found.stdout), found.stdout
     assert f"next:  pickeropt finetune --init {out} ...\n" in found.stdout
     made = described(out)["provenance"]
     assert isinstance(made, dict)
-    assert (made["seed"], made["exclude"], made["ignore"], made["batch_size"], made["init"]) == (
-        3,
-        ["empty_ice"],
-        ["small"],
-        2,
-        "w.safetensors",
-    )
+    assert {
+        name: made[name] for name in ("seed", "exclude", "ignore", "distil_first", "batch_size", "init")
+    } == {
+        "seed": 3,
+        "exclude": ["empty_ice"],
+        "ignore": ["small"],
+        "distil_first": 0.5,
+        "batch_size": 2,
+        "init": "w.safetensors",
+    }
     assert {name for name, _, _ in written} >= {
         "loss",
         "rotation",
