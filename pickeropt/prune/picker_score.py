@@ -7,8 +7,10 @@ by a Gaussian prior: what the picker is trusted with is rather too little than t
 shots that are picks tell false picks from particles, where the others show what a micrograph holds.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,9 @@ from scipy.special import expit, logit
 
 from pickeropt.datasets.shots import Shots, read_labelled_star
 from pickeropt.errors import ShotsError
+from pickeropt.io.inputs import SUMMARY
 from pickeropt.prune.config import PruneConfig
+from pickeropt.prune.outputs import KEPT, REJECTED
 from pickeropt.prune.plan import Plan
 from pickeropt.records import PARTICLE
 
@@ -129,13 +133,37 @@ def match_shots(plan: Plan, shots: Shots, diameter_angstrom: float) -> Labelled:
 def read_labelled_picks(plan: Plan, config: PruneConfig, diameter_angstrom: float) -> Labelled | None:
     """The picks that `config.picker_shots` label, or None where the picker's score is not used.
 
-    Raises as `read_labelled_star` does, and ShotsError for too few shots on picks, or picks without scores.
+    Raises as `read_labelled_star` does, and ShotsError for too few shots on picks, or picks without scores
+    or with those of an earlier pruning.
     """
     if config.picker_shots is None:
         return None
+    _check_own(plan)
     _scale(np.concatenate([source.file.picks.figure_of_merit for source in plan.sources]))
     shots = read_labelled_star(config.picker_shots, config.micrographs)
     return match_shots(plan, shots, diameter_angstrom)
+
+
+def _check_own(plan: Plan) -> None:
+    """Raises ShotsError for files that `prune --write-score` left: their scores are P(particle)."""
+    for source in plan.sources:
+        path = source.file.path.resolve()
+        for side in path.parents:
+            if side.name in (KEPT, REJECTED) and _writes_scores(side.parent / SUMMARY):
+                what = (
+                    f"{path}: an earlier pruning (--write-score) put its own scores in place of the picker's"
+                )
+                raise ShotsError(f"{what}; give the picker's file, or leave out --use-picker-score")
+
+
+def _writes_scores(summary: Path) -> bool:
+    """Whether a folder is that of a pruning with --write-score."""
+    try:
+        content = json.loads(summary.read_bytes())
+    except (OSError, ValueError):
+        return False
+    settings = content.get("settings") if isinstance(content, dict) else None
+    return isinstance(settings, dict) and bool(settings.get("write_score"))
 
 
 def check_enough(is_particle: NDArray[np.bool_]) -> None:

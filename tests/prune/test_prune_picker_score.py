@@ -224,3 +224,17 @@ def test_shots_without_labels(tmp_path: Path) -> None:
     picks = make_project(tmp_path)
     with pytest.raises(FormatError, match="_pickeroptClass"):
         prune([picks], config_for(tmp_path, picker_shots=picks / "m0_autopick.star"), FakeScorer())
+
+
+def test_scores_of_an_earlier_pruning_are_not_the_pickers(tmp_path: Path) -> None:
+    picks = make_project(tmp_path)
+    shots = labels_on(tmp_path, 10)
+    for written in (False, True):
+        earlier = tmp_path / f"earlier_{written}"
+        prune([picks], config_for(tmp_path, out=earlier, write_score=written, threshold=0.0), FakeScorer())
+        again = config_for(tmp_path, out=tmp_path / f"out_{written}", picker_shots=shots)
+        if written:
+            with pytest.raises(ShotsError, match=r"kept/.*its own scores in place of the picker's; give the"):
+                prune([earlier / "kept"], again, FakeScorer())
+        else:
+            assert prune([earlier / "kept"], again, FakeScorer()).notes
