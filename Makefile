@@ -28,7 +28,7 @@ benchmark-real: .venv/.installed ## accuracy on real micrographs, in the folder 
 	$(BIN)/python benchmarks/real.py
 
 # WEIGHTS=FILE: ImageNet weights where no network is. UNLABELLED=DIR: real micrographs to learn from without labels.
-backbone: .venv/.installed ## make a backbone by today's recipe, in runs/ (two hours and 14 GB on two cores)
+backbone: .venv/.installed ## make the shipped backbone anew, in runs/ (two hours and 14 GB on two cores)
 	$(BIN)/pickeropt dataset simulate runs/simulated --micrographs 2000 --size 1024 --pixel-size 1.2-4 --species all --points 80
 	$(BIN)/pickeropt pretrain runs/simulated --views 1 --ignore fragment $(if $(WEIGHTS),--weights $(WEIGHTS)) \
 	  $(if $(UNLABELLED),--unlabelled $(UNLABELLED)) --out runs/resnet18.safetensors

@@ -26,7 +26,7 @@ class Schedule:
 
 
 RECIPES: Mapping[str, Schedule] = {
-    "default": Schedule(steps=4000, epochs=0, batch_size=4, learning_rate=3e-4),
+    "default": Schedule(steps=4500, epochs=0, batch_size=4, learning_rate=3e-4),
     "paper": Schedule(steps=0, epochs=200, batch_size=256, learning_rate=0.1),
 }
 """`default` was chosen by trial runs, by what few shots on real micrographs gained; `paper` is that of
@@ -93,7 +93,7 @@ class PretrainConfig:
     distil_first: float = 0.4
     class_weight: float = 0.12
     parent_weight: float = 0.3
-    head_steps: int = 300
+    head_steps: int = 1000
     box_px: int = 225
     log_every: int = 10
     save_every: int = 50

@@ -27,10 +27,10 @@ RIDGES = (1e-3, 3e-3, 1e-2, 3e-2)
 UNTRIED_RIDGE = 1e-2
 """Where nothing is held back to choose by."""
 
-SOURCE_WEIGHT = 0.1
+SOURCE_WEIGHT = 0.03
 """Of the source classes' cross-entropy beside the parents'."""
 
-FARTHEST = 4.0
+FARTHEST = 1.5
 """Standardised features are clamped to this while the head is fitted, so that no outlier leads it."""
 
 BATCH = 2048

@@ -83,7 +83,7 @@ def test_the_fit_finds_the_minimum_it_is_to_find(monkeypatch: pytest.MonkeyPatch
     points = clouds((100, 30, 20), 1)
     head = fitted(points, 0.1, 400)
     weight, bias = torch.zeros(3, 2, requires_grad=True), torch.zeros(3, requires_grad=True)
-    seen = ((points.features.float() - head.mean) * head.scale).clamp(-4, 4)
+    seen = ((points.features.float() - head.mean) * head.scale).clamp(-1.5, 1.5)
     share = torch.tensor([0.5 / 130, 0.5 / 130, 0.5 / 20])[points.labels]
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
@@ -92,7 +92,7 @@ def test_the_fit_finds_the_minimum_it_is_to_find(monkeypatch: pytest.MonkeyPatch
         told = torch.softmax(seen @ weight.T + bias, 1)
         parents = torch.where(points.labels < 2, told[:, 0] + told[:, 1], told[:, 2])
         own = told.gather(1, points.labels[:, None])[:, 0]
-        loss = -(share * (parents.log() + 0.1 * own.log())).sum() + 0.05 * weight.square().sum()
+        loss = -(share * (parents.log() + 0.03 * own.log())).sum() + 0.05 * weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
