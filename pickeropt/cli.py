@@ -8,6 +8,7 @@ takes time to import is imported by the command that needs it.
 
 import io
 import math
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -93,6 +94,8 @@ Version = Annotated[bool, given.option("--version", None, "Show it.", callback=_
 @app.callback()
 def _options(version: Version = False) -> None:
     """Prune the picks of any particle picker with a classifier learnt from a few labelled shots."""
+    # before torch is imported: beside other jobs its threads would spin away each other's time
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @app.command("finetune")

@@ -343,3 +343,14 @@ def test_demo(rooms, calls):
     assert run("demo", "--seed", 3).exit_code == 0
     assert calls["run_demo"] == ((Path("demo"), 3, console.stage), {})
     assert calls["show_demo"] == (("demo report",), {})
+
+
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_threads_wait_without_spinning_unless_the_user_says_so(
+    monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    CliRunner().invoke(app, ["prune"])
+    assert os.environ["OMP_WAIT_POLICY"] == (given or "PASSIVE")
