@@ -138,13 +138,13 @@ def read_labelled_picks(plan: Plan, config: PruneConfig, diameter_angstrom: floa
     """
     if config.picker_shots is None:
         return None
-    _check_own(plan)
+    _check_scores_are_the_pickers(plan)
     _scale(np.concatenate([source.file.picks.figure_of_merit for source in plan.sources]))
     shots = read_labelled_star(config.picker_shots, config.micrographs)
     return match_shots(plan, shots, diameter_angstrom)
 
 
-def _check_own(plan: Plan) -> None:
+def _check_scores_are_the_pickers(plan: Plan) -> None:
     """Raises ShotsError for files that `prune --write-score` left: their scores are P(particle)."""
     for source in plan.sources:
         path = source.file.path.resolve()
