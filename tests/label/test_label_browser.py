@@ -20,7 +20,7 @@ from browser_world import (
 )
 from external_programs import missing
 from PIL import Image
-from playwright.sync_api import Route, sync_playwright
+from playwright.sync_api import APIResponse, Position, Route, sync_playwright
 
 from pickeropt.io.picks import read_picks
 
@@ -157,11 +157,10 @@ def test_lasso_added_box_own_class_undo_and_reload(world: World, server: Server,
     canvas = person.find("#micrograph").bounding_box()
     assert canvas is not None
     left, top = canvas["x"], canvas["y"]
-    wide, high = canvas["width"], canvas["height"]
-    scale = min(wide, high) / SIDE  # the whole micrograph is shown, in the middle
 
-    def at(x: float, y: float) -> tuple[float, float]:  # row 0 is at the bottom
-        return left + wide / 2 + (x - SIDE / 2) * scale, top + high / 2 + (SIDE / 2 - y) * scale
+    def at(x: float, y: float) -> tuple[float, float]:
+        place = _on_canvas(person, x, y)
+        return left + place["x"], top + place["y"]
 
     person.page.mouse.move(*at(0.4 * SIDE, 0.9 * SIDE))
     person.page.mouse.down()
@@ -202,6 +201,46 @@ def test_lasso_added_box_own_class_undo_and_reload(world: World, server: Server,
     person.count("carbon", 0)
     person.sent()
     assert labels_of(server.labels) == {}
+
+
+def test_a_state_read_before_a_class_was_added_does_not_take_it_away(
+    world: World, server: Server, person: Person
+):
+    late: list[tuple[Route, APIResponse]] = []
+
+    def hold(route: Route) -> None:
+        if late:
+            route.continue_()
+        else:
+            late.append((route, route.fetch()))
+
+    person.page.route("**/api/state", hold)
+    person.press("1")
+    person.sent()  # and now the state is read
+    while not late:
+        person.page.wait_for_timeout(10)
+    person.press("c")
+    person.page.keyboard.type("aggregate")
+    person.press("Enter")
+    person.reads("#status", "Class aggregate has key 5")
+    person.press("a", "5")
+    route, answer = late[0]
+    with person.page.expect_request("**/api/changes?*"):  # the first after the answer was read
+        route.fulfill(response=answer)
+    x, y = _free_place(world)
+    person.find("#micrograph").click(position=_on_canvas(person, x, y))
+    person.reads("#status", ": aggregate")
+    person.sent()
+    assert sorted(labels_of(server.labels).values()) == ["aggregate", "particle"]
+
+
+def _on_canvas(person: Person, x: float, y: float) -> Position:
+    """A point of the micrograph that is shown whole, CSS px from the canvas's corner."""
+    canvas = person.find("#micrograph").bounding_box()
+    assert canvas is not None
+    wide, high = canvas["width"], canvas["height"]
+    scale = min(wide, high) / SIDE  # in the middle; row 0 is at the bottom
+    return {"x": wide / 2 + (x - SIDE / 2) * scale, "y": high / 2 + (SIDE / 2 - y) * scale}
 
 
 def _free_place(world: World) -> tuple[float, float]:

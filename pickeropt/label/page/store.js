@@ -21,6 +21,8 @@ export class Store extends EventTarget {
     this.line = "open";
     this.added = 0;
     this.polls = 0;
+    this.asked = 0; // reads of the state
+    this.known = 0; // the last of them that the page's state is not older than
     this.outbox = new Outbox({
       sent: (action, answer) => this.onSent(action, answer),
       refused: (action, error) => this.onRefused(action, error),
@@ -44,7 +46,7 @@ export class Store extends EventTarget {
   }
 
   async reload() {
-    this.setState(await get("/api/state"));
+    await this.refreshState();
     this.since = this.state.revision;
     const { job } = this.state;
     this.ended = job ? job.number - (job.state === "running") : 0; // the last job whose end was told
@@ -75,8 +77,16 @@ export class Store extends EventTarget {
     for (const each of state.classes) each.count = this.classOf(each.name)?.count ?? each.count;
   }
 
+  /** Answers may come out of turn: one from before what the page knows by now is not taken, and asked for again. */
   async refreshState() {
-    this.setState(await get("/api/state"));
+    let asked;
+    let state;
+    do {
+      asked = this.asked += 1;
+      state = await get("/api/state");
+    } while (asked < this.known);
+    this.known = asked;
+    this.setState(state);
   }
 
   async poll() {
@@ -246,6 +256,7 @@ export class Store extends EventTarget {
 
   async addClass(name) {
     const { classes } = await post("/api/classes", { name });
+    this.known = this.asked += 1;
     this.setState({ ...this.state, classes });
   }
 
