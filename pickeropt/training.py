@@ -73,11 +73,13 @@ def fit_head(
     """Fit the branches to fixed features: multi-loss plus decay/2 |weights|², by L-BFGS on all shots at once.
 
     features : (n, d); labels : (n,) int; leaning : (n, k) logits that every branch starts from
+    Every class counts the same, in the loss and in the mean and spread that standardise the features:
+    where few of a class were labelled, the others would not tell how far its features go.
     The same input gives the same weights, whatever the machine's
     number of threads up to rounding. Biases are not decayed.
     """
-    head.standardise(features)
     class_weights = balanced_weights(labels, _classes(head))
+    head.standardise(features, class_weights[labels])
     weights = [p for name, p in head.named_parameters() if name.endswith("weight")]
     optimiser = torch.optim.LBFGS(head.parameters(), max_iter=100, line_search_fn="strong_wolfe")
 

@@ -44,13 +44,23 @@ def fitted(features: Tensor, labels: Tensor, loss_weights: tuple[float, ...], de
     return head
 
 
+def standardised(features: Tensor, labels: Tensor) -> np.ndarray:
+    """By mean and spread in which every class counts the same: means of the classes' own means."""
+    x, classes = features.numpy().astype(np.float64), labels.numpy()
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.mean([values[classes == c].mean(0) for c in np.unique(classes)], axis=0)
+
+    centred = x - mean(x)
+    return centred / np.sqrt(mean(centred**2))
+
+
 @pytest.mark.parametrize("decay", [1.0, 0.05])
 def test_one_branch_is_balanced_logistic_regression(decay: float) -> None:
     """The same convex problem: C is one over decay times the number of shots, biases are free."""
     features, labels = clouds((30, 12, 20), 1.5)
     head = fitted(features, labels, (1.0,), decay)
-    x = features.numpy().astype(np.float64)
-    x = (x - x.mean(0)) / x.std(0)
+    x = standardised(features, labels)
     reference = LogisticRegression(C=1 / (decay * len(x)), class_weight="balanced", tol=1e-9, max_iter=5000)
     reference.fit(x, labels.numpy())
     with torch.no_grad():
@@ -68,8 +78,7 @@ def test_one_branch_that_leans_is_logistic_regression_with_an_offset(limit: floa
     torch.manual_seed(0)
     head = BranchedHead(FeatureLayout((6,), 1), 3, 1, limit)
     fit_head(head, features, labels, (1.0,), 0.1, leaning)
-    x = features.numpy().astype(np.float64)
-    x = (x - x.mean(0)) / x.std(0)
+    x = standardised(features, labels)
     x = np.column_stack([x if limit is None else np.clip(x, -limit, limit), np.ones(62)])
     offset, truth = leaning.double().numpy(), np.eye(3)[labels.numpy()]
     share = (truth / truth.sum(0)).sum(1) / 3  # every class counts the same

@@ -96,10 +96,17 @@ class BranchedHead(nn.Module):
         ]
         self.branches = nn.ModuleList(PointwiseBranch(layout, s, classes) for s in steps[:branches])
 
-    def standardise(self, features: Tensor) -> None:
-        """Take mean and spread from the training features (n, d); channels that never vary stay silent."""
-        spread = features.std(0, correction=0)
-        self.mean = features.mean(0)
+    def standardise(self, features: Tensor, weights: Tensor | None = None) -> None:
+        """Take mean and spread from the training features (n, d); channels that never vary stay silent.
+
+        weights : (n,) what each counts for; all alike where none are given
+        """
+        share = features.new_ones(len(features)) if weights is None else weights
+        share = (share / share.sum())[:, None]
+        first = features[0]  # a channel that never varies is exactly so
+        mean = (share * (features - first)).sum(0)
+        spread = (share * (features - first - mean).square()).sum(0).sqrt()
+        self.mean = first + mean
         self.scale = torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), torch.zeros_like(spread))
 
     def forward(self, features: Tensor) -> list[Tensor]:

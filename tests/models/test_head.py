@@ -88,6 +88,17 @@ def test_standardise() -> None:
     assert {"mean", "scale"} <= set(head.state_dict())
 
 
+def test_standardise_with_weights_is_that_of_repeated_rows() -> None:
+    features = torch.tensor([[1.0, 123.4], [2.0, 123.4], [9.0, 123.4]])
+    weighted, repeated = (BranchedHead(FeatureLayout((2,), 1), 2) for _ in range(2))
+    weighted.standardise(features, torch.tensor([1.5, 0.5, 1.0]))
+    repeated.standardise(features[[0, 0, 0, 1, 2, 2]])
+    assert weighted.mean.tolist() == pytest.approx([(3 * 1 + 2 + 2 * 9) / 6, 123.4])
+    torch.testing.assert_close(weighted.mean, repeated.mean)
+    torch.testing.assert_close(weighted.scale, repeated.scale)
+    assert weighted.scale[1] == 0
+
+
 def test_features_beyond_the_limit_say_no_more() -> None:
     """Standardised features are 2 and beyond: whatever they are, the head sees 2, to the last bit."""
     torch.manual_seed(0)
