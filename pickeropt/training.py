@@ -56,10 +56,20 @@ def _has_bf16_instructions() -> bool:
     return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
 
 
-def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """(k,) weights that make every class count the same; 0 for a class without shots."""
+def rooted_weights(labels: Tensor, classes: int) -> Tensor:
+    """(k,) what a shot of each class counts for: one over the root of their number; 0 for a class without.
+
+    Four shots beside thirty of each other class count for less than those, but for more than their number.
+    """
     counts = torch.bincount(labels, minlength=classes).float()
-    return torch.where(counts > 0, len(labels) / (classes * counts.clamp(min=1)), torch.zeros_like(counts))
+    return torch.where(counts > 0, counts.clamp(min=1).rsqrt(), torch.zeros_like(counts))
+
+
+def shares_of_classes(labels: Tensor, weights: Tensor) -> Tensor:
+    """(k,) share that each class has of the weighted shots; of a class without shots that of the least."""
+    totals = torch.bincount(labels, minlength=len(weights)).float() * weights
+    totals = totals.clamp(min=float(totals[totals > 0].min()))
+    return totals / totals.sum()
 
 
 def fit_head(
@@ -73,20 +83,23 @@ def fit_head(
     """Fit the branches to fixed features: multi-loss plus decay/2 |weights|², by L-BFGS on all shots at once.
 
     features : (n, d); labels : (n,) int; leaning : (n, k) logits that every branch starts from
-    Every class counts the same, in the loss and in the mean and spread that standardise the features:
-    where few of a class were labelled, the others would not tell how far its features go.
+    Shots count by `rooted_weights`, also in the mean and spread that standardise the features. The logits are
+    those of classes that are equally likely, whatever their numbers: the log of what each class counts for is
+    added to them while they are fitted.
     The same input gives the same weights, whatever the machine's
     number of threads up to rounding. Biases are not decayed.
     """
-    class_weights = balanced_weights(labels, _classes(head))
+    class_weights = rooted_weights(labels, _classes(head))
     head.standardise(features, class_weights[labels])
+    before = shares_of_classes(labels, class_weights).log()
+    if leaning is not None:
+        before = before + leaning
     weights = [p for name, p in head.named_parameters() if name.endswith("weight")]
     optimiser = torch.optim.LBFGS(head.parameters(), max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        logits = head(features) if leaning is None else [z + leaning for z in head(features)]
-        loss = multi_loss(logits, labels, loss_weights, class_weights)
+        loss = multi_loss([z + before for z in head(features)], labels, loss_weights, class_weights)
         loss = loss + decay / 2 * torch.stack([w.square().sum() for w in weights]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss

@@ -16,13 +16,14 @@ from pickeropt.errors import PickeroptError
 from pickeropt.models.head import BranchedHead, FeatureLayout, multi_loss
 from pickeropt.training import (
     SgdSchedule,
-    balanced_weights,
     choose_device,
     fit_head,
     fit_temperature,
     inference_dtype,
     quality,
+    rooted_weights,
     seed_everything,
+    shares_of_classes,
     train_sgd,
 )
 
@@ -45,27 +46,34 @@ def fitted(features: Tensor, labels: Tensor, loss_weights: tuple[float, ...], de
 
 
 def standardised(features: Tensor, labels: Tensor) -> np.ndarray:
-    """By mean and spread in which every class counts the same: means of the classes' own means."""
-    x, classes = features.numpy().astype(np.float64), labels.numpy()
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return np.mean([values[classes == c].mean(0) for c in np.unique(classes)], axis=0)
-
-    centred = x - mean(x)
-    return centred / np.sqrt(mean(centred**2))
+    """By mean and spread in which a class of n shots counts like the root of n."""
+    x, counts = features.numpy().astype(np.float64), np.bincount(labels.numpy())
+    weights = counts[labels.numpy()] ** -0.5
+    centred = x - np.average(x, axis=0, weights=weights)
+    return centred / np.sqrt(np.average(centred**2, axis=0, weights=weights))
 
 
 @pytest.mark.parametrize("decay", [1.0, 0.05])
-def test_one_branch_is_balanced_logistic_regression(decay: float) -> None:
-    """The same convex problem: C is one over decay times the number of shots, biases are free."""
-    features, labels = clouds((30, 12, 20), 1.5)
+def test_one_branch_is_logistic_regression_with_rooted_weights(decay: float) -> None:
+    """The same convex problem: C is one over decay times the weight of all shots, biases are free.
+
+    The probabilities are those of logistic regression, divided by what each class counted for.
+    """
+    counts = np.array([30, 12, 20])
+    features, labels = clouds(counts.tolist(), 1.5)
     head = fitted(features, labels, (1.0,), decay)
     x = standardised(features, labels)
-    reference = LogisticRegression(C=1 / (decay * len(x)), class_weight="balanced", tol=1e-9, max_iter=5000)
+    reference = LogisticRegression(
+        C=1 / (decay * np.sqrt(counts).sum()),
+        class_weight=dict(enumerate(counts**-0.5)),
+        tol=1e-9,
+        max_iter=5000,
+    )
     reference.fit(x, labels.numpy())
+    expected = reference.predict_proba(x) / np.sqrt(counts)
     with torch.no_grad():
         probabilities = torch.softmax(head(features)[0], 1).numpy()
-    np.testing.assert_allclose(probabilities, reference.predict_proba(x), atol=2e-3)
+    np.testing.assert_allclose(probabilities, expected / expected.sum(1, keepdims=True), atol=2e-3)
     weight = head.branches[0].linear.weight.detach().numpy()
     np.testing.assert_allclose(weight, reference.coef_, atol=5e-3)
 
@@ -80,8 +88,9 @@ def test_one_branch_that_leans_is_logistic_regression_with_an_offset(limit: floa
     fit_head(head, features, labels, (1.0,), 0.1, leaning)
     x = standardised(features, labels)
     x = np.column_stack([x if limit is None else np.clip(x, -limit, limit), np.ones(62)])
-    offset, truth = leaning.double().numpy(), np.eye(3)[labels.numpy()]
-    share = (truth / truth.sum(0)).sum(1) / 3  # every class counts the same
+    truth, roots = np.eye(3)[labels.numpy()], np.sqrt([30, 12, 20])
+    offset = leaning.double().numpy() + np.log(roots)
+    share = truth @ (1 / roots) / roots.sum()
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weight = flat.reshape(7, 3)
@@ -94,7 +103,7 @@ def test_one_branch_that_leans_is_logistic_regression_with_an_offset(limit: floa
     best = minimize(loss, np.zeros(21), jac=True, method="BFGS", options={"gtol": 1e-8}).x.reshape(7, 3)
     with torch.no_grad():
         found = torch.softmax(head(features)[0] + leaning, 1).numpy()
-    expected = np.exp(log_softmax(x @ best + offset, axis=1))
+    expected = np.exp(log_softmax(x @ best + leaning.double().numpy(), axis=1))
     np.testing.assert_allclose(found, expected, atol=2e-3)
     weight = head.branches[0].linear.weight.detach().numpy()
     np.testing.assert_allclose(weight, best[:6].T, atol=5e-3)
@@ -107,7 +116,9 @@ def test_the_fit_ends_where_the_gradient_does(loss_weights: tuple[float, ...]) -
     features, labels = clouds((30, 12, 20), 1.5)
     head = fitted(features, labels, loss_weights, 0.1)
     head.zero_grad()
-    loss = multi_loss(head(features), labels, loss_weights, balanced_weights(labels, 3))
+    weights = rooted_weights(labels, 3)
+    before = shares_of_classes(labels, weights).log()
+    loss = multi_loss([z + before for z in head(features)], labels, loss_weights, weights)
     for name, parameter in head.named_parameters():
         if name.endswith("weight"):
             loss = loss + 0.05 * parameter.square().sum()
@@ -126,17 +137,21 @@ def test_clouds_apart_are_told_apart_and_the_same_way_each_time() -> None:
             assert (logits.argmax(1) == others).float().mean() > 0.95
 
 
-def test_rare_classes_count_as_much() -> None:
+def test_rare_classes_are_as_likely_beforehand() -> None:
     features, labels = clouds((200, 8), 1.0)
     head = fitted(features, labels, (1.0,), 0.1)
     with torch.no_grad():
         right = head(features)[0].argmax(1) == labels
-    assert right[labels == 1].float().mean() > 0.6  # unbalanced, all would be of class 0
+    assert right[labels == 1].float().mean() > 0.6  # by their number, all would be of class 0
 
 
-def test_balanced_weights_by_hand() -> None:
-    assert balanced_weights(torch.tensor([0, 0, 0, 1]), 2).tolist() == pytest.approx([4 / 6, 2.0])
-    assert balanced_weights(torch.tensor([0, 2, 2, 2]), 3).tolist() == pytest.approx([4 / 3, 0.0, 4 / 9])
+def test_weights_and_shares_by_hand() -> None:
+    labels = torch.tensor([0, 0, 0, 0, 2])
+    weights = rooted_weights(labels, 3)
+    assert weights.tolist() == pytest.approx([0.5, 0.0, 1.0])
+    assert shares_of_classes(labels, weights).tolist() == pytest.approx([0.5, 0.25, 0.25])  # 2, none, 1
+    even = rooted_weights(torch.tensor([0, 1, 2, 0, 1, 2]), 3)
+    assert shares_of_classes(torch.tensor([0, 1, 2, 0, 1, 2]), even).tolist() == pytest.approx([1 / 3] * 3)
 
 
 def test_the_schedule_of_the_paper() -> None:
