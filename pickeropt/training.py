@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from pickeropt.errors import PickeroptError
 from pickeropt.models.head import BranchedHead, multi_loss
 
+BFLOAT16_CAPABILITY = (8, 0)
+"""Of the first GPUs with instructions for bfloat16, NVIDIA's Ampere."""
+
 
 def seed_everything(seed: int) -> None:
     """Seed Python's, numpy's and torch's generators."""
@@ -44,9 +47,13 @@ def choose_device(name: str) -> torch.device:
 
 
 def inference_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on GPUs and on CPUs with the instructions for it (twice as fast), float32 elsewhere."""
+    """bfloat16 on GPUs and on CPUs with the instructions for it (twice as fast), float32 elsewhere.
+
+    `torch.cuda.is_bf16_supported` says yes of older GPUs too, which emulate it and are slower with it.
+    """
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        recent = torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY
+        return torch.bfloat16 if recent else torch.float32
     capable = _has_bf16_instructions() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if capable else torch.float32
 

@@ -37,6 +37,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in [m for name, m in sys.modules.items() if name.startswith("pickeropt.")]:
         if hasattr(module, "choose_device"):
             monkeypatch.setattr(module, "choose_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     with PretendedGpu():
@@ -82,7 +83,7 @@ def test_it_trains_as_the_cpu_does(gpu: None) -> None:
 @pytest.mark.parametrize(("recipe", "bfloat16"), [("default", False), ("default", True), ("paper", False)])
 def test_finetune_and_prune(gpu: None, tmp_path: Path, monkeypatch, recipe: str, bfloat16: bool) -> None:
     """But autocast, which a pretended GPU has none of."""
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bfloat16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8 if bfloat16 else 7, 0))
     shots = finetune_world.make_shots(tmp_path, count=2)
     config = replace(finetune_world.CONFIG, recipe=recipe, shots_per_class=3, device="cuda:0")
     finetune(shots, config, tmp_path / "model.safetensors")
@@ -110,6 +111,9 @@ def test_pretrain(gpu: None, tmp_path: Path, recipe: str) -> None:
     config = pretrain_world.tiny(weights, recipe, device="cuda:0", steps=4)
 
     def kill(what: str, done: int, total: int) -> None:
+        if what == "training":
+            assert torch.backends.cudnn.enabled
+            assert torch.backends.cudnn.deterministic
         if what == "training" and done == 4:
             raise KeyboardInterrupt
 

@@ -233,6 +233,20 @@ def test_precision_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -> 
     assert inference_dtype(cpu) == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [((6, 1), torch.float32), ((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)],
+)
+def test_precision_of_a_gpu_is_its_own(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype
+) -> None:
+    """Of two GPUs in one machine, whichever was asked about."""
+    capabilities = {torch.device("cuda:0"): (8, 6), torch.device("cuda:1"): capability}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
+    assert inference_dtype(torch.device("cuda:1")) == dtype
+    assert inference_dtype(torch.device("cuda:0")) == torch.bfloat16
+
+
 def test_seeds_reach_all_generators() -> None:
     draws = []
     for _ in range(2):

@@ -203,7 +203,7 @@ def _finish(job: Job, run: Run) -> None:
 
 @contextmanager
 def _reproducible() -> Iterator[None]:
-    """cuDNN in its deterministic way."""
-    flags = torch.backends.cudnn.flags(deterministic=True, benchmark=False)
-    with flags:
+    """cuDNN, where it is used, in its deterministic way."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(enabled=cudnn.enabled, deterministic=True, benchmark=False):
         yield
