@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from pickeropt.datasets.shots import BoxShots, Shots
 
 
+RESUMES = ("prune", "dataset", "pick", "pretrain", "benchmark", "relion")
+"""Commands that go on where they stopped."""
+
+
 class Commands(TyperGroup):
     """All commands, with our errors and Ctrl-C turned into exit codes."""
 
@@ -47,17 +51,29 @@ class Commands(TyperGroup):
             print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as interrupt:
-            resumes = ctx.invoked_subcommand in (
-                "prune",
-                "dataset",
-                "pick",
-                "pretrain",
-                "benchmark",
-                "relion",
-            )
-            goes_on = "; the same command goes on where it stopped" * resumes
-            print(f"\ninterrupted{goes_on}", file=sys.stderr)
+            print(f"\ninterrupted{_goes_on(ctx)}", file=sys.stderr)
             raise typer.Exit(130) from interrupt
+        except RuntimeError as error:
+            if not _is_full_gpu(error):
+                raise
+            remedy = "free it, or give another one with --device cuda:N, or --device cpu"
+            print(f"error: the GPU has no memory left; {remedy}{_goes_on(ctx)}", file=sys.stderr)
+            raise typer.Exit(2) from error
+
+
+def _goes_on(ctx: Any) -> str:
+    """What is said of a command that was stopped half-way."""
+    resumes = ctx.invoked_subcommand in RESUMES
+    return "; the same command goes on where it stopped" * resumes
+
+
+def _is_full_gpu(error: RuntimeError) -> bool:
+    """Whether torch says so; others' jobs on a GPU are no fault of ours."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return False
+    kinds = torch.cuda.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.cuda.OutOfMemoryError)
+    return isinstance(error, kinds) and "out of memory" in str(error)
 
 
 app = typer.Typer(

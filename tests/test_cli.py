@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from pickeropt import __version__, console
@@ -333,6 +334,19 @@ def test_interrupted(rooms, command):
     assert result.exit_code == 130
     assert ("the same command goes on where it stopped" in result.stderr) == (command == "prune")
     assert "interrupted" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["prune", "finetune"])
+def test_a_full_gpu(rooms, command):
+    said = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    rooms(f"pickeropt.{command}.run", **{command: said})
+    words = ["a.star"] if command == "prune" else ["--shots", "a.star", "--diameter", "191"]
+    result = run(command, *words)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: the GPU has no memory left; free it")
+    assert ("the same command goes on where it stopped" in result.stderr) == (command == "prune")
+    rooms(f"pickeropt.{command}.run", **{command: RuntimeError("out of memory, a bug of ours")})
+    assert isinstance(run(command, *words).exception, RuntimeError)
 
 
 # demo
