@@ -28,7 +28,7 @@ benchmark-real: .venv/.installed ## accuracy on real micrographs, in the folder 
 	$(BIN)/python benchmarks/real.py
 
 # WEIGHTS=FILE: ImageNet weights where no network is. UNLABELLED=DIR: real micrographs to learn from without labels.
-# PROCESSES=N: that many share each batch of four views, so 1, 2 or 4; on N cores they are faster than N threads.
+# PROCESSES=N: that many share each batch of four views, so 1, 2 or 4; beside other jobs faster than as many threads.
 PROCESSES ?= 1
 backbone: .venv/.installed ## make the shipped backbone anew, in runs/ (two hours and 14 GB on two cores)
 	$(BIN)/pickeropt dataset simulate runs/simulated --micrographs 2000 --size 1024 --pixel-size 1.2-4 --species all --points 80
