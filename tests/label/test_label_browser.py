@@ -234,6 +234,31 @@ def test_a_state_read_before_a_class_was_added_does_not_take_it_away(
     assert sorted(labels_of(server.labels).values()) == ["aggregate", "particle"]
 
 
+def test_the_first_box_is_selected_while_picks_are_still_being_read(server: Server, person: Person):
+    lists: list[Route] = []
+    states: list[Route] = []
+
+    def state(route: Route) -> None:
+        states.append(route)
+        answer = route.fetch()
+        early = {"picks": 1, "loading": {"done": 1, "total": 2}} if len(states) == 1 else {}
+        route.fulfill(response=answer, json={**answer.json(), **early})
+
+    def picks(route: Route) -> None:
+        lists.append(route)
+        if len(lists) > 1:  # the first is given up when more picks are known of
+            route.continue_()
+
+    person.page.route("**/api/state", state)
+    person.page.route("**/api/picks?*", picks)
+    person.page.reload()
+    person.wait_for_gallery()
+    person.press("2")
+    person.sent()
+    assert list(labels_of(server.labels).values()) == ["contaminant"]
+    assert len(lists) > 1
+
+
 def _on_canvas(person: Person, x: float, y: float) -> Position:
     """A point of the micrograph that is shown whole, CSS px from the canvas's corner."""
     canvas = person.find("#micrograph").bounding_box()

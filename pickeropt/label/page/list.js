@@ -25,7 +25,7 @@ export class PickList extends EventTarget {
   async open(asked) {
     this.asked = asked;
     this.start();
-    await this.load(0);
+    await this.reach(0);
   }
 
   /** Fetch what is there now, keeping the length that was, so that nothing jumps. */
@@ -33,7 +33,7 @@ export class PickList extends EventTarget {
     const { total } = this;
     this.start();
     this.total = total;
-    await this.load(0);
+    await this.reach(0);
   }
 
   item(index) {
@@ -60,6 +60,15 @@ export class PickList extends EventTarget {
       this.coming.delete(page);
     }
     for (let page = from; page <= to; page++) this.load(page);
+  }
+
+  /** As `load`; where the list is begun anew meanwhile, which gives up what is on its way, of the new one. */
+  async reach(page, held = false) {
+    let coming;
+    do {
+      coming = this.coming;
+      await this.load(page, held);
+    } while (coming !== this.coming);
   }
 
   /** Resolves when a page is there or has failed; `held`: also where it goes out of view. */
@@ -112,7 +121,7 @@ export class PickList extends EventTarget {
   async range(first, last) {
     const items = [];
     for (let page = Math.floor(first / PAGE); page <= Math.floor(last / PAGE); page++) {
-      await this.load(page, true);
+      await this.reach(page, true);
     }
     for (let index = first; index <= last; index++) if (this.item(index)) items.push(this.item(index));
     return items;
