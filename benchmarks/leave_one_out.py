@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from methods import Default, Method, Seen, all_methods
+from methods import Default, General, Method, Seen, all_methods
 from numpy.typing import NDArray
 from real import DRAWS, SHOTS, fitted, hand_auc, look, shots_from
 from real_data import CLASSES, Labelled, read_all
@@ -59,7 +59,7 @@ def main() -> None:
     print(f"| method | shots | macro-F1 | {' | '.join(CLASSES)} | AUC |")
     print("|---" * (4 + len(CLASSES)) + "|")
     for method in all_methods(weights, args.rows.split(",")):
-        if isinstance(method, Default):
+        if isinstance(method, Default) and not isinstance(method, General):
             method.config = replace(method.config, validation_fraction=0.0)
         seen = look(method, data, micrographs, [])
         for per_class in args.shots:
