@@ -298,6 +298,25 @@ def test_nothing_is_lost_when_the_server_is_killed(world: World, server: Server,
         person.count(name, 1)
 
 
+def test_a_server_started_anew_without_the_class_that_is_given(server: Server, person: Person):
+    """No label had the class, so no file did; the cookie of a second tab lets the first go on."""
+    person.press("c")
+    person.page.keyboard.type("aggregate")
+    person.press("Enter")
+    person.reads("#status", "Class aggregate has key 5")
+    person.press("b", "5")
+    person.reads("#status", "aggregate is given now")
+    server.kill()
+    person.reads("#line", "The server does not answer")
+    server.start()
+    second = person.context.new_page()
+    second.goto(server.address)
+    person.reads("#status", "has no class aggregate")
+    person.reads("#status", "particle is given now")
+    person.reads("#mode-note", "particle")
+    assert labels_of(server.labels) == {}
+
+
 def test_two_browsers_see_and_keep_each_others_labels(world: World, browser, server: Server, person: Person):
     other = Person(browser, server.address)
     person.press("1", "1")

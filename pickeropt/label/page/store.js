@@ -123,9 +123,14 @@ export class Store extends EventTarget {
     ]);
     const anew = changes.session !== undefined && changes.session !== this.session;
     if (anew || changes.revision < this.since) {
+      const { brush } = this;
       await this.reload();
       this.tell("reload");
-      this.say("The server was started anew; the page has its labels again.");
+      if (brush === this.brush) this.say("The server was started anew; the page has its labels again.");
+      else {
+        this.tell("brush");
+        this.say(`The server was started anew and has no class ${brush}: nothing had it. ${this.brush} is given now.`, "fault");
+      }
       return;
     }
     this.take(changes);
