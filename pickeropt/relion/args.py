@@ -102,11 +102,17 @@ OTHERS = ("o", "j", "pipeline_control", "relion_version")
 
 
 def job_folder(words: Sequence[str]) -> Path:
-    """The folder of `--o`. Raises OutputError where there is none."""
-    for word, value in pairwise(words):
-        if word == "--o" and not value.startswith("--"):
-            return Path(value)
-    raise OutputError("no output folder; give --o External/job001/, as RELION does")
+    """The folder of `--o`. Raises OutputError where there is none, and where an input lies in it."""
+    given = list(pairwise(words))
+    folder = next((Path(v) for word, v in given if word == "--o" and not v.startswith("--")), None)
+    if folder is None:
+        raise OutputError("no output folder; give --o External/job001/, as RELION does")
+    for word, value in given:
+        is_input = word.removeprefix("--").replace("-", "_") in INPUTS
+        if is_input and Path(value).resolve().is_relative_to(folder.resolve()):
+            what = f"{value}: lies in the output folder {folder}, and inputs are never written to"
+            raise OutputError(f"{what}; give --o a folder of its own, like External/job001/")
+    return folder
 
 
 def parse_arguments(words: Sequence[str]) -> ExternalJob:

@@ -59,7 +59,7 @@ def prepare(job: ExternalJob) -> Prepared:
     """Read the inputs as far as RELION's part of them goes; what `prune` needs it checks itself.
 
     Where the micrographs' STAR file has a pixel size, it counts: RELION goes by it alone.
-    Raises FormatError as `read_coordinates` and `places` do.
+    Raises FormatError as `read_coordinates` and `places` do; OutputError where what it would write is read.
     """
     given = job.coordinates or job.particles
     if given is None:
@@ -71,6 +71,7 @@ def prepare(job: ExternalJob) -> Prepared:
         return Prepared(job, version, given, None, (), job.prune)
     micrographs, sources = zip(*coordinates.rows, strict=True) if coordinates.rows else ((), ())
     files = tuple(places(job.out, micrographs, sources))
+    _check_not_read(files, sources)
     if version == "3.1" and not (coordinates.micrographs and suffix_ending(files)):
         what = "RELION 3.1 extracts from files of one ending, for micrographs that it is told"
         raise FormatError(
@@ -81,6 +82,14 @@ def prepare(job: ExternalJob) -> Prepared:
         config = replace(config, pixel_size=coordinates.micrographs.pixel_size)
     picks = given if is_list else job.folder / INPUT_LIST
     return Prepared(job, version, picks, coordinates, files, config)
+
+
+def _check_not_read(files: Sequence[str], sources: Sequence[str]) -> None:
+    read = {Path(source).resolve(): source for source in sources}
+    for file in files:
+        if source := read.get(Path(file).resolve()):
+            what = f"{source}: is an input and would be the output, and inputs are never written to"
+            raise OutputError(f"{what}; give --o a folder of its own, like External/job001/")
 
 
 def run_external(
@@ -106,7 +115,7 @@ def run_external(
     job, coordinates = prepared.job, prepared.coordinates
     if coordinates and not coordinates.is_list:
         write_bytes_atomically(prepared.picks, list_bytes(coordinates.rows))
-    summary = _finished_before(prepared.config, scorer, finish)
+    summary = _finished_before(prepared, scorer, finish)
     if summary is None:
         summary = prune([prepared.picks], prepared.config, scorer, on_progress=between, finish=finish)
     kept = summary.out / "kept" / prepared.picks.name
@@ -126,15 +135,19 @@ def run_external(
 
 
 def _finished_before(
-    config: PruneConfig, scorer: MicrographScorer, finish: Finish | None
+    prepared: Prepared, scorer: MicrographScorer, finish: Finish | None
 ) -> PruneSummary | None:
     """What a finished run of this job gives at the threshold of now, where nothing else has changed."""
+    config = prepared.config
     try:
         content = json.loads((config.out / SUMMARY).read_bytes())
         finished = (config.out / SUMMARY).stat().st_mtime
         told = json.loads(json.dumps(asdict(config), default=str))
         before = {**content["settings"], "threshold": config.threshold}
         if (content["pickeropt"], content["model_digest"], before) != (__version__, scorer.digest, told):
+            return None
+        given = [Path(content["folder"], path).resolve() for path in content["inputs"]]
+        if given != [prepared.picks.resolve()]:
             return None
         names = read_outcome(config.out / "scores.csv").names
         if any(Path(name).stat().st_mtime > finished for name in names):

@@ -93,6 +93,16 @@ def test_without_an_output_folder_nothing_is_written(project):
     assert sorted(project.rglob("*")) == before
 
 
+@pytest.mark.parametrize("line", [COORDS, "--in_parts AutoPick/job004/raw/c_autopick.star"])
+def test_the_folder_of_the_inputs_is_no_output_folder(project, line):
+    (project / "AutoPick/job004/RELION_JOB_EXIT_SUCCESS").touch()
+    before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
+    result = relion(f"--o AutoPick/job004/ {line}")
+    assert result.exit_code == 2
+    assert "lies in the output folder AutoPick/job004, and inputs are never written to" in result.stderr
+    assert {path: path.read_bytes() for path in project.rglob("*") if path.is_file()} == before
+
+
 def test_an_abort_is_answered_and_the_job_goes_on_after_it(project):
     (project / OUT).mkdir(parents=True)
     (project / OUT / "RELION_JOB_ABORT_NOW").touch()

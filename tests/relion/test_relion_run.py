@@ -16,7 +16,7 @@ from relion_world import (
     write,
 )
 
-from pickeropt.errors import FormatError
+from pickeropt.errors import FormatError, OutputError
 from pickeropt.relion.args import parse_arguments
 from pickeropt.relion.control import ABORT_NOW, ABORTED, FAILURE, SUCCESS, JobAbortedError, job_control
 from pickeropt.relion.inputs import read_micrograph_star
@@ -167,6 +167,29 @@ def test_a_continued_job_computes_anew_where_something_else_has_changed(project,
     scorer = change(project)
     assert run(SUFFIX, scorer).summary.kept == (4 if change is with_other_picks else 3)
     assert len(scorer.calls) == 3
+
+
+@pytest.mark.parametrize("fewer", [False, True])
+def test_a_job_that_is_run_again_on_other_picks_prunes_those(project, fewer):
+    run(f"{LIST} --threshold 0")
+    for stem in PICKS:
+        write(project / f"AutoPick/job007/{stem}_autopick.star", coordinates([60, 61, 62, 63]))
+    listed = (project / "AutoPick/job004/autopick.star").read_text().replace("job004", "job007")
+    rows = [line for line in listed.splitlines() if not (fewer and line.startswith("raw/c.mrc"))]
+    write(project / "AutoPick/job007/autopick.star", "\n".join(rows) + "\n")
+    report = run(f"{LIST.replace('job004', 'job007')} --threshold 0")
+    assert report.summary.kept == (8 if fewer else 12)
+    kept = (project / OUT / "Movies/a_autopick.star").read_text()
+    assert kept == coordinates([60, 61, 62, 63])
+
+
+def test_a_coordinate_file_that_would_be_written_is_refused(project):
+    listed = (project / "AutoPick/job004/autopick.star").read_text()
+    write(project / "elsewhere.star", listed)
+    before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
+    with pytest.raises(OutputError, match=r"Movies/a_autopick\.star: is an input and would be the output"):
+        prepare(parse_arguments("--o AutoPick/job004/ --in_coords elsewhere.star".split()))
+    assert {path: path.read_bytes() for path in project.rglob("*") if path.is_file()} == before
 
 
 def test_a_continued_job_computes_anew_with_another_diameter(project):
