@@ -67,7 +67,7 @@ def gather(files: Sequence[PicksFile], config: ConvertConfig, kind: Target) -> l
 def _parts(files: Sequence[PicksFile], config: ConvertConfig, needed: bool) -> dict[str, list[_Part]]:
     """By micrograph as the output names it."""
     wanted = bool(config.micrographs) or needed
-    found = MicrographFinder(config.micrographs).find_all(files) if wanted else None
+    found = MicrographFinder(config.micrographs, folders_first=True).find_all(files) if wanted else None
     parts: dict[str, list[_Part]] = {}
     for i, file in enumerate(files):
         names = file.picks.micrograph_names

@@ -159,7 +159,7 @@ def _find(files: Sequence[PicksFile], config: CheckConfig) -> _Found:
 
 def _place(file: PicksFile, name: str, finder: MicrographFinder, found: _Found) -> _Place | None:
     try:
-        path = finder.find(name, file.path, file.names_from_stem)
+        path = finder.find_in(file, name)
         if path is None:
             found.missing[name] = file.path
             return None

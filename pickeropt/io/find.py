@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pickeropt.errors import MicrographError
 from pickeropt.io.picks import PicksFile
@@ -20,6 +20,8 @@ PICKER_SUFFIXES = (
     "_autopick", "_manualpick", "_topazpicks", "_picks", "_pick", "_cryolo", "_coords", "_boxes",
 )  # fmt: skip
 
+_JOB = re.compile(r"^.*?/?job\d{3}[^/]*/")
+"""A job of RELION in a path."""
 _UID_PREFIX = re.compile(r"(?<![^/])\d{21}_(?=[^/]+$)")
 """What cryoSPARC puts before the file names of the micrographs that it writes."""
 
@@ -29,13 +31,16 @@ class MicrographFinder:
     """Resolves micrograph names.
 
     folders : searched with all folders under them, links followed
+    folders_first : before the places that the picks file and its names lead to
     Raises MicrographError for a folder that is not there.
     """
 
     folders: Sequence[Path] = ()
+    folders_first: bool = False
     _by_name: dict[str, list[Path]] = field(default_factory=dict, init=False, repr=False)
     _by_stem: dict[str, list[Path]] = field(default_factory=dict, init=False, repr=False)
     _by_bare: dict[str, list[Path]] = field(default_factory=dict, init=False, repr=False)
+    _named: dict[tuple[str, Path], tuple[str, Path]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for folder in self.folders:
@@ -79,17 +84,35 @@ class MicrographFinder:
             return self._find_named(name, picks_path)
         return next((found for stem in _stems(name) if (found := self._find_stem(stem, picks_path))), None)
 
+    def find_in(self, file: PicksFile, name: str) -> Path | None:
+        """As `find`, for a name in a file of picks.
+
+        Raises MicrographError as well where two names of one file, or of one job of RELION, that differ in
+        their folders lead to one micrograph: one of the two is not there, and its namesake is no substitute.
+        """
+        path = self.find(name, file.path, file.names_from_stem)
+        if path is None or file.names_from_stem:
+            return path
+        job = _JOB.match(file.path.as_posix()) if len(file.picks.micrograph_names) == 1 else None
+        scope = job[0] if job else str(file.path)
+        other, beside = self._named.setdefault((scope, path.resolve()), (name, path))
+        as_named = _ends_with(path, name) and _ends_with(beside, other)
+        if not as_named and _apart(other, name):
+            what = f"{file.path}: {other} and {name} are two micrographs, and only {path} is there for both"
+            raise MicrographError(f"{what}; give the folders of both with --micrographs")
+        return path
+
     def find_all(self, files: Iterable[PicksFile]) -> list[list[Path]]:
         """For each file the micrographs of its `picks.micrograph_names`, in that order.
 
-        Raises one MicrographError for all that are missing, with a near match.
+        Raises one MicrographError for all that are missing, with a near match; and as `find_in` does.
         """
         found: list[list[Path]] = []
         missing: dict[str, Path] = {}
         for file in files:
             paths = []
             for name in file.picks.micrograph_names:
-                path = self.find(name, file.path, file.names_from_stem)
+                path = self.find_in(file, name)
                 if path is None:
                     missing[name] = file.path
                 else:
@@ -103,17 +126,23 @@ class MicrographFinder:
         bases = [picks_path.parent, Path()]
         if os.sep in name:
             bases += picks_path.resolve().parent.parents
-        given = next((base / name for base in [*bases, *self.folders] if (base / name).is_file()), None)
-        return given or _only(name, self._by_name.get(Path(name).name, []))
+        there = (path for base in bases if (path := base / name).is_file())
+        inside = (path for folder in self.folders if (path := folder / name).is_file())
+        if self.folders_first:
+            return next(inside, None) or self._by_file_name(name) or next(there, None)
+        return next(there, None) or next(inside, None) or self._by_file_name(name)
+
+    def _by_file_name(self, name: str) -> Path | None:
+        return _only(name, self._by_name.get(Path(name).name, []))
 
     def _find_stem(self, stem: str, picks_path: Path) -> Path | None:
-        bases = [picks_path.parent, Path()]
-        for base in bases:
+        inside = _only(stem, self._by_stem.get(Path(stem).name, [])) if self.folders_first else None
+        for base in () if inside else (picks_path.parent, Path()):
             beside = [base / f"{stem}{extension}" for extension in EXTENSIONS]
             found = _only(stem, [path for path in beside if path.is_file()])
             if found:
                 return found
-        return _only(stem, self._by_stem.get(Path(stem).name, []))
+        return inside or _only(stem, self._by_stem.get(Path(stem).name, []))
 
     def _missing(self, missing: dict[str, Path]) -> MicrographError:
         names = list(missing)
@@ -127,6 +156,18 @@ class MicrographFinder:
         noun = "micrograph is" if len(names) == 1 else "micrographs are"
         remedy = "give their folder with --micrographs DIR"
         return MicrographError(f"{len(names)} {noun} missing: {shown}; looked in {looked}{hint}; {remedy}")
+
+
+def _ends_with(path: Path, name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return path.parts[-len(parts) :] == parts
+
+
+def _apart(one: str, other: str) -> bool:
+    """Whether two names differ in a folder below RELION's job; a name that just says less does not."""
+    tails = [PurePosixPath(next(_stems(_JOB.sub("", name, count=1)), "")).parts for name in (one, other)]
+    shorter, longer = sorted(tails, key=len)
+    return longer[len(longer) - len(shorter) :] != shorter
 
 
 def _stems(name: str) -> Iterator[str]:

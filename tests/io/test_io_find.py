@@ -85,6 +85,45 @@ def test_ambiguous_stem_but_one_file_by_two_ways(tmp_path: Path) -> None:
         MicrographFinder(folders).find("a", tmp_path / "a.box", from_stem=True)
 
 
+def test_a_namesake_of_another_folder_is_no_substitute(tmp_path: Path) -> None:
+    touch(tmp_path / "mics" / "grid2" / "a.mrc")
+    finder = MicrographFinder([tmp_path / "mics"])
+    file = picks_file(tmp_path / "p.star", "MotionCorr/job002/grid1/a.mrc", "MotionCorr/job002/grid2/a.mrc")
+    with pytest.raises(
+        MicrographError, match=r"p\.star: .*grid1/a\.mrc and .*grid2/a\.mrc are two micrographs"
+    ):
+        finder.find_all([file])
+    job = tmp_path / "AutoPick" / "job004"
+    listed = [picks_file(job / f"grid{i}" / "a_autopick.star", f"grid{i}/a.mrc") for i in (1, 2)]
+    with pytest.raises(MicrographError, match=r"grid1/a\.mrc and grid2/a\.mrc are two micrographs"):
+        MicrographFinder([tmp_path / "mics"]).find_all(listed)
+
+
+def test_one_micrograph_by_several_names(tmp_path: Path) -> None:
+    mic = touch(tmp_path / "mics" / "a.mrc")
+    names = ("MotionCorr/job002/Movies/a.mrc", "MotionCorr/job015/Movies/a.mrc", "Movies/a.mrc", "a")
+    assert MicrographFinder([tmp_path / "mics"]).find_all([picks_file(tmp_path / "p.star", *names)]) == [
+        [mic] * 4
+    ]
+    machines = [picks_file(tmp_path / f"{i}.star", f"/data{i}/a.mrc") for i in (1, 2)]
+    assert MicrographFinder([tmp_path / "mics"]).find_all(machines) == [[mic], [mic]]
+    for grid in ("grid1", "grid2"):
+        (tmp_path / grid).mkdir()
+        (tmp_path / grid / "a.mrc").symlink_to(mic)
+    linked = picks_file(tmp_path / "p.star", "grid1/a.mrc", "grid2/a.mrc")
+    assert len(MicrographFinder().find_all([linked])[0]) == 2
+
+
+def test_the_folders_may_go_first(tmp_path: Path) -> None:
+    touch(tmp_path / "MotionCorr" / "job002" / "Movies" / "a.mrc")
+    touch(tmp_path / "b.mrc")
+    full, other = touch(tmp_path / "full" / "a.mrc"), touch(tmp_path / "full" / "b.tif")
+    finder = MicrographFinder([tmp_path / "full"], folders_first=True)
+    assert finder.find("MotionCorr/job002/Movies/a.mrc", tmp_path / "p.star") == full
+    assert finder.find("b", tmp_path / "b.box", from_stem=True) == other
+    assert finder.find("b.mrc", tmp_path / "p.star") == tmp_path / "b.mrc"
+
+
 UID = "000000123456789012345_"
 
 

@@ -188,7 +188,7 @@ def test_a_coordinate_file_that_would_be_written_is_refused(project):
     write(project / "elsewhere.star", listed)
     before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
     with pytest.raises(OutputError, match=r"Movies/a_autopick\.star: is an input and would be the output"):
-        prepare(parse_arguments("--o AutoPick/job004/ --in_coords elsewhere.star".split()))
+        prepare(parse_arguments(["--o", "AutoPick/job004/", "--in_coords", "elsewhere.star"]))
     assert {path: path.read_bytes() for path in project.rglob("*") if path.is_file()} == before
 
 
