@@ -211,6 +211,64 @@ def test_names_without_extension_are_noted(tmp_path: Path) -> None:
     assert "which RELION will not find: give them with --micrographs" in report.notes[0]
 
 
+def test_files_without_picks_keep_their_micrograph(tmp_path: Path) -> None:
+    for name in ("m0.mrc", "m1.mrc"):
+        micrograph(tmp_path, name)
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "boxes" / "m0.box").write_text("10 20 4 4\n")
+    (tmp_path / "boxes" / "m1.box").write_text("")
+    config = ConvertConfig(to="star", micrographs=(tmp_path / "mics",))
+    report = convert(tmp_path / "boxes", tmp_path / "star", config)
+    listed = tmp_path / "star" / "autopick.star"
+    assert read_coordinate_list(listed).micrograph_names == (
+        f"{tmp_path}/mics/m0.mrc",
+        f"{tmp_path}/mics/m1.mrc",
+    )
+    assert not any("without folder" in note for note in report.notes)
+    assert not convert(listed, tmp_path / "again", ConvertConfig(to="star")).notes
+    again = read_coordinate_list(tmp_path / "again" / "autopick.star")
+    assert again.micrograph_names == read_coordinate_list(listed).micrograph_names
+
+
+def test_two_files_of_one_micrograph_are_not_mixed(tmp_path: Path) -> None:
+    folder = tmp_path / "topaz"
+    folder.mkdir()
+    for name, times in (("all.txt", 1), ("all_upsampled.txt", 8)):
+        rows = f"a\t{10 * times}\t{20 * times}\t-1.5\n"
+        (folder / name).write_text(f"image_name\tx_coord\ty_coord\tscore\n{rows}")
+    with pytest.raises(
+        OutputError, match=r"all\.txt and .*all_upsampled\.txt both are of a; convert them one"
+    ):
+        convert(folder, tmp_path / "out.star", ConvertConfig())
+
+
+@pytest.mark.parametrize(("name", "out"), [("m0", "picks"), ("m1", "m10")])
+def test_a_file_that_is_called_otherwise_has_a_column_of_names(tmp_path: Path, name: str, out: str) -> None:
+    (tmp_path / f"{name}.box").write_text("10 20 4 4\n")
+    convert(tmp_path / f"{name}.box", tmp_path / f"{out}.star", ConvertConfig())
+    file = read_picks(tmp_path / f"{out}.star")
+    assert (file.names_from_stem, file.picks.micrograph_names) == (False, (name,))
+    convert(tmp_path / f"{name}.box", tmp_path / f"{name}_autopick.star", ConvertConfig())
+    assert read_picks(tmp_path / f"{name}_autopick.star").names_from_stem
+
+
+def test_the_micrographs_given_are_those_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The binned one, which the file names, lies in the current folder too."""
+    monkeypatch.chdir(tmp_path)
+    micrograph(tmp_path, "m0.mrc")
+    write_mrc(tmp_path / "full" / "m0.mrc", np.zeros((2 * HEIGHT, 2 * WIDTH), dtype=np.float32), 0.75)
+    (tmp_path / "p.star").write_text(
+        "data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\nmics/m0.mrc 3 4\n"
+    )
+    config = ConvertConfig(scale=2.0, flip_y=True, micrographs=(Path("full"),))
+    convert(Path("p.star"), Path("out.star"), config)
+    picks = read_picks(Path("out.star")).picks
+    assert picks.micrograph_names == ("full/m0.mrc",)
+    np.testing.assert_allclose(picks.coordinates, [[6, 2 * HEIGHT - 1 - 8]])
+
+
 def test_one_file_for_several_has_their_names(tmp_path: Path) -> None:
     for name in ("all.star", "all.csv"):
         convert(topaz(tmp_path), tmp_path / name, ConvertConfig())

@@ -1,6 +1,6 @@
 """The picks of all inputs by micrograph, in the frame of the output."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -45,15 +45,18 @@ class _Part:
     found: Path | None
 
 
-def gather(files: Sequence[PicksFile], config: ConvertConfig, kind: Target) -> list[Group]:
+def gather(
+    files: Sequence[PicksFile], config: ConvertConfig, kind: Target, listed: Mapping[Path, str]
+) -> list[Group]:
     """The groups, in order of first mention.
 
     kind : the output's format
+    listed : the micrographs of files without picks, by the file, where a list names them
     Raises MicrographError for micrographs that are needed and missing, GeometryError where nothing says
-    how large the boxes are, OutputError for two micrographs of one stem.
+    how large the boxes are, OutputError for two micrographs of one stem, and for two files of one micrograph.
     """
     turned = config.flip_x or config.flip_y or any(file.rows_from_top for file in files)
-    parts = _parts(files, config, turned or kind.rows_from_top or kind.shapes)
+    parts = _parts(files, config, turned or kind.rows_from_top or kind.shapes, listed)
     groups = [_group(name, own, config, kind) for name, own in parts.items()]
     owner: dict[str, str] = {}
     for group in groups:
@@ -64,28 +67,40 @@ def gather(files: Sequence[PicksFile], config: ConvertConfig, kind: Target) -> l
     return groups
 
 
-def _parts(files: Sequence[PicksFile], config: ConvertConfig, needed: bool) -> dict[str, list[_Part]]:
+def _parts(
+    files: Sequence[PicksFile], config: ConvertConfig, needed: bool, listed: Mapping[Path, str]
+) -> dict[str, list[_Part]]:
     """By micrograph as the output names it."""
+    finder = MicrographFinder(config.micrographs, folders_first=True)
     wanted = bool(config.micrographs) or needed
-    found = MicrographFinder(config.micrographs, folders_first=True).find_all(files) if wanted else None
+    found = finder.find_all(files) if wanted else None
     parts: dict[str, list[_Part]] = {}
     for i, file in enumerate(files):
         names = file.picks.micrograph_names
         if not names and file.names_from_stem:
-            parts.setdefault(_stem(file.path.stem, True), []).append(_Part(file, np.empty(0, np.int64), None))
+            key, path = _without_picks(file, finder if config.micrographs else None, listed)
+            parts.setdefault(key, []).append(_Part(file, np.empty(0, np.int64), path))
         for k, name in enumerate(names):
             path = None if found is None else found[i][k]
             key = str(path) if path is not None and config.micrographs else name
             if path is None and file.names_from_stem:
-                key = _stem(name, True)
+                key = bare_stem(name)
             rows = np.flatnonzero(file.picks.micrograph_index == k)
             parts.setdefault(key, []).append(_Part(file, rows, path))
     for name, own in parts.items():
-        bare = [part for part in own if part.file.names_from_stem]
-        if len(bare) > 1:
-            what = f"{bare[0].file.path} and {bare[1].file.path} both are of {name}"
+        if len(own) > 1:
+            what = f"{own[0].file.path} and {own[1].file.path} both are of {name}"
             raise OutputError(f"{what}; convert them one after the other")
     return parts
+
+
+def _without_picks(
+    file: PicksFile, finder: MicrographFinder | None, listed: Mapping[Path, str]
+) -> tuple[str, Path | None]:
+    """For a file without picks: its micrograph's name, and its path where it is looked for and there."""
+    name = listed.get(file.path)
+    path = finder.find(name or file.path.stem, file.path, name is None) if finder else None
+    return (str(path) if path else name or bare_stem(file.path.stem)), path
 
 
 def _group(name: str, parts: list[_Part], config: ConvertConfig, kind: Target) -> Group:
@@ -98,9 +113,9 @@ def _group(name: str, parts: list[_Part], config: ConvertConfig, kind: Target) -
     merits = np.concatenate([part.file.picks.figure_of_merit[part.rows] for part in parts])
     picks = Picks(xy, (name,) if len(xy) else (), np.zeros(len(xy), dtype=np.int64), merits)
     sizes = _boxes(name, parts, config, header) if kind.boxes else None
-    named = path is not None or not parts[0].file.names_from_stem
+    named = path is not None or not parts[0].file.names_from_stem or name.lower().endswith(EXTENSIONS)
     shape = None if header is None else header.shape
-    return Group(name, _stem(name, not named), named, picks, sizes, shape)
+    return Group(name, _stem(name) if named else bare_stem(name), named, picks, sizes, shape)
 
 
 def _placed(part: _Part, scale: float, header: MicrographHeader | None) -> NDArray[np.float64]:
@@ -156,10 +171,14 @@ def _pixel_size(
     return sizes[0]
 
 
-def _stem(name: str, from_file: bool) -> str:
-    """The file name without extension; of a file of picks without what pickers append as well."""
-    stem = PurePath(name).name
-    if stem.lower().endswith(EXTENSIONS):
-        stem = stem[: stem.rindex(".")]
-    suffix = next((s for s in PICKER_SUFFIXES if stem.endswith(s)), "") if from_file else ""
+def bare_stem(name: str) -> str:
+    """The name of a file of picks without folder, extension and what pickers append."""
+    stem = _stem(name)
+    suffix = next((s for s in PICKER_SUFFIXES if stem.endswith(s)), "")
     return stem.removesuffix(suffix) or stem
+
+
+def _stem(name: str) -> str:
+    """The file name of a micrograph without extension."""
+    stem = PurePath(name).name
+    return stem[: stem.rindex(".")] if stem.lower().endswith(EXTENSIONS) else stem

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.convert.config import ConvertConfig, ConvertReport
-from pickeropt.convert.gather import Group, gather
+from pickeropt.convert.gather import Group, bare_stem, gather
 from pickeropt.convert.targets import TARGETS, choose_target, encode, losses
 from pickeropt.errors import GeometryError, OutputError, PickeroptError
 from pickeropt.io.inputs import Inputs, read_inputs
@@ -32,7 +32,7 @@ def convert(source: Path, out: Path, config: ConvertConfig) -> ConvertReport:
     inputs = read_inputs([source], empty=True)
     kind = TARGETS[target]
     files = [item.file for item in inputs.sources]
-    groups = gather(files, config, kind)
+    groups = gather(files, config, kind, _listed(inputs))
     if out.is_dir() or not out.suffix:
         contents, notes = _folder(out, target, groups)
     else:
@@ -45,6 +45,16 @@ def convert(source: Path, out: Path, config: ConvertConfig) -> ConvertReport:
     picks = sum(len(group.picks) for group in groups)
     notes = [*inputs.warnings, *dict.fromkeys(notes)]
     return ConvertReport(target, picks, len(groups), tuple(contents), tuple(notes))
+
+
+def _listed(inputs: Inputs) -> dict[Path, str]:
+    """The micrograph of each file that a list names."""
+    names = {
+        target: micrograph
+        for source in inputs.lists
+        for target, micrograph in zip(source.targets, source.coordinates.micrograph_names, strict=True)
+    }
+    return {source.file.path: names[source.name] for source in inputs.sources if source.name in names}
 
 
 def _check(config: ConvertConfig) -> None:
@@ -89,7 +99,7 @@ def _single(out: Path, target: str, groups: list[Group]) -> tuple[dict[Path, byt
     picks = _together(groups)
     notes = losses(target, picks)
     filled = [group for group in groups if len(group.picks)]
-    own = len(groups) == 1 and (not groups[0].named or out.stem.startswith(groups[0].stem))
+    own = len(groups) == 1 and bare_stem(out.stem) == groups[0].stem
     names: tuple[str, ...] = ()
     if target == "topaz":
         names = tuple(group.stem for group in filled)

@@ -21,6 +21,7 @@ MICROGRAPH = "_rlnMicrographName"
 SCORE = "_rlnAutopickFigureOfMerit"
 CLASS = "_pickeroptClass"
 IMAGE = "_rlnImageName"
+OPTICS_GROUP = "_rlnOpticsGroup"
 NO_SCORE = -999.0
 """What crYOLO writes for a figure of merit that it has not."""
 COORDINATE_FILE = "_rlnMicrographCoordinates"
@@ -100,8 +101,8 @@ def pixel_size(text: TextFile, blocks: list[Block], picks: Block) -> float | Non
     """Å/px of the micrographs as the file says it, or None.
 
     `data_optics`: `_rlnMicrographPixelSize`, else `_rlnMicrographOriginalPixelSize` (that
-    of the movie before binning: hold it against the MRC header). `_rlnImagePixelSize` is
-    that of extracted boxes, never of the micrograph. Without an optics block the same
+    of the movie before binning: hold it against the MRC header), of the groups that the picks are of.
+    `_rlnImagePixelSize` is that of extracted boxes, never of the micrograph. Without an optics block the same
     columns of the picks' own loop count, then detector pixel (µm) and magnification, but
     not beside `_rlnImageName`: RELION 3.0 changes the magnification when it rescales boxes.
     Raises FormatError for a value that is no size, GeometryError where the groups differ.
@@ -109,12 +110,25 @@ def pixel_size(text: TextFile, blocks: list[Block], picks: Block) -> float | Non
     optics = next((block for block in blocks if block.name == "optics"), picks)
     for label in ("_rlnMicrographPixelSize", "_rlnMicrographOriginalPixelSize"):
         if label in optics.labels:
-            return _one_size(text, label, _sizes(text, optics, label))
+            sizes = _sizes(text, optics, label)
+            if optics is not picks and len(np.unique(sizes)) > 1:
+                sizes = sizes[_used(text, optics, picks)]
+            return _one_size(text, label, sizes)
     detector, magnification = "_rlnDetectorPixelSize", "_rlnMagnification"
     if optics is picks and IMAGE not in picks.labels and {detector, magnification} <= set(picks.labels):
         ratio = _sizes(text, picks, detector) / _sizes(text, picks, magnification)
         return _one_size(text, f"{detector} / {magnification}", 1e4 * ratio)
     return None
+
+
+def _used(text: TextFile, optics: Block, picks: Block) -> NDArray[np.bool_]:
+    """(m,) the optics groups that picks are of; a selection leaves others behind. All where nothing says."""
+    if not (OPTICS_GROUP in optics.labels and OPTICS_GROUP in picks.labels):
+        return np.ones(len(column_spans(text, optics, optics.labels[0])), dtype=np.bool_)
+    groups, used = (
+        numbers(text, column_spans(text, block, OPTICS_GROUP), OPTICS_GROUP) for block in (optics, picks)
+    )
+    return np.isin(groups, used)
 
 
 def _sizes(text: TextFile, block: Block, label: str) -> NDArray[np.float64]:
@@ -135,7 +149,9 @@ def _one_size(text: TextFile, label: str, sizes: NDArray[np.float64]) -> float |
     low, high = float(sizes.min()), float(sizes.max())
     if high - low > 1e-4 * high:
         what = f"{text.path}: {label} is {low:g} Å in one row and {high:g} Å in another"
-        remedy = "prune each on its own: relion_star_handler --select rlnOpticsGroup --minval 1 --maxval 1"
+        remedy = (
+            "take each group on its own: relion_star_handler --select rlnOpticsGroup --minval 1 --maxval 1"
+        )
         raise GeometryError(f"{what}; {remedy}")
     return low
 

@@ -90,6 +90,17 @@ def test_equal_groups_agree_and_different_ones_do_not(tmp_path: Path) -> None:
         read_picks(write(tmp_path, OPTICS.format(rows="1 2.8 1.4\n2 2 1.1")))
 
 
+def test_groups_that_no_pick_is_of_do_not_count(tmp_path: Path) -> None:
+    content = OPTICS.format(rows="1 2.8 1.4\n2 2 1.1").replace(
+        "FigureOfMerit #4", "FigureOfMerit #4\n_rlnOpticsGroup #5"
+    )
+    lines = [f"{line} 2" if ".mrc" in line else line for line in content.splitlines()]
+    assert read_picks(write(tmp_path, "\n".join(lines) + "\n")).picks.pixel_size == 1.1
+    lines[-3] = lines[-3][:-1] + "1"
+    with pytest.raises(GeometryError, match=r"1\.1 Å .* 1\.4 Å .*take each group on its own"):
+        read_picks(write(tmp_path, "\n".join(lines) + "\n"))
+
+
 @pytest.mark.parametrize(("size", "what"), [("0", "is 0;"), ("-1", "is -1;"), ("none", "is 'none'")])
 def test_wrong_pixel_size(tmp_path: Path, size: str, what: str) -> None:
     with pytest.raises(FormatError, match=f"x.star, line 10: _rlnMicrographOriginalPixelSize {what}"):
