@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pickeropt.frame.config import RIGHT, WRONG, Verdict
 from pickeropt.frame.frames import IDENTITY, Frame
+from pickeropt.io.lists import is_coordinate_list, is_suffix_file
 
 MENDED = "mended"
 """The folder that the remedies write to."""
@@ -39,11 +40,11 @@ def remedy(frame: Frame, picks: Sequence[Path], micrographs: Sequence[Path]) -> 
     turns = {"--swap-xy": frame.swap, "--flip-x": frame.flip_x, "--flip-y": frame.flip_y}
     options += [option for option, wanted in turns.items() if wanted]
     options += [] if frame.shift == (0.0, 0.0) else ["--shift", f"{frame.shift[0]:.0f},{frame.shift[1]:.0f}"]
-    folders = [str(folder) for folder in micrographs] or ["DIR"] * (frame.flip_x or frame.flip_y)
-    options += [word for folder in folders for word in ("--micrographs", folder)]
+    options += [word for folder in micrographs for word in ("--micrographs", str(folder))]
     first = picks[0]
     name = first.name if first.suffix in SAME_ENDING else f"{first.stem}.star"
-    out = [MENDED, "--to", "star"] if first.is_dir() else [f"{MENDED}/{name}"]  # it may be the micrograph's
+    many = first.is_dir() or (first.is_file() and (is_suffix_file(first) or is_coordinate_list(first)))
+    out = [MENDED, "--to", "star"] if many else [f"{MENDED}/{name}"]  # it may be the micrograph's
     more = ", and the others likewise" if len(picks) > 1 else ""
     return f"convert them: {shlex.join(['pickeropt', 'convert', str(first), *out, *options])}{more}"
 

@@ -117,6 +117,7 @@ class Found:
     skipped: list[Path] = field(default_factory=list)
 
     def add(self, path: Path, name: PurePath) -> Path:
+        _check_name(path)
         key = _key(path)
         if key not in self.lists and is_suffix_file(path):
             self.lists[key] = read_suffix_file(path)
@@ -197,6 +198,14 @@ class Found:
         self.paths_out[key] = min(name, other, key=lambda p: (-len(p.parts), p.as_posix()))
 
 
+def _check_name(path: Path) -> None:
+    """Raises FormatError for a name that the tables we write cannot hold."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        raise FormatError(f"{path.name!r}: the file's name is not UTF-8; rename it") from None
+
+
 def _key(path: Path) -> Path:
     """A file by its real folder; a link to a file is a file of its own."""
     return path.parent.resolve() / path.name
@@ -239,7 +248,10 @@ def _has_passthrough(path: Path) -> bool:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The files in and under a folder, each folder once; links to folders (RELION's aliases) last."""
+    """The files in and under a folder, each folder once; links to folders (RELION's aliases) last.
+
+    Raises FormatError for a folder that cannot be read, and for a link to nothing.
+    """
     todo, linked = [folder], list[Path]()
     seen: set[Path] = set()
     while todo or linked:
@@ -258,3 +270,5 @@ def _walk(folder: Path) -> Iterator[Path]:
                 (linked if entry.is_symlink() else todo).append(Path(entry.path))
             elif entry.name.lower().endswith(ENDINGS) and entry.is_file():
                 yield Path(entry.path)
+            elif entry.name.lower().endswith(ENDINGS) and entry.is_symlink():
+                raise FormatError(f"{entry.path}: is a link to nothing; mend the link, or remove it")

@@ -133,8 +133,15 @@ def test_the_remedy_can_be_copied(frame: Frame, picks: str, expected: str) -> No
     assert remedy(frame, [Path(picks)], [Path("my mics")]).endswith(expected)
 
 
-def test_a_flip_needs_micrographs() -> None:
-    assert remedy(Frame(flip_y=True), [Path("p.box")], []).endswith("--flip-y --micrographs DIR")
+def test_a_flip_finds_the_micrographs_as_the_check_did() -> None:
+    assert remedy(Frame(flip_y=True), [Path("p.box")], []).endswith("mended/p.box --flip-y")
+
+
+def test_a_list_is_converted_to_a_folder_with_its_list(tmp_path: Path) -> None:
+    labels = "data_\nloop_\n_rlnMicrographName\n_rlnMicrographCoordinates\n"
+    (tmp_path / "autopick.star").write_text(f"{labels}mics/a.mrc a_autopick.star\n")
+    found = remedy(Frame(flip_y=True), [tmp_path / "autopick.star"], [])
+    assert found == f"convert them: pickeropt convert {tmp_path}/autopick.star mended --to star --flip-y"
 
 
 def test_a_folder_and_several_files_are_converted(tmp_path: Path) -> None:

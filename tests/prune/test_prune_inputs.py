@@ -199,6 +199,21 @@ def test_a_damaged_file_in_a_folder_is_not_skipped(tmp_path: Path) -> None:
     assert message.startswith(f"{path}, line 21: 2 values where 3 are expected")
 
 
+def test_a_link_to_nothing_in_a_folder_is_not_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.box").write_text("10 20 4 4\n")
+    (tmp_path / "b.box").symlink_to(tmp_path / "gone.box")
+    with pytest.raises(FormatError, match=r"b\.box: is a link to nothing; mend the link, or remove it"):
+        read_inputs([tmp_path])
+
+
+def test_a_name_that_no_table_can_hold_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/m\xe9.box"))
+    path.write_text("10 20 4 4\n")
+    for given in (tmp_path, path):
+        with pytest.raises(FormatError, match="the file's name is not UTF-8; rename it"):
+            read_inputs([given])
+
+
 def test_two_files_of_one_name(tmp_path: Path) -> None:
     paths = [coordinate_star(tmp_path / f / "a.star", coordinates_of("a", 3)) for f in ("x", "y")]
     message = refused(tmp_path, paths, OutputError)
