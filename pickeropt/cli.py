@@ -53,11 +53,11 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as interrupt:
             print(f"\ninterrupted{_goes_on(ctx)}", file=sys.stderr)
             raise typer.Exit(130) from interrupt
-        except RuntimeError as error:
-            if not _is_full_gpu(error):
+        except (RuntimeError, MemoryError) as error:
+            what = _no_memory(error)
+            if what is None:
                 raise
-            remedy = "free it, or give another one with --device cuda:N, or --device cpu"
-            print(f"error: the GPU has no memory left; {remedy}{_goes_on(ctx)}", file=sys.stderr)
+            print(f"error: {what}{_goes_on(ctx)}", file=sys.stderr)
             raise typer.Exit(2) from error
 
 
@@ -67,13 +67,17 @@ def _goes_on(ctx: Any) -> str:
     return "; the same command goes on where it stopped" * resumes
 
 
-def _is_full_gpu(error: RuntimeError) -> bool:
-    """Whether torch says so; others' jobs on a GPU are no fault of ours."""
+def _no_memory(error: RuntimeError | MemoryError) -> str | None:
+    """What to say where memory ran out; others' jobs on a GPU are no fault of ours."""
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "the machine has no memory left; free some, and check --diameter (Å) and --pixel-size (Å/px)"
     torch = sys.modules.get("torch")
     if torch is None:
-        return False
+        return None
     kinds = torch.cuda.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.cuda.OutOfMemoryError)
-    return isinstance(error, kinds) and "out of memory" in str(error)
+    if not (isinstance(error, kinds) and "out of memory" in str(error)):
+        return None
+    return "the GPU has no memory left; free it, or give another one with --device cuda:N, or --device cpu"
 
 
 app = typer.Typer(
@@ -130,6 +134,8 @@ def run_finetune(
     loss_weights: given.LossWeights = ",".join(f"{weight:g}" for weight in FinetuneConfig.loss_weights),
     seed: given.Seed = FinetuneConfig.seed,
     device: given.Device = FinetuneConfig.device,
+    invert: given.Invert = FinetuneConfig.invert,
+    trust_frame: given.TrustFrame = FinetuneConfig.trust_frame,
     overwrite: given.Overwrite = False,
 ) -> None:
     """Learn a classifier from labelled shots.
@@ -151,8 +157,13 @@ def run_finetune(
         loss_weights=_numbers(loss_weights, "--loss-weights"),
         seed=seed,
         device=device,
+        invert=invert,
+        trust_frame=trust_frame,
     )
     folders = tuple(micrographs or ())
+    of_boxes = shots is not None and shots.is_dir()
+    if of_boxes and folders:
+        raise typer.BadParameter("boxes are learnt from without micrographs", param_hint="--micrographs")
     pairs = [_class_file(text) for text in class_files or ()]
     from pickeropt.console import progress, show_finetune
     from pickeropt.finetune.run import finetune
@@ -163,6 +174,8 @@ def run_finetune(
     next_command = ["pickeropt", "prune", "PICKS.star", "--model", str(out)]
     for folder in folders:
         next_command += ["--micrographs", str(folder)]
+    if pixel_size is not None and not of_boxes:
+        next_command += ["--pixel-size", f"{pixel_size:g}"]
     show_finetune(report, shlex.join(next_command))
 
 

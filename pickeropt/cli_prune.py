@@ -37,9 +37,6 @@ MaxDomain = Annotated[
     float | None, _option("--max-domain", "N", "Largest domain of the score map, in average ones (ice: 4).")
 ]
 MinDistance = Annotated[float | None, _option("--min-distance", "Å", "Of two closer picks the worse goes.")]
-TrustFrame = Annotated[
-    bool, _option("--trust-frame", None, "Do not check whether the picks are flipped, swapped or binned.")
-]
 Rethreshold = Annotated[
     Path | None, _option("--rethreshold", "DIR", "Another --threshold for this finished run; seconds.")
 ]
@@ -65,7 +62,7 @@ def run_prune(
     max_extreme: MaxExtreme = Filters.max_extreme,
     max_domain: MaxDomain = Filters.max_domain,
     min_distance: MinDistance = Filters.min_distance,
-    trust_frame: TrustFrame = PruneConfig.trust_frame,
+    trust_frame: given.TrustFrame = PruneConfig.trust_frame,
     rethreshold: Rethreshold = None,
     overwrite: given.Overwrite = PruneConfig.overwrite,
 ) -> None:

@@ -28,6 +28,15 @@ ClassFiles = Annotated[list[str] | None, option("--class", "NAME=FILE", "Coordin
 ModelOut = Annotated[Path, option("--out", "FILE", "The model file to write.")]
 PerClass = Annotated[int, option("--shots-per-class", "N", "Use at most N of each; 0 uses all.", min=0)]
 Init = Annotated[str, option("--init", "shipped|imagenet|none|PATH", "Where the features start from.")]
+Invert = Annotated[
+    bool | None,
+    option(
+        "--invert/--no-invert", None, "Turn the contrast of boxes, as RELION's Extract does, or never ask."
+    ),
+]
+TrustFrame = Annotated[
+    bool, option("--trust-frame", None, "Do not check whether the points are flipped, swapped or binned.")
+]
 Weights = Annotated[Path | None, option("--weights", "FILE", "ImageNet weights, where no network is.")]
 Backbone = Annotated[str, option("--backbone", "NAME", "Any ResNet of timm.")]
 Recipe = Annotated[str, option("--recipe", "|".join(RECIPES), "How to train: our way, or the paper's.")]

@@ -93,7 +93,8 @@ def test_version():
 
 FLAGS = {
     "finetune": "--shots --class --micrographs --diameter --pixel-size --out --shots-per-class --init "
-    "--weights --backbone --recipe --loss-weights --seed --device --overwrite",
+    "--weights --backbone --recipe --loss-weights --seed --device --overwrite --invert "
+    "--no-invert --trust-frame",
     "prune": "--micrographs --model --out --threshold --diameter --pixel-size --batch-size --device "
     "--write-score --prior --use-picker-score --shots --min-std --max-std --max-extreme --max-domain "
     "--min-distance --rethreshold --trust-frame --overwrite",
@@ -337,7 +338,7 @@ def test_interrupted(rooms, command):
 
 
 @pytest.mark.parametrize("command", ["prune", "finetune"])
-def test_a_full_gpu(rooms, command):
+def test_no_memory(rooms, command):
     said = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
     rooms(f"pickeropt.{command}.run", **{command: said})
     words = ["a.star"] if command == "prune" else ["--shots", "a.star", "--diameter", "191"]
@@ -345,6 +346,16 @@ def test_a_full_gpu(rooms, command):
     assert result.exit_code == 2
     assert result.stderr.startswith("error: the GPU has no memory left; free it")
     assert ("the same command goes on where it stopped" in result.stderr) == (command == "prune")
+    for full in (
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] can't allocate memory: 9 bytes"),
+    ):
+        rooms(f"pickeropt.{command}.run", **{command: full})
+        result = run(command, *words)
+        assert result.exit_code == 2
+        assert result.stderr.startswith(
+            "error: the machine has no memory left; free some, and check --diameter"
+        )
     rooms(f"pickeropt.{command}.run", **{command: RuntimeError("out of memory, a bug of ours")})
     assert isinstance(run(command, *words).exception, RuntimeError)
 

@@ -20,6 +20,9 @@ GRID = 16
 LEAST_NOISE = 1e-6
 """Share of the grey level below which noise is the rounding of float32 (a flat area resamples to 2e-7)."""
 
+MOST_VIEW_PX = 2e8
+"""A larger view needs tens of GB: the diameter is wrong."""
+
 CLIP = 10.0
 """Noise units beyond which a pixel says no more: hot pixels and gold stay finite."""
 
@@ -60,6 +63,7 @@ def make_view(pixels: FloatArray, diameter_px: float, view_diameter: float) -> t
     """
     height, width = pixels.shape
     check_fits((height, width), diameter_px)
+    check_enlarged((height, width), view_diameter / diameter_px)
     view = normalised(resampled(pixels, view_diameter / diameter_px))
     rows, columns = view.shape[-2:]
     margin = round(view_diameter / 2)
@@ -75,6 +79,15 @@ def check_fits(shape: tuple[int, int], diameter_px: float) -> None:
         raise GeometryError(
             f"a particle of {diameter_px:.0f} px does not fit a micrograph of {shape[1]} x {shape[0]} px; "
             "check --diameter (Å) and --pixel-size (Å/px)"
+        )
+
+
+def check_enlarged(shape: tuple[int, int], factor: float) -> None:
+    """Raises GeometryError where an (h, w) micrograph would be enlarged beyond any use."""
+    if shape[0] * shape[1] * factor**2 > MOST_VIEW_PX:
+        raise GeometryError(
+            f"the diameter is so small that the micrograph of {shape[1]} x {shape[0]} px would be enlarged "
+            f"{factor:.1f} times; check --diameter (Å, not nm) and --pixel-size (Å/px)"
         )
 
 

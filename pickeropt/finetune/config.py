@@ -24,6 +24,8 @@ class FinetuneConfig:
     validation_fraction : share of the shots held out to report, by micrograph where there are several
     seed : of the choice of shots, the splits and the fresh classifier
     device : auto, cpu, cuda or cuda:N
+    invert : turn the contrast of boxes; None refuses boxes whose particles are bright, False takes them
+    trust_frame : do not look whether labelled points are flipped, swapped or binned
     """
 
     diameter_angstrom: float
@@ -37,6 +39,8 @@ class FinetuneConfig:
     validation_fraction: float = 0.2
     seed: int = 0
     device: str = "auto"
+    invert: bool | None = None
+    trust_frame: bool = False
 
 
 @dataclass(frozen=True)

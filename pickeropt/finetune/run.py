@@ -15,8 +15,9 @@ from pickeropt.checkpoint import save_checkpoint
 from pickeropt.classifier import PickClassifier
 from pickeropt.datasets.shots import BoxShots, Shots
 from pickeropt.datasets.splits import Split, choose_shots, shortfalls, validation_split
-from pickeropt.errors import OutputError
+from pickeropt.errors import OutputError, ShotsError
 from pickeropt.finetune.config import FinetuneConfig, FinetuneReport, check_config
+from pickeropt.finetune.contrast_and_frame import check_shot_frame
 from pickeropt.finetune.recipes import ShotBoxes, fit_paper, make_classifier
 from pickeropt.finetune.sight import LocatedShots, LooseShots, hold_loose, locate
 from pickeropt.finetune.trials import Trial, ask, fit_measured, set_temperature
@@ -27,6 +28,9 @@ from pickeropt.training import (
     inference_dtype,
     seed_everything,
 )
+
+ABOVE_CHANCE = 0.15
+"""Macro-F1 that a model must have above that of guessing, or it is warned of."""
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -57,6 +61,7 @@ def finetune(
     seed_everything(config.seed)
     groups = shots.micrograph_index if isinstance(shots, Shots) else np.zeros(len(shots), dtype=np.int64)
     chosen = choose_shots(shots.labels, groups, config.shots_per_class, config.seed)
+    doubts = _check_frame(shots, config)
     source = _source(_taken(shots, chosen), config)
     classifier = make_classifier(
         config, shots.class_names, source.box_diameters if isinstance(source, LooseShots) else None
@@ -65,7 +70,7 @@ def finetune(
     trials = fit(classifier, source, config, (device, progress))
     warnings = shortfalls(shots.labels, shots.class_names, config.shots_per_class)
     report = _report(classifier, source, trials, out)
-    report = replace(report, warnings=(*warnings, *report.warnings))
+    report = replace(report, warnings=(*warnings, *doubts, *report.warnings))
     save_checkpoint(out, classifier, config.diameter_angstrom, _provenance(config, source, report))
     return replace(report, seconds=time.perf_counter() - begun)
 
@@ -103,6 +108,15 @@ def _taken(shots: Shots | BoxShots, chosen: NDArray[np.int64]) -> Shots | BoxSho
 
 def _source(shots: Shots | BoxShots, config: FinetuneConfig) -> LocatedShots | LooseShots:
     return locate(shots, config) if isinstance(shots, Shots) else hold_loose(shots, config)
+
+
+def _check_frame(shots: Shots | BoxShots, config: FinetuneConfig) -> tuple[str, ...]:
+    """Of all labelled particles, those that are not learnt from as well."""
+    if isinstance(shots, BoxShots):
+        return ()
+    if config.invert is not None:
+        raise ShotsError("--invert turns boxes, and these shots are points on micrographs; leave it out")
+    return check_shot_frame(shots, locate(shots, config).diameters_px, config)
 
 
 def _fit_default(
@@ -162,7 +176,7 @@ def _report(
     everything = Split(np.arange(len(source.shots)), np.arange(0), "none")
     split = trials[0].split if trials else everything
     figures = [trial.quality(classifier) for trial in trials]
-    warnings = () if trials else ("too few shots to hold any out: nothing says how good this model is",)
+    macro_f1 = float(np.mean([f.macro_f1 for f in figures])) if figures else None
     return FinetuneReport(
         checkpoint=out,
         class_names=names,
@@ -171,12 +185,22 @@ def _report(
         validation_by=split.by,
         validation_splits=len(trials),
         accuracy=float(np.mean([f.accuracy for f in figures])) if figures else None,
-        macro_f1=float(np.mean([f.macro_f1 for f in figures])) if figures else None,
+        macro_f1=macro_f1,
         per_class_f1=_class_means(figures, names),
         passes=classifier.spec.passes,
         seconds=0.0,
-        warnings=warnings,
+        warnings=_doubts(macro_f1, len(names)),
     )
+
+
+def _doubts(macro_f1: float | None, classes: int) -> tuple[str, ...]:
+    """What the held-out figure says against the model."""
+    if macro_f1 is None:
+        return ("too few shots to hold any out: nothing says how good this model is",)
+    if macro_f1 < 1 / classes + ABOVE_CHANCE:
+        what = f"macro-F1 {macro_f1:.2f} on held-out shots is little better than chance"
+        return (f"{what}; look at the labels on their micrographs, and check --diameter and --pixel-size",)
+    return ()
 
 
 def _counted(labels: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """How the shots are seen: each micrograph read once, or boxes that came without micrographs."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from pickeropt.datasets.shots import BoxShots, Shots
 from pickeropt.describe import boxes_of, describe_boxes, describe_micrograph, fitted_boxes
 from pickeropt.errors import GeometryError, MicrographError
 from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.finetune.contrast_and_frame import with_contrast
 from pickeropt.io.micrographs import read_micrograph, read_micrograph_header
 from pickeropt.io.pixel_size import choose_pixel_size
 from pickeropt.models.backbone import Backbone
@@ -125,7 +126,10 @@ def locate(shots: Shots, config: FinetuneConfig) -> LocatedShots:
 
 
 def hold_loose(shots: BoxShots, config: FinetuneConfig) -> LooseShots:
-    """Boxes carry no pixel size: the flag must. Raises GeometryError without it, or for a box too small."""
+    """Boxes carry no pixel size: the flag must.
+
+    Raises GeometryError without it, or for a box too small; ShotsError for boxes of inverted contrast.
+    """
     if config.pixel_size is None:
         raise GeometryError(
             "boxes without micrographs: give the pixel size of the boxes with --pixel-size (Å/px)"
@@ -138,4 +142,5 @@ def hold_loose(shots: BoxShots, config: FinetuneConfig) -> LooseShots:
             f"the particle of {config.diameter_angstrom:g} Å: check --diameter and --pixel-size, or cut "
             "larger boxes"
         )
-    return loose
+    diameter_px = config.diameter_angstrom / config.pixel_size
+    return replace(loose, shots=with_contrast(shots, diameter_px, config.invert))

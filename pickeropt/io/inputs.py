@@ -1,8 +1,7 @@
 """Which files of picks a user means, and under which name each is written again."""
 
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
@@ -19,9 +18,8 @@ from pickeropt.io.lists import (
 from pickeropt.io.picks import PicksFile, is_picks, read_picks
 from pickeropt.io.relion import X
 from pickeropt.io.text import read_content
+from pickeropt.io.walk import check_name, walk
 
-ENDINGS = (".star", ".box", ".cbox", ".pos", ".txt", ".csv", ".json", ".cs", ".csg", ".pickle")
-"""What is read of a folder."""
 ONLY_PICKS = (".box", ".cbox", ".pos")
 """Files that hold nothing but picks: what cannot be read as that is a fault."""
 SUMMARY = "summary.json"
@@ -117,7 +115,7 @@ class Found:
     skipped: list[Path] = field(default_factory=list)
 
     def add(self, path: Path, name: PurePath) -> Path:
-        _check_name(path)
+        check_name(path)
         key = _key(path)
         if key not in self.lists and is_suffix_file(path):
             self.lists[key] = read_suffix_file(path)
@@ -129,7 +127,7 @@ class Found:
         return key
 
     def add_folder(self, folder: Path) -> None:
-        for path in _walk(folder):
+        for path in walk(folder):
             if _holds_picks(path):
                 self.add(path, path.relative_to(folder))
             elif path.name != SUMMARY:
@@ -198,14 +196,6 @@ class Found:
         self.paths_out[key] = min(name, other, key=lambda p: (-len(p.parts), p.as_posix()))
 
 
-def _check_name(path: Path) -> None:
-    """Raises FormatError for a name that the tables we write cannot hold."""
-    try:
-        path.name.encode()
-    except UnicodeEncodeError:
-        raise FormatError(f"{path.name!r}: the file's name is not UTF-8; rename it") from None
-
-
 def _key(path: Path) -> Path:
     """A file by its real folder; a link to a file is a file of its own."""
     return path.parent.resolve() / path.name
@@ -245,30 +235,3 @@ def _has_passthrough(path: Path) -> bool:
     except FormatError:
         return False
     return True
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """The files in and under a folder, each folder once; links to folders (RELION's aliases) last.
-
-    Raises FormatError for a folder that cannot be read, and for a link to nothing.
-    """
-    todo, linked = [folder], list[Path]()
-    seen: set[Path] = set()
-    while todo or linked:
-        here = todo.pop() if todo else linked.pop()
-        if here.resolve() in seen:
-            continue
-        seen.add(here.resolve())
-        try:
-            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
-        except OSError as error:
-            raise FormatError(f"{here}: cannot be read ({error.strerror}); mend its permissions") from error
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                (linked if entry.is_symlink() else todo).append(Path(entry.path))
-            elif entry.name.lower().endswith(ENDINGS) and entry.is_file():
-                yield Path(entry.path)
-            elif entry.name.lower().endswith(ENDINGS) and entry.is_symlink():
-                raise FormatError(f"{entry.path}: is a link to nothing; mend the link, or remove it")

@@ -44,6 +44,7 @@ class Work:
             pixel_size=config.pixel_size or self._session.micrographs.optics_size(),
             shots_per_class=None,
             device=config.device,
+            trust_frame=True,  # whoever labelled has seen the boxes
         )
         kept = "" if self._own_model else _keep(config.model_file)
         report = finetune(shots, settings, config.model_file, overwrite=True, on_progress=on_progress)

@@ -22,6 +22,7 @@ class MicrographScorer(Protocol):
     digest : sha256 of the model file, hexadecimal
     diameter_angstrom : of the particle, Å
     notes : what the user of this model should know, a sentence each
+    taught_pixel_size : Å/px that the user gave where it was taught on micrographs, None where files said it
     """
 
     @property
@@ -35,6 +36,9 @@ class MicrographScorer(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]: ...
+
+    @property
+    def taught_pixel_size(self) -> float | None: ...
 
     def score(
         self, micrograph: "Micrograph", coordinates: "NDArray[np.float64]", pixel_size: float

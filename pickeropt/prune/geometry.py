@@ -73,6 +73,20 @@ def check_inside(boxes: Sequence[Placed], radii: Sequence[float]) -> Outside | N
     return None
 
 
+def taught_warnings(
+    pixel_sizes: Sequence[float], config: PruneConfig, scorer: MicrographScorer
+) -> tuple[str, ...]:
+    """Where the model was taught at a pixel size that the user had to give, and the files say another."""
+    taught = scorer.taught_pixel_size
+    if taught is None or config.pixel_size is not None:
+        return ()
+    other = next((size for size in pixel_sizes if not 1 / (1 + AGREE) <= size / taught <= 1 + AGREE), None)
+    if other is None:
+        return ()
+    what = f"the model was taught with --pixel-size {taught:g}, and the micrographs say {other:.6g} Å/px"
+    return (f"{what}: give --pixel-size where they are of the same kind",)
+
+
 def frame_warnings(boxes: Sequence[Placed], pixel_sizes: Sequence[float]) -> tuple[str, ...]:
     """What is possible but seldom meant: several pixel sizes, picks in one corner only."""
     found = []

@@ -18,7 +18,7 @@ from pickeropt.io.picks_file import placed, row_place
 from pickeropt.io.pixel_size import choose_pixel_size
 from pickeropt.prune.config import MicrographScorer, PruneConfig
 from pickeropt.prune.frame_check import check_frame
-from pickeropt.prune.geometry import check_inside, check_settings, frame_warnings
+from pickeropt.prune.geometry import check_inside, check_settings, frame_warnings, taught_warnings
 from pickeropt.workspace import check_not_input, check_out
 
 HEADER_THREADS = 8
@@ -101,7 +101,8 @@ def make_plan(inputs: Sequence[Path], config: PruneConfig, scorer: MicrographSco
     if outside:
         task = tasks[outside.micrograph]
         raise _outside(plan, int(task.rows[outside.pick]), int(task.rows.size), outside.count)
-    strange = frame_warnings(boxes, [task.pixel_size for task in tasks])
+    sizes = [task.pixel_size for task in tasks]
+    strange = (*frame_warnings(boxes, sizes), *taught_warnings(sizes, config, scorer))
     return replace(plan, warnings=(*found.warnings, *strange, *doubts))
 
 

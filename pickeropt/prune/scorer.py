@@ -20,6 +20,10 @@ GENERAL = (
 )
 
 
+FAR = 2.0
+"""By which factor a diameter is another particle's, or in another unit."""
+
+
 @dataclass(frozen=True)
 class CheckpointScorer:
     """A classifier on its device; implements `prune.config.MicrographScorer`.
@@ -41,7 +45,21 @@ class CheckpointScorer:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user of this model should know."""
-        return (GENERAL,) if self.checkpoint.diameter_angstrom is None else ()
+        own = self.checkpoint.diameter_angstrom
+        if own is None:
+            return (GENERAL,)
+        ratio = self.diameter_angstrom / own
+        given = (
+            f"--diameter {self.diameter_angstrom:g} is far from the {own:g} Å that the model was taught at"
+        )
+        return () if 1 / FAR < ratio < FAR else (f"{given}; is it in Å?",)
+
+    @property
+    def taught_pixel_size(self) -> float | None:
+        """Å/px that the user gave where it was taught on micrographs; None where their files said it."""
+        provenance = self.checkpoint.provenance
+        size = provenance.get("settings", {}).get("pixel_size")
+        return None if size is None or provenance.get("micrographs") is None else float(size)
 
     @property
     def digest(self) -> str:

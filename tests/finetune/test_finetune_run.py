@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finetune_world import CONFIG, DIAMETER, PIXEL_SIZE, make_shots, noise_boxes
+from finetune_world import CONFIG, DIAMETER, PIXEL_SIZE, SHAPE, make_shots, noise_boxes
 
 from pickeropt.checkpoint import load_checkpoint
-from pickeropt.datasets.shots import Shots
-from pickeropt.errors import GeometryError, MicrographError, OutputError, PickeroptError
+from pickeropt.datasets.shots import BoxShots, Shots
+from pickeropt.errors import GeometryError, MicrographError, OutputError, PickeroptError, ShotsError
 from pickeropt.finetune import recipes, run, trials
+from pickeropt.finetune.contrast_and_frame import are_bright, check_shot_frame
 from pickeropt.finetune.run import finetune
+from pickeropt.finetune.sight import locate
 from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.models.initial import initial_head
 from pickeropt.prune.scorer import load_scorer
@@ -402,3 +404,70 @@ def test_a_box_that_is_constant_is_named(tmp_path: Path) -> None:
         GeometryError, match=r"^box 4: more than half of the pixels .*; or leave this box out"
     ):
         finetune(shots, replace(CONFIG, pixel_size=PIXEL_SIZE), tmp_path / "m")
+
+
+# contrast of boxes, frame of points
+
+
+def turned(shots: BoxShots) -> BoxShots:
+    return replace(shots, boxes=tuple(-box for box in shots.boxes))
+
+
+@pytest.mark.usefixtures("no_compute")
+def test_boxes_of_inverted_contrast_are_refused(tmp_path: Path) -> None:
+    config = replace(CONFIG, pixel_size=PIXEL_SIZE)
+    with pytest.raises(
+        ShotsError, match=r"box 0 and the other boxes: particles are brighter .*give --invert, or"
+    ):
+        finetune(turned(noise_boxes()), config, tmp_path / "m")
+
+
+@pytest.mark.usefixtures("small_views")
+def test_boxes_are_turned_when_told_to(tmp_path: Path) -> None:
+    config = replace(CONFIG, pixel_size=PIXEL_SIZE, validation_fraction=0.0)
+    finetune(noise_boxes(), config, tmp_path / "dark")
+    finetune(turned(noise_boxes()), replace(config, invert=True), tmp_path / "turned")
+    finetune(turned(noise_boxes()), replace(config, invert=False), tmp_path / "bright")
+    dark, again, bright = (
+        load_checkpoint(tmp_path / name).classifier.state_dict() for name in ("dark", "turned", "bright")
+    )
+    assert all(torch.equal(value, again[name]) for name, value in dark.items())
+    assert not all(torch.equal(value, bright[name]) for name, value in dark.items())
+
+
+@pytest.mark.parametrize(("count", "side", "bright"), [(4, 60, False), (5, 60, True), (8, 40, False)])
+def test_contrast_is_told_from_enough_boxes_with_enough_around(count: int, side: int, bright: bool) -> None:
+    """In a box as wide as the particle, little but corners lies around it."""
+    assert are_bright(turned(noise_boxes(count, side)).boxes[:count], 40.0 if side == 60 else 60.0) == bright
+
+
+@pytest.mark.usefixtures("no_compute")
+def test_labelled_particles_in_another_frame_are_refused(tmp_path: Path) -> None:
+    shots = make_shots(tmp_path, 6, 6)
+    mirrored = shots.coordinates.copy()
+    mirrored[:, 1] = SHAPE[0] - 1 - mirrored[:, 1]
+    with pytest.raises(
+        GeometryError,
+        match=r"the labelled particles is wrong.*count y from the last stored row.*--trust-frame",
+    ):
+        finetune(replace(shots, coordinates=mirrored), CONFIG, tmp_path / "m")
+    located = locate(shots, CONFIG).diameters_px
+    assert check_shot_frame(shots, located, CONFIG) == ()
+    trusted = replace(CONFIG, trust_frame=True)
+    assert check_shot_frame(replace(shots, coordinates=mirrored), located, trusted) == ()
+
+
+@pytest.mark.usefixtures("no_compute")
+def test_points_are_not_turned(shots: Shots, tmp_path: Path) -> None:
+    with pytest.raises(ShotsError, match="--invert turns boxes"):
+        finetune(shots, replace(CONFIG, invert=True), tmp_path / "m")
+
+
+def test_a_model_little_better_than_chance_is_warned_of(tmp_path: Path) -> None:
+    shots = noise_boxes(20)
+    labels = np.arange(len(shots)) // 2 % 2  # half of each kind and of each size of box
+    config = replace(CONFIG, pixel_size=PIXEL_SIZE, invert=False)
+    report = finetune(replace(shots, labels=labels), config, tmp_path / "m")
+    assert report.macro_f1 is not None
+    assert report.macro_f1 < 0.65
+    assert "is little better than chance; look at the labels" in report.warnings[-1]

@@ -36,6 +36,7 @@ class FakeScorer:
     digest: str = "d" * 64
     diameter_angstrom: float = 20.0
     notes: tuple[str, ...] = ()
+    taught_pixel_size: float | None = None
     log: Path | None = None
     fault: Callable[[Micrograph, FloatArray], FloatArray] | None = None
     seconds: float = 0.0

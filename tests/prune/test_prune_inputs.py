@@ -301,6 +301,17 @@ def test_a_particle_larger_than_the_micrograph_or_of_no_size(tmp_path: Path) -> 
         assert "--diameter" in message
 
 
+def test_a_model_taught_at_a_pixel_size_that_was_given(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    said = "the model was taught with --pixel-size 3, and the micrographs say 2 Å/px: give --pixel-size"
+    warnings = prune([project], config_for(tmp_path), FakeScorer(taught_pixel_size=3.0)).warnings
+    assert [warning for warning in warnings if warning.startswith(said)]
+    for taught, flag in ((2.01, None), (3.0, 2.0)):
+        config = replace(config_for(tmp_path, pixel_size=flag), overwrite=True)
+        warnings = prune([project], config, FakeScorer(taught_pixel_size=taught)).warnings
+        assert not any("taught" in warning for warning in warnings)
+
+
 def test_warnings_of_frames(tmp_path: Path) -> None:
     make_micrographs(tmp_path / "mics", ["m0.mrc"])
     make_micrographs(tmp_path / "mics", ["m1.mrc"], pixel_size=2.1)

@@ -112,7 +112,11 @@ def test_what_is_loaded(tmp_path: Path) -> None:
     assert scorer.notes == ()
     assert scorer.digest == scorer.checkpoint.digest
     assert len(scorer.digest) == 64
-    assert load_scorer(path, "cpu", diameter_angstrom=55.0).diameter_angstrom == 55.0
+    scorer = load_scorer(path, "cpu", diameter_angstrom=55.0)
+    assert (scorer.diameter_angstrom, scorer.notes) == (55.0, ())
+    nanometres = load_scorer(path, "cpu", diameter_angstrom=5.5)
+    assert nanometres.notes[0].startswith("--diameter 5.5 is far from the ")
+    assert nanometres.notes[0].endswith("is it in Å?")
     with pytest.raises(PickeroptError, match="--device tpu"):
         load_scorer(path, "tpu")
     with pytest.raises(CheckpointError, match="no such model file"):

@@ -34,6 +34,7 @@ class XScorer:
     digest: str = "d" * 64
     diameter_angstrom: float = 20.0
     notes: tuple[str, ...] = ()
+    taught_pixel_size: float | None = None
     calls: list[str] = field(default_factory=list)
 
     def score(self, micrograph, coordinates, pixel_size):

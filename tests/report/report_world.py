@@ -26,6 +26,7 @@ class PlaceScorer:
     digest: str = "d" * 64
     diameter_angstrom: float = DIAMETER
     notes: tuple[str, ...] = ("the model is of <another> particle",)
+    taught_pixel_size: float | None = None
     fails_on: str = ""
     calls: list[str] = field(default_factory=list)
 

@@ -77,7 +77,7 @@ def _set_of(
     shots = BoxShots(
         class_names, labels[chosen], tuple(b.pixels for b in found), tuple(b.source for b in found)
     )
-    loose = hold_loose(shots, FinetuneConfig(diameter_px, 1.0))
+    loose = hold_loose(shots, FinetuneConfig(diameter_px, 1.0, invert=False))
     return loose_set(entry, loose, _groups(members), (*notes, *_told(entry, shared, class_names)))
 
 

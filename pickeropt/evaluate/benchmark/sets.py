@@ -129,6 +129,6 @@ def _read_plain(path: Path, config: BenchmarkConfig) -> BenchmarkSet:
         boxes.labels, np.zeros_like(boxes.labels), config.per_class or None, config.seed
     ).tolist()
     boxes = taken(boxes, class_names, [int(boxes.labels[i]) for i in chosen], chosen)
-    finetuning = FinetuneConfig(config.diameter_angstrom, config.pixel_size)
+    finetuning = FinetuneConfig(config.diameter_angstrom, config.pixel_size, invert=False)
     loose = hold_loose(boxes, finetuning)
     return loose_set(path.resolve().name, loose, np.zeros_like(boxes.labels), notes)
