@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError, OutputError, PickeroptError
+from pickeropt.folder_lock import cannot_write
 from pickeropt.io.inputs import SUMMARY, Inputs
 from pickeropt.prune.config import REASONS, Finish, PruneSummary
-from pickeropt.prune.outputs import SCORES, fields_of, write_json, write_picks
+from pickeropt.prune.outputs import OWN, SCORES, fields_of, former_evaluation, write_json, write_picks
 from pickeropt.prune.recorded import read_recorded
 from pickeropt.prune.summary import NOTHING_KEPT, Judged, counts
 from pickeropt.records import FloatArray
-from pickeropt.workspace import bring_back, cannot_write, open_workspace, partial_folder
+from pickeropt.workspace import bring_back, open_workspace, partial_folder
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def rethreshold(
         raise OutputError(
             f"{partial_folder(folder)}: an unfinished run for {folder}; finish or remove it first"
         )
-    with open_workspace(target, {"the command": "rethreshold"}, in_place or overwrite) as workspace:
+    with open_workspace(target, {"the command": "rethreshold"}, in_place or overwrite, OWN) as workspace:
         try:
             shutil.rmtree(workspace.staging, ignore_errors=True)
             write_scores = bool(content["settings"].get("write_score"))
@@ -84,8 +85,8 @@ def rethreshold(
         except OSError as error:
             raise cannot_write(target, error) from error
         doubts = finish(workspace.staging) if finish else ()
-        workspace.publish()
-    return replace(summary, warnings=(*summary.warnings, *doubts))
+        stays = former_evaluation(workspace.publish())
+    return replace(summary, warnings=(*summary.warnings, *doubts, *stays))
 
 
 def _read_summary(folder: Path) -> dict[str, Any]:

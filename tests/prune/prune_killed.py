@@ -17,6 +17,9 @@ from prune_world import FakeScorer, tree
 from pickeropt.prune.config import PruneConfig
 from pickeropt.prune.run import prune
 
+SUMMARY = '{"picks": 1, "micrographs": 1, "threshold": 0.5, "seconds": 1, "out": "out"}'
+"""What a former run has at least."""
+
 
 def run(root: Path, log: Path, overwrite: bool, kill_at: int) -> bool:
     """Prune in a child that dies at its `kill_at`-th event (never for 0). Whether it was killed."""
@@ -39,7 +42,8 @@ def main(root: Path, overwrite: bool) -> None:
         if overwrite:
             (out / "kept").mkdir(parents=True)
             (out / "kept/old.star").write_text("old")
-            (out / "summary.json").write_text("{}")
+            (out / "summary.json").write_text(SUMMARY)
+            (out / "notes.txt").write_text("the user's")
         killed = run(root, log, overwrite, kill_at=event)
         first = lines(log)
         between = sorted(tree(out)) if out.exists() else None

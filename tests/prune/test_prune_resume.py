@@ -61,14 +61,16 @@ def test_killed_at_any_file_operation(tmp_path: Path, count: int, option: list[s
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     assert [report["killed"] for report in reports] == [True] * (len(reports) - 1) + [False]
     assert {report["saved"] for report in reports} == set(range(count + 1))
+    notes = {"notes.txt": "the user's"} if option else {}
+    wanted = sorted([*whole, *notes])
     for report in reports:
-        former = [["kept/old.star"]] if option else []
-        assert report["between"] in [None, sorted(whole), *former]
-        assert report["after"] == whole
+        former = [["kept/old.star", *notes], ["kept/old.star"]] if option else []
+        assert report["between"] in [None, wanted, *former]
+        assert report["after"] == whole | notes
         assert set(report["left"]) <= {"mics", "picks", "out", "log", "out.partial"}
-        assert ("out.partial" not in report["left"]) or report["between"] == sorted(whole)
+        assert ("out.partial" not in report["left"]) or report["between"] == wanted
         assert len(set(report["first"])) == len(report["first"])
-        if report["between"] != sorted(whole):
+        if report["between"] != wanted:
             assert len(report["second"]) == len(set(report["second"])) == count - report["saved"]
     assert len([report for report in reports if report["saved"] == 1]) > 3
 
