@@ -320,3 +320,54 @@ def test_an_unfinished_run_on_top_is_not_thrown_away(out: Path) -> None:
     with pytest.raises(OutputError, match="an unfinished run for"):
         rethreshold(out, 0.7)
     assert record.exists()
+
+
+def paths_in(path: Path) -> list[str]:
+    """The coordinate files that a list names."""
+    return [line.split()[1] for line in path.read_text().splitlines() if line.endswith("_autopick.star")]
+
+
+def test_in_place_from_another_folder_only_rows_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "proj").mkdir()
+    monkeypatch.chdir(tmp_path / "proj")
+    picks = project(Path())
+    prune([picks], PruneConfig(micrographs=(Path("mics"),), out=Path("pruned")), FakeScorer())
+    first = json.loads(Path("pruned/summary.json").read_text())
+    rethreshold(Path("pruned"), 0.7)
+    here = tree(Path("pruned"))
+    rethreshold(Path("pruned"), 0.5)
+    monkeypatch.chdir(tmp_path)
+    found = rethreshold(Path("proj/pruned"), 0.7)
+    assert found.out == Path("proj/pruned")
+    assert tree(Path("proj/pruned")) == here
+    assert paths_in(Path("proj/pruned/kept/autopick.star")) == ["pruned/kept/job/listed_autopick.star"]
+    after = json.loads(Path("proj/pruned/summary.json").read_text())
+    for name in ("folder", "inputs", "out"):
+        assert after[name] == first[name]
+    assert after["settings"] == {**first["settings"], "threshold": 0.7}
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_from_another_folder_the_new_run_is_told_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    (tmp_path / "proj").mkdir()
+    monkeypatch.chdir(tmp_path / "proj")
+    picks = project(Path())
+    config = PruneConfig(Path("m.safetensors"), micrographs=(Path("mics"),), out=Path("pruned"))
+    prune([picks], config, FakeScorer())
+    monkeypatch.chdir(tmp_path)
+    if moved:
+        Path("proj/pruned").rename("strict")
+        rethreshold(Path("strict"), 0.7)
+    else:
+        rethreshold(Path("proj/pruned"), 0.7, Path("strict"))
+    assert paths_in(Path("strict/kept/autopick.star")) == ["strict/kept/job/listed_autopick.star"]
+    said = json.loads(Path("strict/summary.json").read_text())
+    assert (said["folder"], said["out"], said["settings"]["out"]) == (str(tmp_path), "strict", "strict")
+    assert said["inputs"] == [str(tmp_path / "proj/picks")]
+    assert said["settings"]["micrographs"] == [str(tmp_path / "proj/mics")]
+    assert said["settings"]["model"] == str(tmp_path / "proj/m.safetensors")
+    assert said["settings"]["picker_shots"] is None
