@@ -206,7 +206,8 @@ class Workspace:
         then, to = before.get(name, "not there")[:16], now.get(name, "not there")[:16]
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         what = f"{self.folder}: an unfinished run that differs in {name} ({then}, now {to}){more}"
-        raise OutputError(f"{what}; repeat that run to finish it, or start anew with --overwrite")
+        remedy = "or go on with --overwrite: micrographs of which nothing has changed are not done again"
+        raise OutputError(f"{what}; repeat that run to finish it, {remedy}")
 
     def _record(self, key: str) -> Path:
         return self.folder / "records" / f"{key}.npy"
