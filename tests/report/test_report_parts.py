@@ -208,6 +208,7 @@ RUNS = {
     "plain": {},
     "model": {"model": Path("my models/a'b.safetensors"), "threshold": 0.7},
     "filters": {"filters": Filters(0.1, 2.5, 0.25, 4.0, 150.0), "prior": "auto"},
+    "all kept": {"threshold": 0.0},
     "numbers": {
         "diameter_angstrom": 191.0,
         "pixel_size": 1.77,
@@ -233,6 +234,7 @@ def test_the_command_gives_the_same_settings(name, tmp_path, monkeypatch):
     words = shlex.split(command)
     assert words[0] == "pickeropt"
     monkeypatch.chdir(tmp_path)
+    Path("model.safetensors").touch()  # that finetune wrote since
     asked = []
     pruning = "pickeropt.cli_prune.prune_and_show"
     monkeypatch.setattr(pruning, lambda picks, config: asked.append((picks, config)))
