@@ -80,7 +80,7 @@ def former_evaluation(stays: Sequence[str]) -> tuple[str, ...]:
     found = [name for name in EVALUATION if name in stays]
     if not found:
         return ()
-    said = f"{' and '.join(found)} in it {'are' if len(found) > 1 else 'is'} of the former run"
+    said = f"{' and '.join(found)} in the folder {'are' if len(found) > 1 else 'is'} of the former run"
     return (f"{said}; `pickeropt evaluate` measures this one",)
 
 

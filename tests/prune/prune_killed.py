@@ -12,13 +12,10 @@ import sys
 from pathlib import Path
 
 from killing import dies_at
-from prune_world import FakeScorer, tree
+from prune_world import SUMMARY, FakeScorer, tree
 
 from pickeropt.prune.config import PruneConfig
 from pickeropt.prune.run import prune
-
-SUMMARY = '{"picks": 1, "micrographs": 1, "threshold": 0.5, "seconds": 1, "out": "out"}'
-"""What a former run has at least."""
 
 
 def run(root: Path, log: Path, overwrite: bool, kill_at: int) -> bool:

@@ -209,10 +209,13 @@ def test_what_the_user_put_into_the_folder_stays(out: Path) -> None:
     (out / "pr_curve.png").write_bytes(b"")
     found = rethreshold(out, 0.5)
     assert tree(out) == before | users | {"evaluation.json": b"{}", "pr_curve.png": b""}
-    assert "evaluation.json and pr_curve.png in it are of the former run" in found.warnings[-1]
+    assert "evaluation.json and pr_curve.png in the folder are of the former run" in found.warnings[-1]
     (out / "pr_curve.png").unlink()
     config = config_for(out.parent, overwrite=True)
-    assert "evaluation.json in it is of" in prune([out.parent / "picks"], config, FakeScorer()).warnings[-1]
+    assert (
+        "evaluation.json in the folder is of"
+        in prune([out.parent / "picks"], config, FakeScorer()).warnings[-1]
+    )
     assert tree(out) == before | users | {"evaluation.json": b"{}"}
     assert not (out.parent / "out.partial").exists()
 
