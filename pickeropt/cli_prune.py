@@ -9,7 +9,7 @@ import typer
 
 from pickeropt import options as given
 from pickeropt.errors import CheckpointError, FormatError
-from pickeropt.prune.config import Filters, PruneConfig
+from pickeropt.prune.config import GENERAL_MODEL, Filters, PruneConfig
 
 MODEL = Path("model.safetensors")
 """Where `finetune` writes and `prune` looks where the user does not say."""
@@ -80,7 +80,7 @@ def run_prune(
     if use_picker_score != (shots is not None):
         raise typer.BadParameter("give both, or none", param_hint="--use-picker-score and --shots")
     config = PruneConfig(
-        model=MODEL if model is None and MODEL.is_file() else model,
+        model=_model(model),
         micrographs=tuple(micrographs or ()),
         out=out,
         threshold=threshold,
@@ -96,6 +96,13 @@ def run_prune(
         trust_frame=trust_frame,
     )
     prune_and_show(picks, config)
+
+
+def _model(given: Path | None) -> Path | None:
+    """The model file; None is the general model."""
+    if given is None:
+        return MODEL if MODEL.is_file() else None
+    return None if given == Path(GENERAL_MODEL) else given
 
 
 def prune_and_show(picks: list[Path], config: PruneConfig) -> None:

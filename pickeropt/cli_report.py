@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pickeropt.errors import FormatError
 from pickeropt.options import option
 from pickeropt.report.config import ReportConfig
 
@@ -26,9 +27,16 @@ def run_report(folder: RunFolder, overlays: Overlays = ReportConfig.overlays, ct
     pictures of them.
     """
     from pickeropt.report.make import write_report
+    from pickeropt.report.optics import silent_stars
+    from pickeropt.report.reading import read_run
 
-    report = write_report(folder, ReportConfig(overlays, tuple(ctf or ())))
-    for warning in report.warnings:
+    stars = tuple(ctf or ())
+    for path in stars:
+        if not path.is_file():
+            raise FormatError.missing(path)
+    report = write_report(folder, ReportConfig(overlays, stars))
+    silent = silent_stars(read_run(folder), stars) if stars else ()
+    for warning in (*report.warnings, *silent):
         typer.echo(f"warning: {warning}")
     for path in report.written:
         typer.echo(f"written: {path}")

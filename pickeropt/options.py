@@ -45,7 +45,9 @@ LossWeights = Annotated[str, option("--loss-weights", "W1,W2[,W3]", "One weight 
 Picks = Annotated[list[Path], typer.Argument(metavar="PICKS", help="Coordinate files, or folders of them.")]
 Model = Annotated[
     Path | None,
-    option("--model", "FILE", "Of finetune; else ./model.safetensors, else a general one of the package."),
+    option(
+        "--model", "FILE|general", "Of finetune, or the package's; else ./model.safetensors, else general."
+    ),
 ]
 Out = Annotated[Path, option("--out", "DIR", "The folder to write.")]
 Threshold = Annotated[float, option("--threshold", "P", "Least P(particle) to keep.", min=0, max=1)]

@@ -6,7 +6,8 @@
       lock         held (flock) while a run works here
       run.json     the settings and inputs of the run
       records/     KEY.npy, the numbers of one finished micrograph
-      output/      becomes OUT by one rename
+      output/      what is being written
+      new/         the same once it is whole; becomes OUT by one rename
       old/         the former OUT, with --overwrite, from the last moment on
 
 A record's key is the hash of all that its numbers come from, so a record that fits none
@@ -14,8 +15,6 @@ of the micrographs of a run is never taken.
 """
 
 import ctypes
-import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -30,12 +29,12 @@ from typing import NoReturn
 import numpy as np
 
 from pickeropt.errors import OutputError
+from pickeropt.folder_lock import cannot_write, lock_folder
 from pickeropt.io.inputs import SUMMARY
 from pickeropt.io.tables import write_bytes_atomically
 from pickeropt.records import FloatArray
 
-_TRIES = 3
-_BUSY = (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN)
+_IN_EVERY_SUMMARY = {"picks", "micrographs", "threshold", "seconds", "out"}
 
 
 def partial_folder(out: Path) -> Path:
@@ -50,10 +49,19 @@ def check_out(out: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise OutputError(f"{out}: exists already; choose another folder, or replace it with --overwrite")
-    if not out.is_dir() or (any(out.iterdir()) and not (out / SUMMARY).is_file()):
+    if not out.is_dir() or (any(out.iterdir()) and not _has_summary(out)):
         raise OutputError(
-            f"{out}: is no earlier output of pickeropt (no {SUMMARY} in it); choose another folder"
+            f"{out}: is no earlier output of pickeropt (no {SUMMARY} of one in it); choose another folder"
         )
+
+
+def _has_summary(out: Path) -> bool:
+    """Whether a summary in it has what all of ours have."""
+    try:
+        content = json.loads((out / SUMMARY).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.keys() >= _IN_EVERY_SUMMARY
 
 
 def check_not_input(out: Path, folders: Sequence[Path], files: Sequence[Path]) -> None:
@@ -79,11 +87,15 @@ def record_key(*parts: object) -> str:
 
 @dataclass(frozen=True)
 class Workspace:
-    """`OUT.partial` while this process holds its lock."""
+    """`OUT.partial` while this process holds its lock.
+
+    own : names in `OUT` that a run replaces, what else is there stays; None: all are replaced
+    """
 
     out: Path
     folder: Path
     overwrite: bool
+    own: frozenset[str] | None = None
 
     @property
     def staging(self) -> Path:
@@ -108,24 +120,57 @@ class Workspace:
         np.save(buffer, numbers)
         write_bytes_atomically(self._record(key), buffer.getvalue())
 
-    def publish(self) -> None:
+    def publish(self) -> tuple[str, ...]:
         """Make `staging` the output, in one step, and remove what was kept for it.
 
+        What is not the run's own in a former output goes over to the new one; returns the names. A kill
+        right then leaves some of it in `new`, and `recover` moves it back.
         Where the file system cannot exchange two folders a former output is moved to `old` first; a kill
-        right then leaves it there, and `bring_back` puts it back.
+        right then leaves both aside, and `bring_back` puts the new one there.
         """
-        target = self.out.resolve()
+        target, new, old = self.out.resolve(), self.folder / "new", self.folder / "old"
         check_out(self.out, self.overwrite)
-        old = self.folder / "old"
+        stays: tuple[str, ...] = ()
         try:
-            if not (target.exists() and _exchange(self.staging, target)):
-                if target.exists():
+            if not target.exists():
+                self.staging.rename(target)
+            else:
+                self.staging.rename(new)
+                stays = self._move_others(target, new)
+                if not _exchange(new, target):
                     shutil.rmtree(old, ignore_errors=True)
                     target.rename(old)
-                self.staging.rename(target)
+                    new.rename(target)
         except OSError as error:
             raise cannot_write(self.out, error) from error
         self.remove()
+        return stays
+
+    def recover(self) -> None:
+        """Give the output back what a kill, or an error, left in `new`, and remove that.
+
+        Raises OutputError where something of the same name is in the output by now.
+        """
+        new = self.folder / "new"
+        try:
+            bring_back(self.out)
+            if new.is_dir():
+                self._move_others(new, self.out.resolve())
+                shutil.rmtree(new)
+        except OSError as error:
+            raise cannot_write(self.out, error) from error
+
+    def _move_others(self, source: Path, target: Path) -> tuple[str, ...]:
+        """Move what is not the run's own from one folder to another. Returns the names."""
+        if self.own is None or not source.exists():
+            return ()
+        others = sorted(path for path in source.iterdir() if path.name not in self.own)
+        for path in others:
+            place = target / path.name
+            if place.exists() or place.is_symlink():
+                raise OutputError(f"{path}: a killed run left it, and {place} is there too; remove one")
+            path.rename(place)
+        return tuple(path.name for path in others)
 
     def remove(self) -> None:
         """The lock goes last: nobody else works here before."""
@@ -152,7 +197,8 @@ class Workspace:
     def is_empty(self) -> bool:
         """Whether nothing here is worth keeping."""
         records = self.folder / "records"
-        return not (self.folder / "old").exists() and not (records.is_dir() and any(records.iterdir()))
+        aside = (self.folder / "new").exists() or (self.folder / "old").exists()
+        return not aside and not (records.is_dir() and any(records.iterdir()))
 
     def _refuse(self, before: Mapping[str, str], now: Mapping[str, str]) -> NoReturn:
         names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
@@ -160,17 +206,18 @@ class Workspace:
         then, to = before.get(name, "not there")[:16], now.get(name, "not there")[:16]
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         what = f"{self.folder}: an unfinished run that differs in {name} ({then}, now {to}){more}"
-        raise OutputError(f"{what}; repeat that run to finish it, or start anew with --overwrite")
+        remedy = "or go on with --overwrite: micrographs of which nothing has changed are not done again"
+        raise OutputError(f"{what}; repeat that run to finish it, {remedy}")
 
     def _record(self, key: str) -> Path:
         return self.folder / "records" / f"{key}.npy"
 
 
 def bring_back(out: Path) -> None:
-    """Put back a former output that a kill left aside, where there is no other."""
-    old = partial_folder(out) / "old"
-    if not out.exists() and (old / SUMMARY).is_file():
-        old.rename(out.resolve())
+    """Put the new output, else a former one, where a kill left them aside and there is no other."""
+    for left in (partial_folder(out) / "new", partial_folder(out) / "old"):
+        if not out.exists() and (left / SUMMARY).is_file():
+            left.rename(out.resolve())
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -184,56 +231,30 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 @contextmanager
-def open_workspace(out: Path, settings: Mapping[str, str], overwrite: bool) -> Iterator[Workspace]:
+def open_workspace(
+    out: Path, settings: Mapping[str, str], overwrite: bool, own: frozenset[str] | None = None
+) -> Iterator[Workspace]:
     """Hold `OUT.partial`, new or as a killed run left it.
 
     settings : what the numbers depend on, by name
+    own : as `Workspace` has it
     On an error what is finished stays there; a folder with nothing finished is removed.
     Raises OutputError: another process holds it, or it is of a run of other settings.
     """
     folder = partial_folder(out)
-    lock = _lock(out, folder)
+    lock = lock_folder(out, folder)
     try:
-        workspace = Workspace(out, folder, overwrite)
+        workspace = Workspace(out, folder, overwrite, own)
         try:
+            workspace.recover()
             check_out(out, overwrite)
             workspace.check_settings(settings)
             yield workspace
         except BaseException:
+            with suppress(OSError, OutputError):
+                workspace.recover()
             if workspace.is_empty():
                 workspace.remove()
             raise
     finally:
         os.close(lock)
-
-
-def _lock(out: Path, folder: Path) -> int:
-    """An open file, locked until it is closed or the process dies.
-
-    On a file system without locks it just opens. A lock file that its holder has removed
-    in the meantime counts for nothing, so it is tried again.
-    """
-    path = folder / "lock"
-    busy = OutputError(f"{out}: another run is writing to it; wait for it, or choose another folder")
-    for _ in range(_TRIES):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise cannot_write(out, error) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _BUSY:
-                os.close(lock)
-                raise busy from None
-        with suppress(FileNotFoundError):
-            if path.stat().st_ino == os.fstat(lock).st_ino:
-                return lock
-        os.close(lock)
-    raise busy
-
-
-def cannot_write(path: Path, error: OSError) -> OutputError:
-    """The error for a folder that cannot be written to."""
-    return OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder, or free space")

@@ -30,6 +30,7 @@ LAYERS = (
     ("pretrain", "finetune", "prune", "pickers"),
     ("frame",),
     ("training", "training_state", "workspace", "checkpoint", "describe"),
+    ("folder_lock",),
     ("classifier",),
     ("datasets", "models"),
     ("io",),

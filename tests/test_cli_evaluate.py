@@ -50,6 +50,36 @@ def test_evaluate_without_scores(tmp_path):
     assert str(tmp_path / "no.csv") in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("no.csv", "cannot be read (No such file or directory); check the path"),
+        ("", "cannot be read (Is a directory); check the path"),
+        ("p.star", "no column 'file' in the header"),
+    ],
+)
+def test_without_a_radius_a_wrong_path_is_said_first(scores, tmp_path, name, said):
+    (tmp_path / "p.star").write_text("data_\nloop_\n_rlnCoordinateX #1\n1\n")
+    result = run("evaluate", tmp_path / name, "--truth", tmp_path / "truth.csv")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {tmp_path / name}")
+    assert said in result.stderr
+    assert "no matching radius" not in result.stderr
+
+
+def test_a_full_disk_leaves_nothing_half_written(scores, tmp_path, monkeypatch):
+    def half(path, content):
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", half)
+    before = sorted(tmp_path.iterdir())
+    result = run("evaluate", scores, "--truth", tmp_path / "truth.csv", "--radius", 5)
+    assert result.exit_code == 2
+    assert "No space left on device" in result.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_evaluate_shows_each_file_where_there_are_several(scores, tmp_path):
     scores.write_text(scores.read_text() + "q.box,0,m.mrc,200,201,0.7,particle,0.8,0.8,1\n")
     result = run("evaluate", scores, "--truth", tmp_path / "truth.csv", "--radius", 5)

@@ -64,8 +64,8 @@ def evaluate_scores(
 
     Raises FormatError for the two inputs, GeometryError for the radius.
     """
-    radius = _radius(radius, diameter_px)
     scored = read_scores(scores_csv)
+    radius = _radius(radius, diameter_px)
     found = read_truth(truth, scored.micrographs)
     truths = [found.particles.get(name, np.empty((0, 2))) for name in scored.micrographs]
     has_truth = np.array([name in found.particles for name in scored.micrographs], dtype=np.bool_)
@@ -116,8 +116,11 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> tuple[Path, Path]:
 
 def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _radius(radius: float | None, diameter_px: float | None) -> float:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from pickeropt.records import FloatArray, Micrograph
 
+GENERAL_MODEL = "general"
+"""What `--model` calls the general model of the package."""
 Finish = Callable[[Path], tuple[str, ...]]
 """Adds to the finished output of a run, in the folder; returns warnings, a sentence each."""
 

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from pickeropt.prune.plan import Plan
 
 KEPT, REJECTED, SCORES = "kept", "rejected", "scores.csv"
+REPORT, SHEET, OVERLAYS = "report.html", "contact_sheet.png", "overlays"
+"""What the report of a pruning adds."""
+OWN = frozenset({KEPT, REJECTED, SCORES, SUMMARY, REPORT, SHEET, OVERLAYS})
+"""What a pruning replaces in its folder; all else in there is the user's."""
+EVALUATION = ("evaluation.json", "pr_curve.png")
+"""What `pickeropt evaluate` leaves beside the scores."""
 PIECE = 20_000
 """Rows of the table that are text at once."""
 
@@ -67,6 +73,15 @@ def write_scores(path: Path, plan: "Plan", decision: "Decision") -> None:
         file.write(",".join(map(_cell, header)) + "\n")
         for piece in _pieces(plan, decision):
             file.write(piece)
+
+
+def former_evaluation(stays: Sequence[str]) -> tuple[str, ...]:
+    """A warning where an evaluation is among what stays in the folder: it is of the former run."""
+    found = [name for name in EVALUATION if name in stays]
+    if not found:
+        return ()
+    said = f"{' and '.join(found)} in the folder {'are' if len(found) > 1 else 'is'} of the former run"
+    return (f"{said}; `pickeropt evaluate` measures this one",)
 
 
 def _pieces(plan: "Plan", decision: "Decision") -> Iterator[str]:

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError, OutputError, PickeroptError
+from pickeropt.folder_lock import cannot_write
 from pickeropt.io.inputs import SUMMARY, Inputs
 from pickeropt.prune.config import REASONS, Finish, PruneSummary
-from pickeropt.prune.outputs import SCORES, fields_of, write_json, write_picks
+from pickeropt.prune.outputs import OWN, SCORES, fields_of, former_evaluation, write_json, write_picks
 from pickeropt.prune.recorded import read_recorded
 from pickeropt.prune.summary import NOTHING_KEPT, Judged, counts
 from pickeropt.records import FloatArray
-from pickeropt.workspace import bring_back, cannot_write, open_workspace, partial_folder
+from pickeropt.workspace import bring_back, open_workspace, partial_folder
 
 
 @dataclass(frozen=True)
@@ -72,20 +73,21 @@ def rethreshold(
         raise OutputError(
             f"{partial_folder(folder)}: an unfinished run for {folder}; finish or remove it first"
         )
-    with open_workspace(target, {"the command": "rethreshold"}, in_place or overwrite) as workspace:
+    with open_workspace(target, {"the command": "rethreshold"}, in_place or overwrite, OWN) as workspace:
         try:
             shutil.rmtree(workspace.staging, ignore_errors=True)
             write_scores = bool(content["settings"].get("write_score"))
-            name = _name_of(target, content) if in_place else target
-            write_picks(workspace.staging, inputs, judged.keep, name, score if write_scores else None)
+            recorded = _recorded(content, target)
+            written = score if write_scores else None
+            write_picks(workspace.staging, inputs, judged.keep, Path(str(recorded["out"])), written)
             _write_table(workspace.staging / SCORES, table, judged)
             summary = replace(summary, seconds=time.perf_counter() - begun)
-            write_json(workspace.staging / SUMMARY, _content(content, summary))
+            write_json(workspace.staging / SUMMARY, _content(recorded, summary))
         except OSError as error:
             raise cannot_write(target, error) from error
         doubts = finish(workspace.staging) if finish else ()
-        workspace.publish()
-    return replace(summary, warnings=(*summary.warnings, *doubts))
+        stays = former_evaluation(workspace.publish())
+    return replace(summary, warnings=(*summary.warnings, *doubts, *stays))
 
 
 def _read_summary(folder: Path) -> dict[str, Any]:
@@ -175,15 +177,28 @@ def _summary(content: dict[str, Any], judged: Judged, threshold: float, out: Pat
         raise OutputError(f"summary.json lacks what a pruning writes ({error}); prune once more") from error
 
 
-def _name_of(target: Path, content: dict[str, Any]) -> Path:
-    """The run's folder as it was first called, where that still leads there: a list's paths begin with it."""
-    first = Path(str(content.get("out", target)))
-    return first if first.resolve() == target.resolve() else target
+def _recorded(content: dict[str, Any], target: Path) -> dict[str, Any]:
+    """The summary of the run, `out` and the paths in it as they lead there from its `folder`.
+
+    In place they stay as they were. Elsewhere, or after the run was moved, the folder is the one that this
+    is called in, and what was told from another becomes absolute.
+    """
+    folder = Path(str(content.get("folder") or ""))
+    if (folder / str(content.get("out") or "")).resolve() == target.resolve():
+        return content
+    settings, here = content["settings"], Path.cwd()
+    if folder.is_absolute() and folder.resolve() != here:
+        content = {**content, "inputs": [str(folder / path) for path in content.get("inputs", ())]}
+        paths = {name: folder / settings[name] for name in ("model", "picker_shots") if settings.get(name)}
+        places = [folder / path for path in settings.get("micrographs") or ()]
+        settings = {**settings, **paths, "micrographs": places}
+    return {**content, "folder": str(here), "out": str(target), "settings": {**settings, "out": target}}
 
 
-def _content(content: dict[str, Any], summary: PruneSummary) -> dict[str, Any]:
-    settings = {**content["settings"], "threshold": summary.threshold, "out": summary.out}
-    return {**content, **fields_of(summary), "settings": settings}
+def _content(recorded: dict[str, Any], summary: PruneSummary) -> dict[str, Any]:
+    """`recorded` with the figures of `summary`."""
+    settings = {**recorded["settings"], "threshold": summary.threshold}
+    return {**recorded, **fields_of(summary), "out": recorded["out"], "settings": settings}
 
 
 def _write_table(path: Path, table: Table, judged: Judged) -> None:

@@ -8,17 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pickeropt
+from pickeropt.folder_lock import cannot_write
 from pickeropt.io.inputs import Inputs
 from pickeropt.io.scores import check_scores_fit
 from pickeropt.prune.config import Finish, MicrographScorer, PruneConfig, PruneSummary
 from pickeropt.prune.decision import Decision, decide
 from pickeropt.prune.filters import measures_of
-from pickeropt.prune.outputs import SCORES, write_picks, write_scores, write_summary
+from pickeropt.prune.outputs import OWN, SCORES, former_evaluation, write_picks, write_scores, write_summary
 from pickeropt.prune.picker_score import read_labelled_picks
 from pickeropt.prune.plan import Plan, make_plan
 from pickeropt.prune.scoring import OnProgress, Sight, score_all
 from pickeropt.prune.summary import NOTHING_KEPT, counts
-from pickeropt.workspace import cannot_write, open_workspace
+from pickeropt.workspace import open_workspace
 
 
 def prune(
@@ -50,7 +51,7 @@ def prune(
         check_scores_fit([source.file for source in plan.sources])
     labelled = read_labelled_picks(plan, config, scorer.diameter_angstrom)
     sight = Sight(scorer, measures_of(config.filters))
-    with open_workspace(config.out, _settings(plan, config, sight), config.overwrite) as workspace:
+    with open_workspace(config.out, _settings(plan, config, sight), config.overwrite, OWN) as workspace:
         values, resumed = score_all(plan, sight, workspace, on_progress or (lambda done, of: None))
         found = decide(plan, config, sight, values, labelled)
         summary = _summary(plan, config, sight, found, (resumed, time.perf_counter() - begun))
@@ -64,8 +65,8 @@ def prune(
         except OSError as error:
             raise cannot_write(config.out, error) from error
         doubts = finish(workspace.staging) if finish else ()
-        workspace.publish()
-    return replace(summary, warnings=(*summary.warnings, *doubts))
+        stays = former_evaluation(workspace.publish())
+    return replace(summary, warnings=(*summary.warnings, *doubts, *stays))
 
 
 def _settings(plan: Plan, config: PruneConfig, sight: Sight) -> dict[str, str]:

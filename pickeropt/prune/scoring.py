@@ -64,10 +64,18 @@ def score_all(
         if not finished:
             raise
         kept = f"{finished} of {len(plan.tasks)} micrographs are finished and stay in {workspace.folder}"
-        raise type(error)(f"{error}; {kept}: the same command goes on from there") from error
+        raise type(error)(f"{error}; {kept}: {_goes_on(error, workspace.overwrite)}") from error
     if np.isnan(values).any():
         raise ValueError("a pick has no score")
     return values, resumed
+
+
+def _goes_on(error: PickeroptError, overwrite: bool) -> str:
+    """How a run that was stopped by an error goes on: with other picks only with --overwrite."""
+    same = "the same command goes on from there"
+    if overwrite or not isinstance(error, MicrographError):
+        return same
+    return f"{same}; when it is excluded, give the command with --overwrite: what is finished still counts"
 
 
 def _key(task: Task, plan: Plan, sight: Sight) -> str:

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pickeropt.prune.config import Filters, PruneConfig
+from pickeropt.prune.config import GENERAL_MODEL, Filters, PruneConfig
 
 FLAGS = {
     "model": "--model",
@@ -29,7 +29,7 @@ def command_of(summary: Mapping[str, Any]) -> str:
     It has `--overwrite`, because it writes the same folder; other settings only where they are not the
     defaults.
     """
-    settings = summary["settings"]
+    settings = {**summary["settings"], "model": summary["settings"].get("model") or GENERAL_MODEL}
     words = ["pickeropt", "prune", *(_path(text) for text in summary.get("inputs", ()))]
     for folder in settings.get("micrographs") or ():
         words += ["--micrographs", str(folder)]

@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from pickeropt.datasets.display import as_png
 from pickeropt.errors import OutputError
 from pickeropt.io.tables import write_bytes_atomically
+from pickeropt.prune.outputs import OVERLAYS, REPORT, SHEET
 from pickeropt.report.config import ReportConfig
 from pickeropt.report.kinds import extremes, kinds_of, tally
 from pickeropt.report.optics import read_optics
@@ -14,8 +15,6 @@ from pickeropt.report.page import Content, Overlay, page
 from pickeropt.report.pictures import Missing, boxes_of, overlay_of
 from pickeropt.report.reading import Run, read_run
 from pickeropt.report.sheet import contact_sheet, sheets_of
-
-REPORT, SHEET, OVERLAYS = "report.html", "contact_sheet.png", "overlays"
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,24 @@ class Quantity:
     values: NDArray[np.float64]
 
 
+def silent_stars(run: Run, stars: Sequence[Path]) -> tuple[str, ...]:
+    """A sentence for each STAR file of micrographs that says nothing of the run's."""
+    said = []
+    for path in stars:
+        found: dict[str, NDArray[np.float64]] = {}
+        if not _has_columns(path):
+            said.append(
+                f"{path}: has no column of defocus, ice, motion or CTF resolution; there is no chart of it"
+            )
+        elif not _take(path, (MICROGRAPH,), run.micrographs, found, len(run.micrographs)):
+            said.append(f"{path}: cannot be read as a STAR file of micrographs; there is no chart of it")
+        elif not found:
+            said.append(
+                f"{path}: has none of the run's micrographs, as {run.micrographs[0]}; there is no chart of it"
+            )
+    return tuple(said)
+
+
 def read_optics(run: Run, more: Sequence[Path] = ()) -> tuple[Quantity, ...]:
     """What the run's files of picks and lists say of its micrographs, and STAR files of micrographs.
 
@@ -81,8 +99,8 @@ def _take(
     places: Mapping[int, int] | Sequence[str],
     found: dict[str, NDArray[np.float64]],
     count: int,
-) -> None:
-    """Put the figures of a file into `found`, by label; what is there already stays.
+) -> bool:
+    """Put the figures of a file into `found`, by label; what is there stays. Whether it could be read.
 
     places : the row of each micrograph that the file speaks for, or the names of all to look for
     """
@@ -90,7 +108,7 @@ def _take(
         text = TextFile(path, read_content(path))
         block = find_block(read_blocks(text), *labels)
         if block is None:
-            return
+            return False
         rows = places if isinstance(places, Mapping) else _rows_of(text, block, places)
         columns = [(i, label) for i, label in enumerate(block.labels) if _wanted(label)]
         for index, row in rows.items():
@@ -100,7 +118,8 @@ def _take(
                 if np.isnan(values[index]):
                     values[index] = _number(cells[column])
     except (PickeroptError, OSError, ValueError, IndexError, MemoryError):
-        return
+        return False
+    return True
 
 
 def _cells(text: TextFile, block: Block, row: int) -> list[bytes]:

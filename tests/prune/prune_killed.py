@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from killing import dies_at
-from prune_world import FakeScorer, tree
+from prune_world import SUMMARY, FakeScorer, tree
 
 from pickeropt.prune.config import PruneConfig
 from pickeropt.prune.run import prune
@@ -39,7 +39,8 @@ def main(root: Path, overwrite: bool) -> None:
         if overwrite:
             (out / "kept").mkdir(parents=True)
             (out / "kept/old.star").write_text("old")
-            (out / "summary.json").write_text("{}")
+            (out / "summary.json").write_text(SUMMARY)
+            (out / "notes.txt").write_text("the user's")
         killed = run(root, log, overwrite, kill_at=event)
         first = lines(log)
         between = sorted(tree(out)) if out.exists() else None

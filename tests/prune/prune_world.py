@@ -15,6 +15,8 @@ from pickeropt.records import FloatArray, Micrograph
 PIXEL_SIZE = 2.0
 SHAPE = (60, 80)
 CLASSES = ("particle", "ice", "carbon")
+SUMMARY = '{"picks": 1, "micrographs": 1, "threshold": 0.5, "seconds": 1, "out": "out"}'
+"""What a former run has at least."""
 
 
 def local_means(pixels: FloatArray, coordinates: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -120,3 +120,5 @@ def test_the_command_takes_the_model_that_is_there(command: Callable[..., Any]) 
     own = random_model(Path("own"), SPEC, 24.0)
     assert command("--model", "own").exit_code == 0
     assert model_used() == load_checkpoint(own).digest != load_checkpoint(path).digest
+    assert command("--model", "general", "--diameter", "20").exit_code == 0
+    assert model_used() == general_checkpoint().digest

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from prune_world import (
+    SUMMARY,
     FakeScorer,
     coordinate_star,
     coordinates_of,
@@ -359,7 +360,7 @@ def test_an_output_that_exists(tmp_path: Path) -> None:
 def test_an_output_in_an_input_folder(tmp_path: Path, out: str) -> None:
     project = make_project(tmp_path)
     (tmp_path / "link").symlink_to(project)
-    (project / "summary.json").write_text("{}")
+    (project / "summary.json").write_text(SUMMARY)
     message = refused(tmp_path, [project], OutputError, out=tmp_path / out, overwrite=True)
     assert "lies in the input folder" in message
 
@@ -369,7 +370,7 @@ def test_an_output_that_holds_an_input(tmp_path: Path, inside: str) -> None:
     project = make_project(tmp_path)
     out = tmp_path / "work"
     out.mkdir()
-    (out / "summary.json").write_text("{}")
+    (out / "summary.json").write_text(SUMMARY)
     moved = {"picks": project, "mics": tmp_path / "mics", "model": tmp_path / "model"}
     (tmp_path / "model").write_text("weights")
     moved[inside].rename(out / inside)

@@ -61,14 +61,16 @@ def test_killed_at_any_file_operation(tmp_path: Path, count: int, option: list[s
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     assert [report["killed"] for report in reports] == [True] * (len(reports) - 1) + [False]
     assert {report["saved"] for report in reports} == set(range(count + 1))
+    notes = {"notes.txt": "the user's"} if option else {}
+    wanted = sorted([*whole, *notes])
     for report in reports:
-        former = [["kept/old.star"]] if option else []
-        assert report["between"] in [None, sorted(whole), *former]
-        assert report["after"] == whole
+        former = [["kept/old.star", *notes], ["kept/old.star"]] if option else []
+        assert report["between"] in [None, wanted, *former]
+        assert report["after"] == whole | notes
         assert set(report["left"]) <= {"mics", "picks", "out", "log", "out.partial"}
-        assert ("out.partial" not in report["left"]) or report["between"] == sorted(whole)
+        assert ("out.partial" not in report["left"]) or report["between"] == wanted
         assert len(set(report["first"])) == len(report["first"])
-        if report["between"] != sorted(whole):
+        if report["between"] != wanted:
             assert len(report["second"]) == len(set(report["second"])) == count - report["saved"]
     assert len([report for report in reports if report["saved"] == 1]) > 3
 
@@ -119,7 +121,8 @@ def test_a_run_of_other_settings_is_refused(
 def test_changed_picks_are_refused_then_only_theirs_are_scored_anew(stopped: Path, tmp_path: Path) -> None:
     path = stopped / "m0_autopick.star"
     path.write_text(path.read_text() + "10.0 10.0 0.5\n")
-    with pytest.raises(OutputError, match=r"differs in m0_autopick\.star"):
+    remedy = "or go on with --overwrite: micrographs of which nothing has changed are not done again"
+    with pytest.raises(OutputError, match=rf"differs in m0_autopick\.star.*{remedy}"):
         prune([stopped], config_for(tmp_path), FakeScorer())
     scorer = FakeScorer()
     summary = prune([stopped], config_for(tmp_path, overwrite=True), scorer)
@@ -162,6 +165,18 @@ def test_a_faulty_micrograph_stops_the_run_and_it_goes_on(tmp_path: Path) -> Non
     scorer = FakeScorer()
     assert prune([picks], config_for(tmp_path), scorer).resumed == 2
     assert scorer.calls == ["m1.mrc", "m3.mrc"]
+
+
+def test_a_faulty_micrograph_is_excluded_and_the_rest_counts(tmp_path: Path) -> None:
+    picks = make_project(tmp_path)
+    write_mrc(tmp_path / "mics/m1.mrc", np.ones((60, 80), dtype=np.float32), 2.0)
+    excluded = "when it is excluded, give the command with --overwrite: what is finished still counts"
+    with pytest.raises(MicrographError, match=f"the same command goes on from there; {excluded}"):
+        prune([picks], config_for(tmp_path), FakeScorer())
+    with pytest.raises(MicrographError, match=r"the same command goes on from there$"):
+        prune([picks], config_for(tmp_path, overwrite=True), FakeScorer())
+    (picks / "sub/m1_autopick.star").unlink()
+    assert prune([picks], config_for(tmp_path, overwrite=True), FakeScorer()).resumed == 2
 
 
 def test_nothing_is_left_where_nothing_was_finished(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from prune_world import FakeScorer, coordinate_star, coordinates_of, make_microg
 from pickeropt import workspace
 from pickeropt.errors import FormatError, OutputError, PickeroptError
 from pickeropt.prune.config import Filters, PruneConfig
+from pickeropt.prune.outputs import OWN
 from pickeropt.prune.rethreshold import rethreshold
 from pickeropt.prune.run import prune
 
@@ -112,19 +113,30 @@ def test_the_command_loads_no_model(tmp_path: Path) -> None:
     assert summary_of(tmp_path / "out")["threshold"] == 0.7
 
 
-def test_killed_at_any_file_operation(tmp_path: Path) -> None:
+def users_files(out: Path) -> dict[str, bytes]:
+    """What a user, or another program, put into the folder of a run."""
+    (out / "Class2D").mkdir()
+    (out / "Class2D/run.star").write_text("data_")
+    (out / "labels.star").write_text("of the user")
+    (out / "link").symlink_to("nowhere")
+    return {"Class2D/run.star": b"data_", "labels.star": b"of the user"}
+
+
+@pytest.mark.parametrize("how", ["exchanged", "copied"])
+def test_killed_at_any_file_operation(tmp_path: Path, how: str) -> None:
     prune([make_project(tmp_path, count=2, picks=3)], config_for(tmp_path), FakeScorer())
+    users_files(tmp_path / "out")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, str(Path(__file__).with_name("rethreshold_killed.py")), str(tmp_path)]
+    command = [sys.executable, str(Path(__file__).with_name("rethreshold_killed.py")), str(tmp_path), how]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     *reports, old = map(json.loads, done.stdout.splitlines())
     assert [report["killed"] for report in reports] == [True] * (len(reports) - 1) + [False]
     new = reports[-1]["between"]
     assert new != old
-    exchanged = {report["between"] for report in reports}
-    assert exchanged <= {old, new, None}
-    assert None not in exchanged or not can_exchange(tmp_path)
+    between = {report["between"] for report in reports}
+    assert between <= {old, new, None, "without files of the user"}
+    assert None not in between or how == "copied" or not can_exchange(tmp_path)
     assert {report["after"] for report in reports} == {new}
     assert all(set(report["left"]) <= {"before", "mics", "out", "picks"} for report in reports)
     assert len(reports) > 20
@@ -145,16 +157,17 @@ def test_folders_are_exchanged(tmp_path: Path) -> None:
     assert not workspace._exchange(tmp_path / "a", tmp_path / "not there")
 
 
-def test_where_folders_cannot_be_exchanged_the_old_one_comes_back(
+def test_where_folders_cannot_be_exchanged_the_new_one_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prune([make_project(tmp_path)], config_for(tmp_path), FakeScorer())
-    before = tree(tmp_path / "out")
+    rethreshold(tmp_path / "out", 0.7, tmp_path / "wanted")
+    wanted = tree(tmp_path / "wanted") | users_files(tmp_path / "out")
     monkeypatch.setattr(workspace, "_exchange", lambda one, other: False)
     rename = Path.rename
 
     def die_between(self: Path, target: Path) -> Path:
-        if self.name == "output":
+        if self.name == "new":
             raise KeyboardInterrupt
         return rename(self, target)
 
@@ -163,16 +176,80 @@ def test_where_folders_cannot_be_exchanged_the_old_one_comes_back(
         rethreshold(tmp_path / "out", 0.7)
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr(Path, "rename", rename)
-    table = tmp_path / "out.partial/old/scores.csv"
-    content = table.read_bytes()
-    table.unlink()
-    with pytest.raises(FormatError, match="cannot be read as a table"):
-        rethreshold(tmp_path / "out", 0.7)
-    (tmp_path / "out/scores.csv").write_bytes(content)
-    assert tree(tmp_path / "out") == before
-    rethreshold(tmp_path / "out", 0.7)
-    assert summary_of(tmp_path / "out")["threshold"] == 0.7
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mics", "out", "picks"]
+    with (
+        pytest.raises(OutputError, match="exists already"),
+        workspace.open_workspace(tmp_path / "out", {}, overwrite=False, own=OWN),
+    ):
+        pass
+    assert tree(tmp_path / "out") == wanted
+    assert (tmp_path / "out/link").is_symlink()
+    rethreshold(tmp_path / "out", 0.5)
+    assert summary_of(tmp_path / "out")["threshold"] == 0.5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mics", "out", "picks", "wanted"]
+
+
+def test_an_old_one_left_aside_comes_back(out: Path) -> None:
+    before = tree(out)
+    (out.parent / "out.partial").mkdir()
+    out.rename(out.parent / "out.partial/old")
+    with pytest.raises(PickeroptError, match="the threshold is 2"):
+        rethreshold(out, 2.0)
+    rethreshold(out, 0.5)
+    assert tree(out) == before
+    assert not (out.parent / "out.partial").exists()
+
+
+def test_what_the_user_put_into_the_folder_stays(out: Path) -> None:
+    before = tree(out)
+    users = users_files(out)
+    assert rethreshold(out, 0.7).warnings == ()
+    assert tree(out) == tree(out) | users
+    assert (out / "link").is_symlink()
+    (out / "evaluation.json").write_text("{}")
+    (out / "pr_curve.png").write_bytes(b"")
+    found = rethreshold(out, 0.5)
+    assert tree(out) == before | users | {"evaluation.json": b"{}", "pr_curve.png": b""}
+    assert "evaluation.json and pr_curve.png in the folder are of the former run" in found.warnings[-1]
+    (out / "pr_curve.png").unlink()
+    config = config_for(out.parent, overwrite=True)
+    assert (
+        "evaluation.json in the folder is of"
+        in prune([out.parent / "picks"], config, FakeScorer()).warnings[-1]
+    )
+    assert tree(out) == before | users | {"evaluation.json": b"{}"}
+    assert not (out.parent / "out.partial").exists()
+
+
+def test_what_cannot_be_moved_over_stays_and_so_does_the_run(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users_files(out)
+    before = tree(out)
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name == "labels.star" and Path(target).parent.name == "new":
+            raise PermissionError(13, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OutputError, match="cannot be written"):
+        rethreshold(out, 0.7)
+    assert tree(out) == before
+    assert not (out.parent / "out.partial").exists()
+
+
+def test_what_was_left_aside_is_not_written_over(out: Path) -> None:
+    left = out.parent / "out.partial/new"
+    left.mkdir(parents=True)
+    (left / "labels.star").write_text("left aside")
+    (out / "labels.star").write_text("written since")
+    with pytest.raises(OutputError, match=r"out\.partial/new/labels\.star: a killed run left it"):
+        rethreshold(out, 0.7)
+    assert (left / "labels.star").read_text() == "left aside"
+    (out / "labels.star").unlink()
+    rethreshold(out, 0.7)
+    assert (out / "labels.star").read_text() == "left aside"
 
 
 @pytest.fixture
@@ -246,3 +323,54 @@ def test_an_unfinished_run_on_top_is_not_thrown_away(out: Path) -> None:
     with pytest.raises(OutputError, match="an unfinished run for"):
         rethreshold(out, 0.7)
     assert record.exists()
+
+
+def paths_in(path: Path) -> list[str]:
+    """The coordinate files that a list names."""
+    return [line.split()[1] for line in path.read_text().splitlines() if line.endswith("_autopick.star")]
+
+
+def test_in_place_from_another_folder_only_rows_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "proj").mkdir()
+    monkeypatch.chdir(tmp_path / "proj")
+    picks = project(Path())
+    prune([picks], PruneConfig(micrographs=(Path("mics"),), out=Path("pruned")), FakeScorer())
+    first = json.loads(Path("pruned/summary.json").read_text())
+    rethreshold(Path("pruned"), 0.7)
+    here = tree(Path("pruned"))
+    rethreshold(Path("pruned"), 0.5)
+    monkeypatch.chdir(tmp_path)
+    found = rethreshold(Path("proj/pruned"), 0.7)
+    assert found.out == Path("proj/pruned")
+    assert tree(Path("proj/pruned")) == here
+    assert paths_in(Path("proj/pruned/kept/autopick.star")) == ["pruned/kept/job/listed_autopick.star"]
+    after = json.loads(Path("proj/pruned/summary.json").read_text())
+    for name in ("folder", "inputs", "out"):
+        assert after[name] == first[name]
+    assert after["settings"] == {**first["settings"], "threshold": 0.7}
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_from_another_folder_the_new_run_is_told_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    (tmp_path / "proj").mkdir()
+    monkeypatch.chdir(tmp_path / "proj")
+    picks = project(Path())
+    config = PruneConfig(Path("m.safetensors"), micrographs=(Path("mics"),), out=Path("pruned"))
+    prune([picks], config, FakeScorer())
+    monkeypatch.chdir(tmp_path)
+    if moved:
+        Path("proj/pruned").rename("strict")
+        rethreshold(Path("strict"), 0.7)
+    else:
+        rethreshold(Path("proj/pruned"), 0.7, Path("strict"))
+    assert paths_in(Path("strict/kept/autopick.star")) == ["strict/kept/job/listed_autopick.star"]
+    said = json.loads(Path("strict/summary.json").read_text())
+    assert (said["folder"], said["out"], said["settings"]["out"]) == (str(tmp_path), "strict", "strict")
+    assert said["inputs"] == [str(tmp_path / "proj/picks")]
+    assert said["settings"]["micrographs"] == [str(tmp_path / "proj/mics")]
+    assert said["settings"]["model"] == str(tmp_path / "proj/m.safetensors")
+    assert said["settings"]["picker_shots"] is None

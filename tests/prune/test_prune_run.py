@@ -26,6 +26,7 @@ from prune_world import (
 )
 
 import pickeropt
+from pickeropt.errors import OutputError
 from pickeropt.evaluate.scored import read_scores
 from pickeropt.io.micrographs import read_micrograph
 from pickeropt.prune.config import PruneConfig
@@ -274,3 +275,14 @@ def test_overwrite_replaces_only_a_former_output(project: Path, tmp_path: Path) 
     prune([project], config_for(tmp_path, threshold=0.0, overwrite=True), FakeScorer())
     assert tree(tmp_path / "out/kept") == tree(project)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mics", "out", "picks"]
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', "{", "[]", '{"picks": 1}'])
+def test_a_summary_of_something_else_makes_no_output(project: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "out/data").mkdir(parents=True)
+    (tmp_path / "out/summary.json").write_text(text)
+    with pytest.raises(
+        OutputError, match=r"out: is no earlier output of pickeropt \(no summary\.json of one"
+    ):
+        prune([project], config_for(tmp_path, overwrite=True), FakeScorer())
+    assert (tmp_path / "out/data").is_dir()

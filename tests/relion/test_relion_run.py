@@ -132,7 +132,9 @@ def test_pixel_sizes_of_micrograph_stars(tmp_path):
     assert read_micrograph_star(write(tmp_path / "a.star", star_31())).pixel_size == 2.0
     assert read_micrograph_star(write(tmp_path / "b.star", star_30())).pixel_size == 2.0  # 1e4 * 5 / 25000
     two = star_31().replace("opticsGroup1 1 2.0\n", "opticsGroup1 1 2.0\nopticsGroup2 2 1.0\n")
-    found = read_micrograph_star(write(tmp_path / "c.star", two))
+    assert read_micrograph_star(write(tmp_path / "c.star", two)).pixel_size == 2.0  # none is of the second
+    both = two.replace(f"{NAMES[2]} 1\n", f"{NAMES[2]} 2\n")
+    found = read_micrograph_star(write(tmp_path / "d.star", both))
     assert (found.pixel_size, found.names) == (None, NAMES)
 
 

@@ -208,6 +208,7 @@ RUNS = {
     "plain": {},
     "model": {"model": Path("my models/a'b.safetensors"), "threshold": 0.7},
     "filters": {"filters": Filters(0.1, 2.5, 0.25, 4.0, 150.0), "prior": "auto"},
+    "all kept": {"threshold": 0.0},
     "numbers": {
         "diameter_angstrom": 191.0,
         "pixel_size": 1.77,
@@ -233,6 +234,7 @@ def test_the_command_gives_the_same_settings(name, tmp_path, monkeypatch):
     words = shlex.split(command)
     assert words[0] == "pickeropt"
     monkeypatch.chdir(tmp_path)
+    Path("model.safetensors").touch()  # that finetune wrote since
     asked = []
     pruning = "pickeropt.cli_prune.prune_and_show"
     monkeypatch.setattr(pruning, lambda picks, config: asked.append((picks, config)))
@@ -269,6 +271,38 @@ def test_report_makes_it_anew(tmp_path):
     assert [Path(path).name for path in written][::3] == ["contact_sheet.png", "report.html"]
     assert all(Path(path).is_file() for path in written)
     assert len(written) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "no such file; check the path"),
+        ("data_\nloop_\n_rlnMicrographName #1\na.mrc\n", "has no column of defocus, ice, motion or CTF"),
+        ("data_\nloop_\n_rlnDefocusU #1\n1\n", "cannot be read as a STAR file of micrographs"),
+        (
+            "data_\nloop_\n_rlnMicrographName #1\n_rlnDefocusU #2\nz.mrc 1\n",
+            "has none of the run's micrographs",
+        ),
+        ("data_\nloop_\n_rlnMicrographName #1\n_rlnDefocusU #2\na.mrc x\n", "cannot be read as a STAR file"),
+        ("data_\nloop_\n_rlnMicrographName #1\n_rlnDefocusU #2\na.mrc 1\n", ""),
+    ],
+)
+def test_a_ctf_file_that_gives_no_chart_is_said(tmp_path, text, said):
+    make_project(tmp_path)
+    prune_with_report(tmp_path, write_picks(tmp_path / "p.star", [("a.mrc", 30, 20)]), finish=None)
+    star = tmp_path / "micrographs_ctf.star"
+    if text is not None:
+        star.write_text(text)
+    result = run_cli("report", tmp_path / "out", "--ctf", star)
+    if text is None:
+        assert result.exit_code == 2
+        assert result.stderr == f"error: {star}: {said}\n"
+        assert not (tmp_path / "out/report.html").exists()
+    else:
+        assert result.exit_code == 0, result.output
+        warnings = [line for line in result.output.splitlines() if line.startswith("warning: ")]
+        assert len(warnings) == bool(said)
+        assert all(line.startswith(f"warning: {star}: {said}") for line in warnings)
 
 
 def test_report_of_another_folder_is_the_users_fault(tmp_path, capsys):
