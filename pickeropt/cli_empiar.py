@@ -23,7 +23,7 @@ LabelFiles = Annotated[
     list[Path], typer.Argument(metavar="LABELS.star", help="Labelled STAR files; truth.star is one.")
 ]
 Diameter = Annotated[float | None, option("--diameter", "Å", "Of particles whose labels say none.")]
-PixelSize = Annotated[float | None, option("--pixel-size", "Å/PX", "Else from the MRC headers.")]
+PixelSize = Annotated[float | None, option("--pixel-size", "Å/PX", "Else from labels and MRC headers.")]
 PerClass = Annotated[int, option("--per-class", "N", "At most N boxes a class.", min=2)]
 BoxDiameters = Annotated[float, option("--box-diameters", "D", "Side of a box in particle diameters.")]
 By = Annotated[str, option("--by", "source|class", "What makes a class.")]
@@ -57,8 +57,9 @@ def run_build(
 ) -> None:
     """Cut a data set of boxes, one stack a class, from labelled micrographs.
 
-    LABELS.star has _pickeroptClass, and may have _pickeroptSourceClass and _pickeroptDiameter,
-    as `dataset simulate` and `dataset empiar` write them. Every box shows its particle at one size.
+    LABELS.star has _pickeroptClass, and may have _pickeroptSourceClass, _pickeroptDiameter and
+    _pickeroptPixelSize, as `dataset simulate` and `dataset empiar` write them. Every box shows its
+    particle at one size.
     """
     from pickeropt.console import progress
     from pickeropt.datasets.class_folders import build_class_folders

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from pickeropt import cli_empiar
 from pickeropt.datasets.class_config import BuildConfig
 from pickeropt.datasets.class_folders import build_class_folders
+from pickeropt.datasets.class_points import gather_points
 from pickeropt.datasets.empiar.archive import extract_coordinates, list_folder, local_name, stem_of
 from pickeropt.datasets.empiar.config import EmpiarConfig
 from pickeropt.datasets.empiar.download import part_of
@@ -153,6 +154,20 @@ def test_an_entry_is_fetched_labelled_and_can_be_built_from(site, tmp_path):
     assert left == ["labels.star", "micrographs", "particle_coordinates"]
     built = build_class_folders([tmp_path / "10017/labels.star"], BuildConfig(), tmp_path / "boxes")
     assert built.counts == {"EMPIAR-10017": 4}
+
+
+def test_the_pixel_size_of_the_entry_goes_into_the_labels(site, tmp_path):
+    """108 px at the 2 Å/px that the user says, whatever the header (1.77) says; it is told."""
+    entries = choose_entries(load_manifest(), ["10017"], Said({"10017": 2.0}, {}, {}))
+    report = run(site, tmp_path, entries, max_micrographs=2)
+    labels = read_labels(tmp_path / "10017/labels.star")
+    np.testing.assert_allclose(labels.diameters, 216, atol=1e-3)
+    np.testing.assert_array_equal(labels.pixel_sizes, 2.0)
+    (warning,) = report.warnings
+    assert "EMPIAR-10017: 2 Å/px counts, the header of Falcon_0.mrc says 1.77 (and 1 more differ)" in warning
+    points = gather_points([labels], (), "source", None, None)
+    np.testing.assert_allclose(points.diameters_px, 108, rtol=1e-5)
+    assert run(site, tmp_path, max_micrographs=2).warnings == ()  # 1.77 of the manifest
 
 
 def test_a_second_run_fetches_nothing_and_a_damaged_file_again(site, tmp_path):

@@ -66,7 +66,8 @@ def fetch(plan: Plan, config: EmpiarConfig, on_progress: OnProgress | None = Non
         _fetch_entry(entry, config, record, shots, on_progress or (lambda what, done, of: None))
         for entry in plan.entries
     ]
-    return EmpiarReport(config.out, tuple(done), _unused(shots, done))
+    warnings = [warning for entry in done for warning in entry.warnings]
+    return EmpiarReport(config.out, tuple(done), (*warnings, *_unused(shots, done)))
 
 
 def _fetch_entry(

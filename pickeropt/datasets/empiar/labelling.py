@@ -13,13 +13,14 @@ from pickeropt.errors import GeometryError
 from pickeropt.io.cryoppp import read_cryoppp
 from pickeropt.io.labels import LabelRows, Labels, write_labels
 from pickeropt.io.micrographs import read_micrograph_header
+from pickeropt.io.pixel_size import AGREE
 from pickeropt.records import PARTICLE
 
 
 @dataclass(frozen=True)
 class EntryLabels:
     """counts : points a class; outside : CryoPPP's centres that lie off their micrograph, left out
-    labels : the STAR file, None where there is no point to label
+    labels : the STAR file, None where there is no point to label; warnings : a sentence each
     """
 
     entry: Entry
@@ -27,6 +28,7 @@ class EntryLabels:
     counts: dict[str, int]
     outside: int
     labels: Path | None
+    warnings: tuple[str, ...]
 
 
 def label_entry(
@@ -55,7 +57,7 @@ def label_entry(
         write_labels(path, rows)
     counts = {kind: rows.class_names.count(kind) for kind in dict.fromkeys(rows.class_names)}
     written = path if len(rows.coordinates) else None
-    return EntryLabels(entry, tuple(micrographs), counts, outside, written)
+    return EntryLabels(entry, tuple(micrographs), counts, outside, written, _other_sizes(entry, micrographs))
 
 
 def _particles(table: Path, micrograph: Path) -> tuple[NDArray[np.float64], int]:
@@ -70,6 +72,23 @@ def _particles(table: Path, micrograph: Path) -> tuple[NDArray[np.float64], int]
         what = f"{table}: {(~inside).sum()} of {len(xy)} centres lie outside of {micrograph}"
         raise GeometryError(f"{what}, {width} x {height} px; they belong to another micrograph or binning")
     return xy[inside], int((~inside).sum())
+
+
+def _other_sizes(entry: Entry, micrographs: Sequence[Path]) -> tuple[str, ...]:
+    """A sentence where headers say another pixel size than the one that is written into the labels."""
+    assert entry.pixel_size is not None
+    known = [(path, read_micrograph_header(path).pixel_size) for path in micrographs]
+    other = [
+        (path, size)
+        for path, size in known
+        if size is not None and max(size, entry.pixel_size) > min(size, entry.pixel_size) * (1 + AGREE)
+    ]
+    if not other:
+        return ()
+    path, size = other[0]
+    what = f"{entry.pixel_size:g} Å/px counts, the header of {path.name} says {size:g}"
+    more = f" (and {len(other) - 1} more differ)" if len(other) > 1 else ""
+    return (f"{entry.name}: {what}{more}; --pixel-size {entry.accession}=Å/PX gives another",)
 
 
 def _of_user(shots: Sequence[Labels], micrograph: Path) -> list[tuple[str, NDArray[np.float64]]]:
@@ -89,6 +108,7 @@ def _of_user(shots: Sequence[Labels], micrograph: Path) -> list[tuple[str, NDArr
 
 def _rows(entry: Entry, parts: Sequence[tuple[str, str, NDArray[np.float64]]]) -> LabelRows:
     assert entry.diameter is not None
+    assert entry.pixel_size is not None
     counts = [len(points) for _, _, points in parts]
     kinds = [kind for (_, kind, points) in parts for _ in range(len(points))]
     return LabelRows(
@@ -97,4 +117,5 @@ def _rows(entry: Entry, parts: Sequence[tuple[str, str, NDArray[np.float64]]]) -
         class_names=tuple(kinds),
         source_names=tuple(entry.name if kind == PARTICLE else f"{kind}_{entry.name}" for kind in kinds),
         diameters=np.full(sum(counts), entry.diameter),
+        pixel_sizes=np.full(sum(counts), entry.pixel_size),
     )
