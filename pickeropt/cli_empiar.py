@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pickeropt.datasets.class_folders import BuildReport
     from pickeropt.datasets.empiar.fetch import EmpiarReport
     from pickeropt.datasets.empiar.manifest import Entry, Manifest, Said
-    from pickeropt.datasets.empiar.plan import Plan
+    from pickeropt.datasets.empiar.plan import EntryPlan, Plan
 
 
 LabelFiles = Annotated[
@@ -173,16 +173,26 @@ def _say_left_out(manifest: "Manifest", chosen: "Sequence[Entry]") -> None:
 
 def _agree(plan: "Plan", out: Path, yes: bool) -> None:
     for entry in plan.entries:
-        labels = f" and {entry.archive[1] / 1e9:.1f} GB of labels" if entry.archive else ""
-        each = f" of {entry.bytes_each / 1e6:,.0f} MB" if entry.on_server else ", here already"
-        print(f"{entry.entry.name}: {entry.count} of {len(entry.names)} micrographs{each}{labels}")
+        print(f"{entry.entry.name}: {entry.count} of {len(entry.names)} micrographs{_costs(entry)}")
     print(f"about {plan.needed / 1e9:.1f} GB in {out} ({plan.free / 1e9:,.0f} GB are free)")
-    if yes or not plan.needed:
+    if yes or plan.complete:
         return
     if not sys.stdin.isatty():
         raise PickeroptError("nobody is here to agree to this; give --yes to fetch it")
     if not typer.confirm("fetch it?"):
         raise typer.Exit(1)
+
+
+def _costs(entry: "EntryPlan") -> str:
+    """Behind the number of micrographs: how large they are, how many are here, and the labels."""
+    labels = ""
+    if entry.archive:
+        labels = f" and {entry.archive[1] / 1e9:.1f} GB of labels" if entry.archive[1] else " and labels"
+    if not entry.missing:
+        return f", here already{labels}"
+    each = f" of {entry.bytes_each / 1e6:,.0f} MB" if entry.bytes_each else " of unknown size"
+    here = f" ({entry.count - entry.missing} are here)" if entry.missing < entry.count else ""
+    return f"{each}{here}{labels}"
 
 
 def _show_manifest(manifest: "Manifest") -> None:

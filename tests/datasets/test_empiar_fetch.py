@@ -255,6 +255,19 @@ def test_the_plan_counts_bytes_and_writes_nothing(site, tmp_path):
     assert everything.entries[0].count == 5
 
 
+def test_files_of_another_choice_pay_for_nothing(site, tmp_path):
+    """Falcon_0 and _2 are here; of three Falcon_1 is missing, whatever else lies in the folders."""
+    run(site, tmp_path, max_micrographs=2)
+    size = len(site.files[DATA + "Falcon_0.mrc"])
+    (tmp_path / "10017/micrographs/mine.mrc").write_bytes(b"x" * 10 * size)
+    again = make_plan(beta_gal(), config_of(site, tmp_path, max_micrographs=2))
+    assert (again.complete, again.needed) == (True, 0)
+    more = make_plan(beta_gal(), config_of(site, tmp_path, max_micrographs=3))
+    assert (more.complete, more.needed, more.entries[0].missing) == (False, size, 1)
+    everything = make_plan(beta_gal(), config_of(site, tmp_path, max_micrographs=0))
+    assert (everything.entries[0].count, everything.entries[0].missing) == (4, 2)  # four are labelled
+
+
 def test_too_little_room_is_said_before_anything_is_fetched(site, tmp_path, monkeypatch):
     usage = shutil._ntuple_diskusage(10**6, 0, 1000)
     monkeypatch.setattr("pickeropt.datasets.empiar.plan.shutil.disk_usage", lambda path: usage)
@@ -333,6 +346,26 @@ def test_the_command_asks_fetches_and_names_the_next(site, tmp_path, command):
     assert built.exit_code == 0, built.output
     assert "3 boxes of 93 px in 1 classes" in built.stdout
     assert "warning: class 'EMPIAR-10017' has 3 boxes where 5" in built.stdout
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_nothing_is_fetched_unasked(site, tmp_path, command, monkeypatch, known):
+    """A surplus of one entry is none of another, and a file whose size no one says is one too."""
+    place = "/10028/data/Micrographs/Micrographs_part1/"
+    site.files |= {f"{place}00{i}.mrc": site.files[DATA + "Falcon_0.mrc"] for i in range(2)}
+    words = ["empiar", "--out", tmp_path, "--base-url", site.url, "--labels-url", site.url + "/labels"]
+    assert command(*words, "--entries", "10017", "--max-micrographs", 4, "--yes").exit_code == 0
+    if not known:
+        monkeypatch.setattr("pickeropt.datasets.empiar.plan.remote_size", lambda url, patience: None)
+    both = [*words, "--entries", "10017,10028", "--max-micrographs", 2]
+    result = command(*both)
+    assert "nobody is here to agree" in str(result.exception)
+    assert not (tmp_path / "10028").exists()
+    assert "EMPIAR-10017: 2 of 5 micrographs, here already" in result.stdout
+    size = "of 0 MB" if known else "of unknown size"
+    assert f"EMPIAR-10028: 2 of 2 micrographs {size}" in result.stdout
+    assert command(*both, "--yes").exit_code == 0
+    assert command(*both).exit_code == 0  # all is here: nothing to agree to
 
 
 @pytest.mark.parametrize("option", ["--pixel-size", "--folder"])

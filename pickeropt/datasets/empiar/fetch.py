@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from pickeropt.datasets.empiar.archive import extract_coordinates, folder_url, local_name, quoted, stem_of
+from pickeropt.datasets.empiar.archive import extract_coordinates, folder_url, local_name, quoted
 from pickeropt.datasets.empiar.config import EmpiarConfig
 from pickeropt.datasets.empiar.download import Wanted, download, sha256_of
 from pickeropt.datasets.empiar.labelling import EntryLabels, label_entry
-from pickeropt.datasets.empiar.plan import EntryPlan, Plan
+from pickeropt.datasets.empiar.plan import EntryPlan, Plan, choose_names, tables_here
 from pickeropt.errors import DownloadError, FormatError
 from pickeropt.io.labels import Labels, read_labels
 from pickeropt.io.micrographs import read_micrograph_header
@@ -77,8 +77,8 @@ def _fetch_entry(
     coordinates = folder / "particle_coordinates"
     if plan.archive is not None:
         _fetch_labels(plan, coordinates, config, on_progress)
-    tables = _tables(coordinates) if coordinates.is_dir() and plan.entry.labels else {}
-    names = choose_names(plan, tables)
+    tables = tables_here(plan.entry, coordinates)
+    names = choose_names(plan.entry, plan.names, plan.count, tables)
     paths = [folder / "micrographs" / local_name(name) for name in names]
     if plan.entry.folder is not None:
         base = folder_url(config.base_url, plan.entry.accession, plan.entry.folder)
@@ -105,30 +105,6 @@ def _check_gzip(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(2) != b"\x1f\x8b":
             raise FormatError("it is no gzip archive")
-
-
-def _tables(coordinates: Path) -> dict[str, Path]:
-    """The CSV file of each stem. Raises FormatError where two have one stem."""
-    tables: dict[str, Path] = {}
-    for path in sorted(coordinates.glob("*.csv")):
-        if stem_of(path.name) in tables:
-            raise FormatError(f"{path} and {tables[stem_of(path.name)]} may mean one micrograph; remove one")
-        tables[stem_of(path.name)] = path
-    return tables
-
-
-def choose_names(plan: EntryPlan, tables: dict[str, Path]) -> list[str]:
-    """The micrographs to have: those with labels where there are labels, spread evenly over the names.
-
-    Raises FormatError where no label file has the name of a micrograph.
-    """
-    names = [name for name in plan.names if stem_of(name) in tables] if tables else list(plan.names)
-    if not names:
-        first = next(iter(tables.values())).name
-        what = f"no label file has the name of a micrograph ({first} and {plan.names[0]})"
-        raise FormatError(f"{plan.entry.name}: {what}; these micrographs are not the ones that were labelled")
-    count = min(plan.count, len(names))
-    return [names[i * len(names) // count] for i in range(count)]
 
 
 def _fetch_micrograph(
