@@ -135,6 +135,30 @@ def test_a_broken_archive_leaves_nothing(tmp_path, fault):
     assert [p.name for p in tmp_path.iterdir()] == ["a.tar.gz"]
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_an_archive_outlives_a_stop_while_it_is_unpacked(site, tmp_path, monkeypatch, stop):
+    def stopped(*_):
+        raise stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pickeropt.datasets.empiar.archive.Path.write_bytes", stopped)
+        with pytest.raises((KeyboardInterrupt, OutputError), match=r"^$|No space left.*the archive is kept"):
+            run(site, tmp_path, max_micrographs=1)
+    assert (tmp_path / "10017/10017.tar.gz").read_bytes() == site.files["/labels/10017.tar.gz"]
+    run(site, tmp_path, max_micrographs=1)
+    assert len(site.gets("/labels/10017.tar.gz")) == 1
+    assert not (tmp_path / "10017/10017.tar.gz").exists()
+
+
+def test_a_damaged_archive_is_fetched_again(site, tmp_path):
+    whole = site.files["/labels/10017.tar.gz"]
+    site.files["/labels/10017.tar.gz"] = whole[: len(whole) // 2]
+    with pytest.raises(FormatError, match="cannot be unpacked"):
+        run(site, tmp_path, max_micrographs=1)
+    site.files["/labels/10017.tar.gz"] = whole
+    assert run(site, tmp_path, max_micrographs=1).entries[0].counts == {"particle": 3}
+
+
 # all of it
 
 

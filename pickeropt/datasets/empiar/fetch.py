@@ -12,7 +12,7 @@ from pickeropt.datasets.empiar.archive import extract_coordinates, folder_url, l
 from pickeropt.datasets.empiar.config import EmpiarConfig
 from pickeropt.datasets.empiar.download import Wanted, download, sha256_of
 from pickeropt.datasets.empiar.labelling import EntryLabels, label_entry
-from pickeropt.datasets.empiar.plan import EntryPlan, Plan, choose_names, tables_here
+from pickeropt.datasets.empiar.plan import EntryPlan, Plan, archive_here, choose_names, tables_here
 from pickeropt.errors import DownloadError, FormatError
 from pickeropt.io.labels import Labels, read_labels
 from pickeropt.io.micrographs import read_micrograph_header
@@ -91,14 +91,16 @@ def _fetch_entry(
 def _fetch_labels(plan: EntryPlan, out: Path, config: EmpiarConfig, on_progress: OnProgress) -> None:
     assert plan.archive is not None
     url, size = plan.archive
-    path = out.parent / f"{plan.entry.accession}.tar.gz"
+    path = archive_here(out.parent)
     if not path.exists():
         show = _in_mb(on_progress, f"{plan.entry.name}, labels")
         download(Wanted(url, size=size or None, check=_check_gzip), path, config.patience, show)
     try:
         extract_coordinates(path, out)
-    finally:
-        path.unlink()  # unpacked, or worth nothing
+    except FormatError:
+        path.unlink()  # worth nothing
+        raise
+    path.unlink()
 
 
 def _check_gzip(path: Path) -> None:

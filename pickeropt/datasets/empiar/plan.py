@@ -30,7 +30,8 @@ class EntryPlan:
     count : micrographs to have; missing : how many of them are not here, at most, where only the labels
         will tell which they are
     bytes_each : of one micrograph, 0 where the server says none
-    archive : address and size of the labels to fetch, None for none
+    archive : address and size of the labels to fetch and unpack, None for none; 0 bytes where the server
+        says none, or they are here
     """
 
     entry: Entry
@@ -88,6 +89,11 @@ def micrographs_here(folder: Path) -> list[str]:
     return sorted(p.name for p in place.iterdir() if p.name[0] != ".") if place.is_dir() else []
 
 
+def archive_here(folder: Path) -> Path:
+    """Where the labels of an entry lie until they are unpacked."""
+    return folder / f"{folder.name}.tar.gz"
+
+
 def _check_known(entry: Entry, out: Path) -> None:
     """Raises PickeroptError with everything the user has to say of an entry."""
     options = {
@@ -112,8 +118,8 @@ def _plan_entry(entry: Entry, config: EmpiarConfig) -> EntryPlan:
     archive = None
     if entry.labels == CRYOPPP and not (folder / "particle_coordinates").is_dir():
         url = f"{config.labels_url.rstrip('/')}/{entry.accession}.tar.gz"
-        size = remote_size(url, patience_of(config))
-        archive = (url, size or 0)
+        kept = archive_here(folder)  # of a run that was stopped while unpacking
+        archive = (url, 0 if kept.exists() else remote_size(url, patience_of(config)) or 0)
     if entry.folder is None:
         names = micrographs_here(folder)
         return EntryPlan(entry, tuple(names), len(names), 0, 0, archive)
