@@ -90,9 +90,14 @@ def _sizes(text: TextFile, block: Block, label: str, remedy: str) -> NDArray[np.
 
 
 def write_labels(path: Path, rows: LabelRows) -> None:
-    """Write a labelled STAR file, whole or not at all.
+    """Write a labelled STAR file, whole or not at all. Raises OutputError as `labels_content` does."""
+    write_bytes_atomically(path, labels_content(path, rows))
 
-    Raises OutputError for a name that no STAR token can hold.
+
+def labels_content(path: Path, rows: LabelRows) -> bytes:
+    """What a labelled STAR file holds. Raises OutputError for a name that no STAR token can hold.
+
+    path : for the message
     """
     for name in {*rows.micrographs, *rows.class_names, *rows.source_names}:
         if not name or name[0] in "_'\"" or any(c.isspace() or c == "#" for c in name):
@@ -113,7 +118,7 @@ def write_labels(path: Path, rows: LabelRows) -> None:
         f"{name} {x:.3f} {y:.3f} {kind} {source} {diameter:.3f}{size}"
         for name, (x, y), kind, source, diameter, size in table
     ]
-    write_bytes_atomically(path, "\n".join([*head, *lines, ""]).encode())
+    return "\n".join([*head, *lines, ""]).encode()
 
 
 COLUMNS = (MICROGRAPH, X, Y, CLASS, SOURCE, DIAMETER)

@@ -253,6 +253,48 @@ def test_the_users_points_join_those_of_cryoppp(site, tmp_path):
     assert [w for w in report.warnings if "1 rows are on other micrographs, such as else.mrc" in w]
 
 
+HAND = "data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n_pickeroptClass\n"
+
+
+def test_labels_that_were_added_by_hand_are_kept(site, tmp_path):
+    run(site, tmp_path, max_micrographs=1)
+    star = tmp_path / "10017/labels.star"
+    plain = star.read_bytes()
+    assert run(site, tmp_path, max_micrographs=1).warnings == ()
+    for i in (1, 2):
+        mine = plain + b"micrographs/Falcon_0.mrc 50 60 carbon carbon_EMPIAR-10017 191 1.77\n"
+        star.write_bytes(mine)
+        (warning,) = run(site, tmp_path, max_micrographs=1).warnings
+        assert f"changed by hand, so it is kept as labels.kept{i}.star" in warning
+        assert (tmp_path / f"10017/labels.kept{i}.star").read_bytes() == mine
+        assert star.read_bytes() == plain
+
+
+def test_points_of_earlier_shots_that_vanish_are_told(site, tmp_path):
+    shots = tmp_path / "mine.star"
+    shots.write_text(HAND + "Falcon_0.mrc 50 60 carbon\nFalcon_0.mrc 70.1234 80 contaminant\n")
+    out = tmp_path / "out"
+    assert run(site, out, max_micrographs=2, shots=(shots,)).warnings == ()
+    assert run(site, out, max_micrographs=1, shots=(shots,)).warnings == ()  # particles go without a word
+    (warning,) = run(site, out, max_micrographs=1).warnings
+    assert "2 points of an earlier run (carbon, contaminant) are gone, because their --shots" in warning
+    assert run(site, out, max_micrographs=1).warnings == ()
+
+
+def test_no_labels_of_an_earlier_run_stay_where_there_is_no_point(site, tmp_path):
+    folder = tmp_path / "10454/micrographs"
+    folder.mkdir(parents=True)
+    (folder / "a.mrc").write_bytes(site.files[DATA + "Falcon_0.mrc"])
+    (tmp_path / "mine.star").write_text(HAND + "a.mrc 50 60 particle\n")
+    entries = choose_entries(load_manifest(), ["10454"], Said({"10454": 1.77}, {"10454": 90.0}, {}))
+    report = run(site, tmp_path, entries, shots=(tmp_path / "mine.star",))
+    assert report.entries[0].labels == tmp_path / "10454/labels.star"
+    report = run(site, tmp_path, entries)
+    assert report.entries[0].labels is None
+    assert "1 points of an earlier run (particle) are gone" in report.warnings[0]
+    assert not (tmp_path / "10454/labels.star").exists()
+
+
 def test_labels_of_other_micrographs_are_not_taken(site, tmp_path):
     folder = tmp_path / "10017/particle_coordinates"
     folder.mkdir(parents=True)

@@ -11,7 +11,7 @@ import numpy as np
 from pickeropt.datasets.empiar.archive import extract_coordinates, folder_url, local_name, quoted
 from pickeropt.datasets.empiar.config import EmpiarConfig
 from pickeropt.datasets.empiar.download import Wanted, download, sha256_of
-from pickeropt.datasets.empiar.labelling import EntryLabels, label_entry
+from pickeropt.datasets.empiar.labelling import LABELS, EntryLabels, label_entry
 from pickeropt.datasets.empiar.plan import EntryPlan, Plan, archive_here, choose_names, tables_here
 from pickeropt.errors import DownloadError, FormatError
 from pickeropt.io.labels import Labels, read_labels
@@ -33,7 +33,10 @@ class EmpiarReport:
 
 
 class Record:
-    """`downloads.json`: address, size and SHA-256 of every file fetched, by its path under OUT."""
+    """`downloads.json`: address, size and SHA-256 of every file fetched, by its path under OUT.
+
+    The labels that were written are in it too, without an address.
+    """
 
     def __init__(self, out: Path) -> None:
         self.path = out / "downloads.json"
@@ -85,7 +88,12 @@ def _fetch_entry(
         for i, (name, path) in enumerate(zip(names, paths, strict=True)):
             what = f"{plan.entry.name}, micrograph {i + 1} of {len(names)}"
             _fetch_micrograph(base + quoted(name), path, config, record, _in_mb(on_progress, what))
-    return label_entry(plan.entry, folder, paths, tables, shots)
+    known = record.of(folder / LABELS)
+    last = known["sha256"] if known else None
+    found = label_entry(plan.entry, folder, paths, tables, shots, last)
+    if found.labels is not None:
+        record.add(found.labels, "", found.labels.stat().st_size, sha256_of(found.labels))
+    return found
 
 
 def _fetch_labels(plan: EntryPlan, out: Path, config: EmpiarConfig, on_progress: OnProgress) -> None:
