@@ -95,6 +95,7 @@ def run_empiar(
 
     manifest = load_manifest()
     if show_list:
+        _check_list_alone(entries, shots, pixel_size, diameter, folder, base_url, labels_url)
         _show_manifest(manifest)
         return
     said = Said(
@@ -120,6 +121,15 @@ def run_empiar(
     with progress("MB") as on_progress:
         report = fetch(plan, config, on_progress)
     _show_empiar(report, manifest.labels_licence)
+
+
+def _check_list_alone(*values: object) -> None:
+    """Raises BadParameter where --list comes with a choice that it would not heed."""
+    names = ("entries", "shots", "pixel-size", "diameter", "folder", "base-url", "labels-url")
+    given = [f"--{name}" for name, value in zip(names, values, strict=True) if value]
+    if given:
+        hint = f"it shows the whole manifest and fetches nothing; leave out {', '.join(given)}"
+        raise typer.BadParameter(hint, param_hint="--list")
 
 
 def _pairs(texts: Sequence[str] | None, option: str) -> list[tuple[str, str]]:

@@ -387,6 +387,12 @@ def test_the_list_needs_no_network(command):
     assert "CC-BY-4.0" in result.stdout
 
 
+def test_the_list_refuses_what_it_would_not_heed(command):
+    result = command("empiar", "--list", "--entries", "99", "--folder", "10017=data")
+    assert result.exit_code == 2
+    assert "leave out --entries, --folder" in " ".join(result.stderr.replace("│", " ").split())
+
+
 def test_the_command_asks_fetches_and_names_the_next(site, tmp_path, command):
     words = [
         "empiar",

@@ -255,6 +255,8 @@ def test_other_options_other_folders_and_overwriting(made: Path, tmp_path: Path)
         (["--pixel-size", "40"], "give a smaller pixel size"),
         (["--size", "100"], "two diameters"),
         (["--snr", "0.1,-1"], "above 0"),
+        (["--snr", "0.1,inf"], "above 0"),
+        (["--snr", "0.1,nan"], "above 0"),
         (["--structures", "nowhere"], "no such folder"),
         (["--micrographs", "0"], "--micrographs"),
         (["--size", "2000000", "--micrographs", "1000"], "GB free"),

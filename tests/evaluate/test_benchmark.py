@@ -4,6 +4,7 @@ import csv
 import inspect
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_what_is_there_is_not_computed_again_and_more_can_be_added(sound, tmp_pa
     benchmark([folder], config, tmp_path)
     assert count.calls == 0
     assert (tmp_path / "benchmark.csv").read_bytes() == earlier
-    report = benchmark([folder], replace(config, tables=(2,), draws=4), tmp_path)
+    report = benchmark([folder], replace(config, tables=(2,), rows=(), draws=4), tmp_path)
     assert count.calls == 2
     assert len(read_records(tmp_path / "benchmark.csv")) == 14
     assert "Table 3" not in report.text
@@ -319,6 +320,9 @@ def test_logistic_regression_balances_the_classes():
         ({"device": "abacus"}, "--device abacus"),
         ({"tables": (3,), "rows": ("best",)}, "--rows best: there are scratch,"),
         ({"tables": (3,), "rows": ("cryo",), "init": "imagenet"}, "--rows cryo: --init imagenet has no"),
+        ({"rows": ("default",)}, "--rows is for table 3: add 3 to --tables"),
+        ({"loss_choices": ((1.0, 9.0),)}, "--loss-choice is for table 4: add 4 to --tables"),
+        ({"weights": Path("gone")}, "--weights gone: nothing that was asked for starts from ImageNet"),
         ({"init": "gone.safetensors"}, "gone.safetensors: no such weights file"),
     ],
 )
