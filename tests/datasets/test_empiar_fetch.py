@@ -1,5 +1,6 @@
 """`dataset empiar` from end to end against a local server: plan, files, labels with y turned, resume, CLI."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -208,6 +209,34 @@ def test_a_second_run_fetches_nothing_and_a_damaged_file_again(site, tmp_path):
     assert len(site.gets("/labels/10017.tar.gz")) == 1
     record = json.loads((tmp_path / "downloads.json").read_text())["files"]["10017/micrographs/Falcon_2.mrc"]
     assert record["bytes"] == len(whole)
+
+
+def test_the_record_has_every_file_that_was_fetched(site, tmp_path):
+    run(site, tmp_path, max_micrographs=1)
+    files = json.loads((tmp_path / "downloads.json").read_text())["files"]
+    assert list(files) == ["10017/10017.tar.gz", "10017/labels.star", "10017/micrographs/Falcon_0.mrc"]
+    assert files["10017/10017.tar.gz"] == {
+        "url": site.url + "/labels/10017.tar.gz",
+        "bytes": len(site.files["/labels/10017.tar.gz"]),
+        "sha256": hashlib.sha256(site.files["/labels/10017.tar.gz"]).hexdigest(),
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"files": []}',
+        '{"files": {"a": 1}}',
+        '{"files": {"a": {"bytes": "1", "sha256": 2}}}',
+    ],
+)
+def test_a_damaged_record_is_said(site, tmp_path, text):
+    (tmp_path / "downloads.json").write_text(text)
+    with pytest.raises(FormatError, match=r"downloads\.json: .*; remove it"):
+        run(site, tmp_path, max_micrographs=1)
 
 
 def test_a_file_that_changed_at_its_source_is_said(site, tmp_path):

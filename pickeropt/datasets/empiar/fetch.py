@@ -42,10 +42,13 @@ class Record:
         self.path = out / "downloads.json"
         try:
             self.files: dict[str, dict[str, Any]] = json.loads(self.path.read_text())["files"]
+            known = [(about["bytes"], about["sha256"]) for about in self.files.values()]
         except FileNotFoundError:
-            self.files = {}
-        except (ValueError, KeyError, OSError) as error:
+            self.files, known = {}, []
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise FormatError(f"{self.path}: cannot be read ({error}); remove it") from error
+        if not all(isinstance(size, int) and isinstance(digest, str) for size, digest in known):
+            raise FormatError(f"{self.path}: has sizes or checksums that are none; remove it")
 
     def of(self, path: Path) -> dict[str, Any] | None:
         return self.files.get(path.relative_to(self.path.parent).as_posix())
@@ -79,7 +82,7 @@ def _fetch_entry(
     folder = config.out / plan.entry.accession
     coordinates = folder / "particle_coordinates"
     if plan.archive is not None:
-        _fetch_labels(plan, coordinates, config, on_progress)
+        _fetch_labels(plan, coordinates, config, record, on_progress)
     tables = tables_here(plan.entry, coordinates)
     names = choose_names(plan.entry, plan.names, plan.count, tables)
     paths = [folder / "micrographs" / local_name(name) for name in names]
@@ -96,13 +99,16 @@ def _fetch_entry(
     return found
 
 
-def _fetch_labels(plan: EntryPlan, out: Path, config: EmpiarConfig, on_progress: OnProgress) -> None:
+def _fetch_labels(
+    plan: EntryPlan, out: Path, config: EmpiarConfig, record: Record, on_progress: OnProgress
+) -> None:
     assert plan.archive is not None
     url, size = plan.archive
     path = archive_here(out.parent)
     if not path.exists():
         show = _in_mb(on_progress, f"{plan.entry.name}, labels")
-        download(Wanted(url, size=size or None, check=_check_gzip), path, config.patience, show)
+        got = download(Wanted(url, size=size or None, check=_check_gzip), path, config.patience, show)
+        record.add(path, url, got.size, got.sha256)
     try:
         extract_coordinates(path, out)
     except FormatError:
