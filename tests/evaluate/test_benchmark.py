@@ -152,7 +152,7 @@ def test_what_is_there_is_not_computed_again_and_more_can_be_added(sound, tmp_pa
 def test_draws_of_other_settings_are_not_mixed(sound, tmp_path, change, said):
     folder, config, out, _ = sound
     (tmp_path / "benchmark.csv").write_bytes((out / "benchmark.csv").read_bytes())
-    config = replace(config, tables=(2,), draws=1, shots=(2,), **change)
+    config = replace(config, tables=(2,), rows=(), draws=1, shots=(2,), **change)
     if said is None:  # another start is another row
         assert benchmark([folder], config, tmp_path).earlier == 0
         return
@@ -165,7 +165,7 @@ def test_other_weights_under_the_same_name_are_not_mixed(sound, tmp_path):
     torch.manual_seed(0)
     save_file(Backbone("resnet18", ("layer2", "layer3")).body.state_dict(), tmp_path / "b.safetensors")
     (tmp_path / "benchmark.csv").write_bytes((out / "benchmark.csv").read_bytes())
-    config = replace(config, tables=(2,), init=str(tmp_path / "b.safetensors"))
+    config = replace(config, tables=(2,), rows=(), init=str(tmp_path / "b.safetensors"))
     with pytest.raises(OutputError, match=r"draws of discs with other weights than b\.safetensors"):
         benchmark([folder], config, tmp_path)
     config = replace(config, init="shipped", backbones=str(tmp_path / "{entry}.safetensors"))
