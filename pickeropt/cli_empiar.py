@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from pickeropt.datasets.class_folders import BuildReport
     from pickeropt.datasets.empiar.fetch import EmpiarReport
     from pickeropt.datasets.empiar.manifest import Entry, Manifest, Said
-    from pickeropt.datasets.empiar.plan import Plan
+    from pickeropt.datasets.empiar.plan import EntryPlan, Plan
 
 
 LabelFiles = Annotated[
     list[Path], typer.Argument(metavar="LABELS.star", help="Labelled STAR files; truth.star is one.")
 ]
 Diameter = Annotated[float | None, option("--diameter", "Å", "Of particles whose labels say none.")]
-PixelSize = Annotated[float | None, option("--pixel-size", "Å/PX", "Else from the MRC headers.")]
+PixelSize = Annotated[float | None, option("--pixel-size", "Å/PX", "Else from labels and MRC headers.")]
 PerClass = Annotated[int, option("--per-class", "N", "At most N boxes a class.", min=2)]
 BoxDiameters = Annotated[float, option("--box-diameters", "D", "Side of a box in particle diameters.")]
 By = Annotated[str, option("--by", "source|class", "What makes a class.")]
@@ -57,8 +57,9 @@ def run_build(
 ) -> None:
     """Cut a data set of boxes, one stack a class, from labelled micrographs.
 
-    LABELS.star has _pickeroptClass, and may have _pickeroptSourceClass and _pickeroptDiameter,
-    as `dataset simulate` and `dataset empiar` write them. Every box shows its particle at one size.
+    LABELS.star has _pickeroptClass, and may have _pickeroptSourceClass, _pickeroptDiameter and
+    _pickeroptPixelSize, as `dataset simulate` and `dataset empiar` write them. Every box shows its
+    particle at one size.
     """
     from pickeropt.console import progress
     from pickeropt.datasets.class_folders import build_class_folders
@@ -94,6 +95,7 @@ def run_empiar(
 
     manifest = load_manifest()
     if show_list:
+        _check_list_alone(entries, shots, pixel_size, diameter, folder, base_url, labels_url)
         _show_manifest(manifest)
         return
     said = Said(
@@ -119,6 +121,15 @@ def run_empiar(
     with progress("MB") as on_progress:
         report = fetch(plan, config, on_progress)
     _show_empiar(report, manifest.labels_licence)
+
+
+def _check_list_alone(*values: object) -> None:
+    """Raises BadParameter where --list comes with a choice that it would not heed."""
+    names = ("entries", "shots", "pixel-size", "diameter", "folder", "base-url", "labels-url")
+    given = [f"--{name}" for name, value in zip(names, values, strict=True) if value]
+    if given:
+        hint = f"it shows the whole manifest and fetches nothing; leave out {', '.join(given)}"
+        raise typer.BadParameter(hint, param_hint="--list")
 
 
 def _pairs(texts: Sequence[str] | None, option: str) -> list[tuple[str, str]]:
@@ -172,16 +183,26 @@ def _say_left_out(manifest: "Manifest", chosen: "Sequence[Entry]") -> None:
 
 def _agree(plan: "Plan", out: Path, yes: bool) -> None:
     for entry in plan.entries:
-        labels = f" and {entry.archive[1] / 1e9:.1f} GB of labels" if entry.archive else ""
-        each = f" of {entry.bytes_each / 1e6:,.0f} MB" if entry.on_server else ", here already"
-        print(f"{entry.entry.name}: {entry.count} of {len(entry.names)} micrographs{each}{labels}")
+        print(f"{entry.entry.name}: {entry.count} of {len(entry.names)} micrographs{_costs(entry)}")
     print(f"about {plan.needed / 1e9:.1f} GB in {out} ({plan.free / 1e9:,.0f} GB are free)")
-    if yes or not plan.needed:
+    if yes or plan.complete:
         return
     if not sys.stdin.isatty():
         raise PickeroptError("nobody is here to agree to this; give --yes to fetch it")
     if not typer.confirm("fetch it?"):
         raise typer.Exit(1)
+
+
+def _costs(entry: "EntryPlan") -> str:
+    """Behind the number of micrographs: how large they are, how many are here, and the labels."""
+    labels = ""
+    if entry.archive:
+        labels = f" and {entry.archive[1] / 1e9:.1f} GB of labels" if entry.archive[1] else " and labels"
+    if not entry.missing:
+        return f", here already{labels}"
+    each = f" of {entry.bytes_each / 1e6:,.0f} MB" if entry.bytes_each else " of unknown size"
+    here = f" ({entry.count - entry.missing} are here)" if entry.missing < entry.count else ""
+    return f"{each}{here}{labels}"
 
 
 def _show_manifest(manifest: "Manifest") -> None:

@@ -132,6 +132,8 @@ def run_pick_run(
     """
     if pruned is not None and prune is None:
         raise typer.BadParameter("give --prune MODEL with it", param_hint="--pruned")
+    if out.name in ("", ".."):
+        raise typer.BadParameter(f"{str(out)!r} is no name of a folder to write", param_hint="--out")
     config = PickRunConfig(
         picker=picker,
         out=out,

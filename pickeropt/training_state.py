@@ -71,6 +71,8 @@ class TrainingFolder:
 
         Raises OutputError where the output, or an unfinished run of other settings, is in the way.
         """
+        if self.out.is_dir():
+            raise OutputError(f"{self.out}: is a folder; give the name of a file with --out")
         old = self._old_settings()
         if old == settings:
             return True

@@ -10,7 +10,8 @@ class BuildConfig:
     """One class-folder data set.
 
     diameter_angstrom : of points whose labels say none (`_pickeroptDiameter`)
-    pixel_size : Å/px of all micrographs; None takes optics blocks and MRC headers
+    pixel_size : Å/px of all micrographs; None takes what the labels say
+        (`_pickeroptPixelSize`), else optics blocks and MRC headers
     per_class : at most so many boxes a class, spread over micrographs
     box_diameters : side of a box in particle diameters
     by : "source" makes a class of each `_pickeroptSourceClass`, "class" of each `_pickeroptClass`

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from pickeropt.datasets.shot_checks import Rows, check_class_name, check_inside, common_pixel_size
 from pickeropt.errors import GeometryError, ShotsError
 from pickeropt.io.find import MicrographFinder
-from pickeropt.io.labels import Labels
+from pickeropt.io.labels import PIXEL_SIZE, Labels
 from pickeropt.io.micrographs import read_micrograph_header
 from pickeropt.io.picks_file import row_place
-from pickeropt.io.pixel_size import choose_pixel_size
+from pickeropt.io.pixel_size import AGREE, choose_pixel_size
 
 SMALLEST = 4.0
 """Particle diameter in px below which nothing can be seen."""
@@ -60,7 +60,7 @@ def gather_points(
 
     by : "source" or "class", which column names the classes
     diameter : Å, of points whose file says none and whose micrograph has no other
-    pixel_size : Å/px of all micrographs; None takes it from optics blocks and headers
+    pixel_size : Å/px of all micrographs; None takes it from the rows, else from optics blocks and headers
 
     Raises PickeroptError: names that cannot be classes, one source in two classes, micrographs missing or
     broken, points outside, a diameter or pixel size that nothing says or that does not fit.
@@ -80,7 +80,7 @@ def gather_points(
     said = np.concatenate([labels.diameters for labels in files])[
         first[rows.origin[:, 0]] + rows.origin[:, 1]
     ]
-    sizes = _pixel_sizes(files, paths, pixel_size)
+    sizes = _pixel_sizes(files, paths, index, pixel_size)
     points = ClassPoints(
         names,
         tuple(kinds[name] for name in names),
@@ -130,10 +130,27 @@ def _micrographs(
     return tuple(paths), np.concatenate(index)
 
 
-def _pixel_sizes(files: Sequence[Labels], paths: Sequence[Path], flag: float | None) -> tuple[float, ...]:
+def _pixel_sizes(
+    files: Sequence[Labels], paths: Sequence[Path], index: NDArray[np.int64], flag: float | None
+) -> tuple[float, ...]:
+    """Å/px of each micrograph: the flag, else what its rows say, else optics blocks and header.
+
+    index : (n,) the micrograph of each row
+    """
     said = None if flag is not None else common_pixel_size([labels.file for labels in files])
     optics: Mapping[str, float] = {} if said is None else {"the labels": said}
-    return tuple(choose_pixel_size(flag, read_micrograph_header(path), optics) for path in paths)
+    of_rows = np.concatenate([labels.pixel_sizes for labels in files])
+    sizes = []
+    for i, path in enumerate(paths):
+        known = np.unique(of_rows[(index == i) & ~np.isnan(of_rows)]).tolist()
+        if flag is not None or not known:
+            sizes.append(choose_pixel_size(flag, read_micrograph_header(path), optics))
+            continue
+        if known[-1] > known[0] * (1 + AGREE):
+            what = f"{path}: {known[0]:g} and {known[-1]:g} Å/px by {PIXEL_SIZE} of the labels"
+            raise GeometryError(f"{what}; mend the one that is wrong, or give --pixel-size")
+        sizes.append(known[0])
+    return tuple(sizes)
 
 
 def _diameters(

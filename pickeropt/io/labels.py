@@ -1,7 +1,8 @@
 """Labelled points with a source class and a particle diameter a row: of simulations and of EMPIAR entries.
 
-A STAR file of labels (`_pickeroptClass`) may have two columns more: `_pickeroptSourceClass`, the
-finer class that pre-training learns, and `_pickeroptDiameter`, Å, the particle diameter of the micrograph.
+A STAR file of labels (`_pickeroptClass`) may have three columns more: `_pickeroptSourceClass`, the finer
+class that pre-training learns, `_pickeroptDiameter`, Å, the particle diameter of the micrograph, and
+`_pickeroptPixelSize`, Å/px, which counts in place of what the header of the micrograph says.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pickeropt.io.text import TextFile, column, numbers
 
 SOURCE = "_pickeroptSourceClass"
 DIAMETER = "_pickeroptDiameter"
+PIXEL_SIZE = "_pickeroptPixelSize"
 
 
 @dataclass(frozen=True)
@@ -28,30 +30,36 @@ class Labels:
     file : the points, as `read_picks` reads them
     class_names, source_names : (n,) each; the source is the class where the file names none
     diameters : (n,) float64 Å, NaN where the file says none
+    pixel_sizes : (n,) float64 Å/px of the row's micrograph, NaN where the file says none
     """
 
     file: PicksFile
     class_names: tuple[str, ...]
     source_names: tuple[str, ...]
     diameters: NDArray[np.float64]
+    pixel_sizes: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class LabelRows:
-    """n rows to write: micrograph name, centre x and y px (n, 2), class, source class, diameter Å (n,)."""
+    """n rows to write: micrograph name, centre x and y px (n, 2), class, source class, diameter Å (n,).
+
+    pixel_sizes : (n,) Å/px of the micrographs; None writes no such column
+    """
 
     micrographs: tuple[str, ...]
     coordinates: NDArray[np.float64]
     class_names: tuple[str, ...]
     source_names: tuple[str, ...]
     diameters: NDArray[np.float64]
+    pixel_sizes: NDArray[np.float64] | None = None
 
 
 def read_labels(path: Path) -> Labels:
     """The labels of a STAR file.
 
-    Raises FormatError for a file without `_pickeroptClass`, for a diameter that is not above 0, and as
-    `read_picks` does.
+    Raises FormatError for a file without `_pickeroptClass`, for a diameter or pixel size that is not above 0,
+    and as `read_picks` does.
     """
     file = read_picks(path)
     classes = file.picks.class_names
@@ -64,41 +72,54 @@ def read_labels(path: Path) -> Labels:
     sources = classes
     if SOURCE in block.labels:
         sources = tuple(token.decode() for token in column(text, column_spans(text, block, SOURCE)))
-    return Labels(file, classes, sources, _diameters(text, block))
+    diameters = _sizes(text, block, DIAMETER, "write the particle's diameter in Å, or nan")
+    pixel_sizes = _sizes(text, block, PIXEL_SIZE, "write the micrograph's pixel size in Å/px, or nan")
+    return Labels(file, classes, sources, diameters, pixel_sizes)
 
 
-def _diameters(text: TextFile, block: Block) -> NDArray[np.float64]:
-    if DIAMETER not in block.labels:
+def _sizes(text: TextFile, block: Block, label: str, remedy: str) -> NDArray[np.float64]:
+    """(n,) of a column, NaN where there is none."""
+    if label not in block.labels:
         return np.full(len(block.rows), np.nan)
-    spans = column_spans(text, block, DIAMETER)
-    values = numbers(text, spans, DIAMETER, optional=True)
+    spans = column_spans(text, block, label)
+    values = numbers(text, spans, label, optional=True)
     wrong = np.flatnonzero((values <= 0) | np.isinf(values))
     if len(wrong):
-        what = f"{DIAMETER} is {values[wrong[0]]:g}"
-        raise text.fault(int(spans[wrong[0], 0]), what, "write the particle's diameter in Å, or nan")
+        raise text.fault(int(spans[wrong[0], 0]), f"{label} is {values[wrong[0]]:g}", remedy)
     return values
 
 
 def write_labels(path: Path, rows: LabelRows) -> None:
-    """Write a labelled STAR file, whole or not at all.
+    """Write a labelled STAR file, whole or not at all. Raises OutputError as `labels_content` does."""
+    write_bytes_atomically(path, labels_content(path, rows))
 
-    Raises OutputError for a name that no STAR token can hold.
+
+def labels_content(path: Path, rows: LabelRows) -> bytes:
+    """What a labelled STAR file holds. Raises OutputError for a name that no STAR token can hold.
+
+    path : for the message
     """
     for name in {*rows.micrographs, *rows.class_names, *rows.source_names}:
         if not name or name[0] in "_'\"" or any(c.isspace() or c == "#" for c in name):
             raise OutputError(f"{path}: {name!r} cannot stand in a STAR file; remove blanks, quotes and #")
-    head = ["data_labels", "", "loop_", *(f"{label} #{i}" for i, label in enumerate(COLUMNS, start=1))]
+    sizes = [] if rows.pixel_sizes is None else [f" {size:.6g}" for size in rows.pixel_sizes.tolist()]
+    columns = (*COLUMNS, PIXEL_SIZE) if sizes else COLUMNS
+    head = ["data_labels", "", "loop_", *(f"{label} #{i}" for i, label in enumerate(columns, start=1))]
     table = zip(
         rows.micrographs,
         rows.coordinates.tolist(),
         rows.class_names,
         rows.source_names,
         rows.diameters.tolist(),
+        sizes or [""] * len(rows.micrographs),
         strict=True,
     )
-    lines = [f"{name} {x:.3f} {y:.3f} {kind} {source} {d:.3f}" for name, (x, y), kind, source, d in table]
-    write_bytes_atomically(path, "\n".join([*head, *lines, ""]).encode())
+    lines = [
+        f"{name} {x:.3f} {y:.3f} {kind} {source} {diameter:.3f}{size}"
+        for name, (x, y), kind, source, diameter, size in table
+    ]
+    return "\n".join([*head, *lines, ""]).encode()
 
 
 COLUMNS = (MICROGRAPH, X, Y, CLASS, SOURCE, DIAMETER)
-"""Of the files written here, in order."""
+"""Of the files written here, in order; PIXEL_SIZE follows where it is known."""

@@ -14,12 +14,20 @@ SHIPPED = "resnet18_v3.safetensors"
 """The backbone inside the package; `models/weights/README.md` says how it was made."""
 
 
-def initial_backbone(name: str, init: str, weights: Path | None, stages: tuple[str, ...] | None) -> Backbone:
+def initial_backbone(
+    name: str,
+    init: str,
+    weights: Path | None,
+    stages: tuple[str, ...] | None,
+    *,
+    or_shipped: bool = True,
+) -> Backbone:
     """A backbone with its first weights.
 
     init : shipped | imagenet | none | path of a safetensors file
     weights : for imagenet, a safetensors file to use instead of timm's download
     stages : wanted stages; None takes the deepest that the weights hold
+    or_shipped : whether the shipped weights would do where ImageNet's cannot be had
 
     Raises CheckpointError naming the remedy where weights are missing or do not fit.
     """
@@ -28,7 +36,7 @@ def initial_backbone(name: str, init: str, weights: Path | None, stages: tuple[s
     if init == "none":
         return Backbone(name, stages or ("layer4",))
     if init == "imagenet" and weights is None:
-        return _from_timm(name, stages or ("layer4",))
+        return _from_timm(name, stages or ("layer4",), ", or use --init shipped" if or_shipped else "")
     if init == "shipped":
         if name != "resnet18":
             raise CheckpointError(
@@ -63,7 +71,7 @@ def _from_file(name: str, path: Path, stages: tuple[str, ...] | None) -> Backbon
     return backbone
 
 
-def _from_timm(name: str, stages: tuple[str, ...]) -> Backbone:
+def _from_timm(name: str, stages: tuple[str, ...], remedy: str) -> Backbone:
     try:
         return Backbone(name, stages, pretrained=True)
     except CheckpointError:
@@ -71,7 +79,7 @@ def _from_timm(name: str, stages: tuple[str, ...]) -> Backbone:
     except Exception as error:  # timm and its hub client raise many kinds when the network is not there
         raise CheckpointError(
             f"--init imagenet: timm could not fetch the weights of {name} ({type(error).__name__}: {error}); "
-            "on a machine without a network give a file with --weights, or use --init shipped"
+            f"on a machine without a network give a file with --weights{remedy}"
         ) from error
 
 

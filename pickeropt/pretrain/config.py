@@ -134,7 +134,7 @@ class PretrainReport:
 
 
 def check_config(config: PretrainConfig) -> None:
-    """Raises PickeroptError where a setting is out of range."""
+    """Raises PickeroptError where a setting is out of range, or is of another recipe."""
     if config.recipe not in RECIPES:
         raise PickeroptError(f"--recipe {config.recipe}: there are {' and '.join(RECIPES)}")
     if config.steps is not None and config.epochs is not None:
@@ -147,9 +147,20 @@ def check_config(config: PretrainConfig) -> None:
         raise PickeroptError(f"--distil-first {config.distil_first:g}: give a share of the steps, 0 to 1")
     if not 0 <= config.seed < 2**32:
         raise PickeroptError(f"--seed {config.seed}: give a whole number from 0 to {2**32 - 1}")
-    if config.unlabelled is not None and config.recipe == "paper":
+    if config.recipe == "paper":
+        _check_paper(config)
+
+
+def _check_paper(config: PretrainConfig) -> None:
+    """Raises PickeroptError for what the paper's recipe would not heed."""
+    if config.unlabelled is not None:
         raise PickeroptError("--unlabelled goes with --recipe default; the paper's learns from labels only")
-    if config.recipe == "paper" and config.weights is not None and config.init != "imagenet":
+    for option in ("views", "distil_first"):
+        value = getattr(config, option)
+        if value != getattr(PretrainConfig, option):
+            flag = f"--{option.replace('_', '-')} {value:g}"
+            raise PickeroptError(f"{flag} goes with --recipe default; the paper's has no such thing")
+    if config.weights is not None and config.init != "imagenet":
         raise PickeroptError(
             f"--weights {config.weights} goes with --init imagenet, not --init {config.init}"
         )

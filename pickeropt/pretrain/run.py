@@ -121,11 +121,13 @@ def _first_backbones(config: PretrainConfig) -> tuple[Backbone, Backbone]:
     """The network to train, and its teacher: ImageNet's, whatever training starts from."""
     paper = config.recipe == "paper"
     weights = config.weights if config.init == "imagenet" else None
-    backbone = initial_backbone(config.backbone, config.init, weights, None if paper else STAGES)
+    stages = None if paper else STAGES
+    backbone = initial_backbone(config.backbone, config.init, weights, stages, or_shipped=paper)
     if paper or config.init == "imagenet":
         return backbone, backbone
     try:
-        return backbone, initial_backbone(config.backbone, "imagenet", config.weights, STAGES)
+        teacher = initial_backbone(config.backbone, "imagenet", config.weights, STAGES, or_shipped=False)
+        return backbone, teacher
     except CheckpointError as error:
         raise CheckpointError(f"--recipe default has the ImageNet network for a teacher: {error}") from error
 

@@ -1,12 +1,14 @@
 """`dataset build`: boxes against numpy, the choice of points, what is refused, finetune on the result."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from pickeropt.datasets.class_config import BuildConfig
 from pickeropt.datasets.class_folders import build_class_folders, entry_of
+from pickeropt.datasets.class_points import gather_points
 from pickeropt.datasets.shots import read_class_boxes
 from pickeropt.datasets.simulate import SimulationConfig, labelled_points, make_species, simulate_micrographs
 from pickeropt.errors import (
@@ -34,11 +36,12 @@ def noise(folder, name, shape=(200, 230), seed=0, scale=3.0):
     return pixels
 
 
-def label(path, rows, diameter=NATIVE):
+def label(path, rows, diameter=NATIVE, pixel_size=None):
     """rows: micrograph, x, y, class, source"""
     names, xs, ys, kinds, sources = zip(*rows, strict=True)
     points = np.column_stack([xs, ys]).astype(np.float64)
-    write_labels(path, LabelRows(names, points, kinds, sources, np.full(len(names), diameter)))
+    sizes = None if pixel_size is None else np.full(len(names), pixel_size)
+    write_labels(path, LabelRows(names, points, kinds, sources, np.full(len(names), diameter), sizes))
     return path
 
 
@@ -216,6 +219,24 @@ def test_files_together_a_diameter_is_that_of_the_micrograph_else_the_flag(tmp_p
     assert about["EMPIAR-10017"]["pixel_size"] == pytest.approx(100 / 62)
 
 
+def test_the_pixel_size_of_the_labels_counts_before_that_of_the_header(tmp_path):
+    """Two entries of which each says its own; the flag is above both, and rows must not contradict."""
+    files = []
+    for name, size in (("a", 1.0), ("b", 4.0)):
+        noise(tmp_path, f"{name}.mrc")  # its header says 2 Å/px
+        rows = grid([f"{name}.mrc"], 3, "particle", name)
+        files.append(label(tmp_path / f"{name}.star", rows, pixel_size=size))
+    labels = [read_labels(path) for path in files]
+    assert gather_points(labels, (), "source", None, None).pixel_sizes == (1.0, 4.0)
+    assert gather_points(labels, (), "source", None, 3.0).pixel_sizes == (3.0, 3.0)
+    files[1].write_text(files[1].read_text().replace(" 4\n", " nan\n"))
+    labels = [read_labels(path) for path in files]
+    assert gather_points(labels, (), "source", None, None).pixel_sizes == (1.0, 2.0)
+    files[0].write_text(files[0].read_text().replace(" 1\n", " 1.5\n", 1))
+    with pytest.raises(GeometryError, match=r"a\.mrc: 1 and 1\.5 Å/px by _pickeroptPixelSize"):
+        build_class_folders(files, BuildConfig(), tmp_path / "no")
+
+
 def test_the_entry_of_a_source_class():
     assert entry_of("EMPIAR-10017") == "EMPIAR-10017"
     assert entry_of("carbon_EMPIAR-10017") == "EMPIAR-10017"
@@ -230,6 +251,7 @@ BAD = [
     ("too large", GeometryError, "across"),
     ("no class", FormatError, "_pickeroptClass"),
     ("bad diameter", FormatError, "_pickeroptDiameter is -3"),
+    ("bad pixel size", FormatError, "_pickeroptPixelSize is 0"),
 ]
 
 
@@ -248,11 +270,13 @@ def test_what_cannot_be_built_is_said_before_anything_is_written(tmp_path, fault
         rows.append(("b.mrc", 100.0, 100.0, "particle", "apo"))
     elif fault == "too large":
         diameter = 500.0
-    labels = label(tmp_path / "l.star", rows, diameter)
+    labels = label(tmp_path / "l.star", rows, diameter, 2.0 if fault == "bad pixel size" else None)
     if fault == "no class":
         labels.write_text(labels.read_text().replace("_pickeroptClass", "_other"))
     elif fault == "bad diameter":
         labels.write_text(labels.read_text().replace("124.000", "-3", 1))
+    elif fault == "bad pixel size":
+        labels.write_text(labels.read_text().replace(" 2\n", " 0\n", 1))
     with pytest.raises(kind, match=says):
         build_class_folders([labels], BuildConfig(), tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mrc", "l.star"]
@@ -295,6 +319,9 @@ def test_labels_come_back_as_written(tmp_path):
     assert read.file.picks.micrograph_names == rows.micrographs
     assert (read.class_names, read.source_names) == (rows.class_names, rows.source_names)
     np.testing.assert_array_equal(read.diameters, [191.2, np.nan])
+    np.testing.assert_array_equal(read.pixel_sizes, [np.nan, np.nan])
+    write_labels(tmp_path / "l.star", replace(rows, pixel_sizes=np.array([1.2156, np.nan])))
+    np.testing.assert_array_equal(read_labels(tmp_path / "l.star").pixel_sizes, [1.2156, np.nan])
     with pytest.raises(OutputError, match="cannot stand"):
         write_labels(
             tmp_path / "no.star", LabelRows(("a b.mrc",), np.ones((1, 2)), ("p",), ("p",), np.ones(1))

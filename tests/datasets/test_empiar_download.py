@@ -80,6 +80,17 @@ def test_a_run_that_was_killed_goes_on(site, tmp_path, patience):
     assert (tmp_path / "a").read_bytes() == BODY
 
 
+@pytest.mark.parametrize("tag", [b"", b'"/a.bin"', b'"/a.bin"\nten', b"\n10", b"a\nb\nc", b"\xff\xfe\n1"])
+def test_a_tag_that_says_nothing_starts_again(site, tmp_path, patience, tag):
+    part = part_of(tmp_path / "a")
+    part.write_bytes(b"x" * 100)
+    part.with_name(f"{part.name}.tag").write_bytes(tag)
+    download(Wanted(site.url + PATH), tmp_path / "a", patience)
+    assert site.gets(PATH) == [None]
+    assert (tmp_path / "a").read_bytes() == BODY
+    assert left(tmp_path) == ["a"]
+
+
 def test_a_server_that_ignores_ranges_starts_again(site, tmp_path, patience):
     site.faults[PATH] = [Fault(cut=HALF), Fault(ranges=False)]
     download(Wanted(site.url + PATH), tmp_path / "a", patience)

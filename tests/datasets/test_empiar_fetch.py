@@ -1,5 +1,6 @@
 """`dataset empiar` from end to end against a local server: plan, files, labels with y turned, resume, CLI."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from pickeropt import cli_empiar
 from pickeropt.datasets.class_config import BuildConfig
 from pickeropt.datasets.class_folders import build_class_folders
+from pickeropt.datasets.class_points import gather_points
 from pickeropt.datasets.empiar.archive import extract_coordinates, list_folder, local_name, stem_of
 from pickeropt.datasets.empiar.config import EmpiarConfig
 from pickeropt.datasets.empiar.download import part_of
@@ -134,6 +136,30 @@ def test_a_broken_archive_leaves_nothing(tmp_path, fault):
     assert [p.name for p in tmp_path.iterdir()] == ["a.tar.gz"]
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_an_archive_outlives_a_stop_while_it_is_unpacked(site, tmp_path, monkeypatch, stop):
+    def stopped(*_):
+        raise stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pickeropt.datasets.empiar.archive.Path.write_bytes", stopped)
+        with pytest.raises((KeyboardInterrupt, OutputError), match=r"^$|No space left.*the archive is kept"):
+            run(site, tmp_path, max_micrographs=1)
+    assert (tmp_path / "10017/10017.tar.gz").read_bytes() == site.files["/labels/10017.tar.gz"]
+    run(site, tmp_path, max_micrographs=1)
+    assert len(site.gets("/labels/10017.tar.gz")) == 1
+    assert not (tmp_path / "10017/10017.tar.gz").exists()
+
+
+def test_a_damaged_archive_is_fetched_again(site, tmp_path):
+    whole = site.files["/labels/10017.tar.gz"]
+    site.files["/labels/10017.tar.gz"] = whole[: len(whole) // 2]
+    with pytest.raises(FormatError, match="cannot be unpacked"):
+        run(site, tmp_path, max_micrographs=1)
+    site.files["/labels/10017.tar.gz"] = whole
+    assert run(site, tmp_path, max_micrographs=1).entries[0].counts == {"particle": 3}
+
+
 # all of it
 
 
@@ -155,6 +181,20 @@ def test_an_entry_is_fetched_labelled_and_can_be_built_from(site, tmp_path):
     assert built.counts == {"EMPIAR-10017": 4}
 
 
+def test_the_pixel_size_of_the_entry_goes_into_the_labels(site, tmp_path):
+    """108 px at the 2 Å/px that the user says, whatever the header (1.77) says; it is told."""
+    entries = choose_entries(load_manifest(), ["10017"], Said({"10017": 2.0}, {}, {}))
+    report = run(site, tmp_path, entries, max_micrographs=2)
+    labels = read_labels(tmp_path / "10017/labels.star")
+    np.testing.assert_allclose(labels.diameters, 216, atol=1e-3)
+    np.testing.assert_array_equal(labels.pixel_sizes, 2.0)
+    (warning,) = report.warnings
+    assert "EMPIAR-10017: 2 Å/px counts, the header of Falcon_0.mrc says 1.77 (and 1 more differ)" in warning
+    points = gather_points([labels], (), "source", None, None)
+    np.testing.assert_allclose(points.diameters_px, 108, rtol=1e-5)
+    assert run(site, tmp_path, max_micrographs=2).warnings == ()  # 1.77 of the manifest
+
+
 def test_a_second_run_fetches_nothing_and_a_damaged_file_again(site, tmp_path):
     run(site, tmp_path, max_micrographs=2)
     before = len([r for r in site.requests if r[0] == "GET" and r[1].endswith((".mrc", ".gz"))])
@@ -169,6 +209,34 @@ def test_a_second_run_fetches_nothing_and_a_damaged_file_again(site, tmp_path):
     assert len(site.gets("/labels/10017.tar.gz")) == 1
     record = json.loads((tmp_path / "downloads.json").read_text())["files"]["10017/micrographs/Falcon_2.mrc"]
     assert record["bytes"] == len(whole)
+
+
+def test_the_record_has_every_file_that_was_fetched(site, tmp_path):
+    run(site, tmp_path, max_micrographs=1)
+    files = json.loads((tmp_path / "downloads.json").read_text())["files"]
+    assert list(files) == ["10017/10017.tar.gz", "10017/labels.star", "10017/micrographs/Falcon_0.mrc"]
+    assert files["10017/10017.tar.gz"] == {
+        "url": site.url + "/labels/10017.tar.gz",
+        "bytes": len(site.files["/labels/10017.tar.gz"]),
+        "sha256": hashlib.sha256(site.files["/labels/10017.tar.gz"]).hexdigest(),
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"files": []}',
+        '{"files": {"a": 1}}',
+        '{"files": {"a": {"bytes": "1", "sha256": 2}}}',
+    ],
+)
+def test_a_damaged_record_is_said(site, tmp_path, text):
+    (tmp_path / "downloads.json").write_text(text)
+    with pytest.raises(FormatError, match=r"downloads\.json: .*; remove it"):
+        run(site, tmp_path, max_micrographs=1)
 
 
 def test_a_file_that_changed_at_its_source_is_said(site, tmp_path):
@@ -214,6 +282,48 @@ def test_the_users_points_join_those_of_cryoppp(site, tmp_path):
     assert [w for w in report.warnings if "1 rows are on other micrographs, such as else.mrc" in w]
 
 
+HAND = "data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n_pickeroptClass\n"
+
+
+def test_labels_that_were_added_by_hand_are_kept(site, tmp_path):
+    run(site, tmp_path, max_micrographs=1)
+    star = tmp_path / "10017/labels.star"
+    plain = star.read_bytes()
+    assert run(site, tmp_path, max_micrographs=1).warnings == ()
+    for i in (1, 2):
+        mine = plain + b"micrographs/Falcon_0.mrc 50 60 carbon carbon_EMPIAR-10017 191 1.77\n"
+        star.write_bytes(mine)
+        (warning,) = run(site, tmp_path, max_micrographs=1).warnings
+        assert f"changed by hand, so it is kept as labels.kept{i}.star" in warning
+        assert (tmp_path / f"10017/labels.kept{i}.star").read_bytes() == mine
+        assert star.read_bytes() == plain
+
+
+def test_points_of_earlier_shots_that_vanish_are_told(site, tmp_path):
+    shots = tmp_path / "mine.star"
+    shots.write_text(HAND + "Falcon_0.mrc 50 60 carbon\nFalcon_0.mrc 70.1234 80 contaminant\n")
+    out = tmp_path / "out"
+    assert run(site, out, max_micrographs=2, shots=(shots,)).warnings == ()
+    assert run(site, out, max_micrographs=1, shots=(shots,)).warnings == ()  # particles go without a word
+    (warning,) = run(site, out, max_micrographs=1).warnings
+    assert "2 points of an earlier run (carbon, contaminant) are gone, because their --shots" in warning
+    assert run(site, out, max_micrographs=1).warnings == ()
+
+
+def test_no_labels_of_an_earlier_run_stay_where_there_is_no_point(site, tmp_path):
+    folder = tmp_path / "10454/micrographs"
+    folder.mkdir(parents=True)
+    (folder / "a.mrc").write_bytes(site.files[DATA + "Falcon_0.mrc"])
+    (tmp_path / "mine.star").write_text(HAND + "a.mrc 50 60 particle\n")
+    entries = choose_entries(load_manifest(), ["10454"], Said({"10454": 1.77}, {"10454": 90.0}, {}))
+    report = run(site, tmp_path, entries, shots=(tmp_path / "mine.star",))
+    assert report.entries[0].labels == tmp_path / "10454/labels.star"
+    report = run(site, tmp_path, entries)
+    assert report.entries[0].labels is None
+    assert "1 points of an earlier run (particle) are gone" in report.warnings[0]
+    assert not (tmp_path / "10454/labels.star").exists()
+
+
 def test_labels_of_other_micrographs_are_not_taken(site, tmp_path):
     folder = tmp_path / "10017/particle_coordinates"
     folder.mkdir(parents=True)
@@ -238,6 +348,19 @@ def test_the_plan_counts_bytes_and_writes_nothing(site, tmp_path):
     assert list(tmp_path.iterdir()) == []
     everything = make_plan(beta_gal(), config_of(site, tmp_path / "new", max_micrographs=0))
     assert everything.entries[0].count == 5
+
+
+def test_files_of_another_choice_pay_for_nothing(site, tmp_path):
+    """Falcon_0 and _2 are here; of three Falcon_1 is missing, whatever else lies in the folders."""
+    run(site, tmp_path, max_micrographs=2)
+    size = len(site.files[DATA + "Falcon_0.mrc"])
+    (tmp_path / "10017/micrographs/mine.mrc").write_bytes(b"x" * 10 * size)
+    again = make_plan(beta_gal(), config_of(site, tmp_path, max_micrographs=2))
+    assert (again.complete, again.needed) == (True, 0)
+    more = make_plan(beta_gal(), config_of(site, tmp_path, max_micrographs=3))
+    assert (more.complete, more.needed, more.entries[0].missing) == (False, size, 1)
+    everything = make_plan(beta_gal(), config_of(site, tmp_path, max_micrographs=0))
+    assert (everything.entries[0].count, everything.entries[0].missing) == (4, 2)  # four are labelled
 
 
 def test_too_little_room_is_said_before_anything_is_fetched(site, tmp_path, monkeypatch):
@@ -293,6 +416,12 @@ def test_the_list_needs_no_network(command):
     assert "CC-BY-4.0" in result.stdout
 
 
+def test_the_list_refuses_what_it_would_not_heed(command):
+    result = command("empiar", "--list", "--entries", "99", "--folder", "10017=data")
+    assert result.exit_code == 2
+    assert "leave out --entries, --folder" in " ".join(result.stderr.replace("│", " ").split())
+
+
 def test_the_command_asks_fetches_and_names_the_next(site, tmp_path, command):
     words = [
         "empiar",
@@ -318,6 +447,26 @@ def test_the_command_asks_fetches_and_names_the_next(site, tmp_path, command):
     assert built.exit_code == 0, built.output
     assert "3 boxes of 93 px in 1 classes" in built.stdout
     assert "warning: class 'EMPIAR-10017' has 3 boxes where 5" in built.stdout
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_nothing_is_fetched_unasked(site, tmp_path, command, monkeypatch, known):
+    """A surplus of one entry is none of another, and a file whose size no one says is one too."""
+    place = "/10028/data/Micrographs/Micrographs_part1/"
+    site.files |= {f"{place}00{i}.mrc": site.files[DATA + "Falcon_0.mrc"] for i in range(2)}
+    words = ["empiar", "--out", tmp_path, "--base-url", site.url, "--labels-url", site.url + "/labels"]
+    assert command(*words, "--entries", "10017", "--max-micrographs", 4, "--yes").exit_code == 0
+    if not known:
+        monkeypatch.setattr("pickeropt.datasets.empiar.plan.remote_size", lambda url, patience: None)
+    both = [*words, "--entries", "10017,10028", "--max-micrographs", 2]
+    result = command(*both)
+    assert "nobody is here to agree" in str(result.exception)
+    assert not (tmp_path / "10028").exists()
+    assert "EMPIAR-10017: 2 of 5 micrographs, here already" in result.stdout
+    size = "of 0 MB" if known else "of unknown size"
+    assert f"EMPIAR-10028: 2 of 2 micrographs {size}" in result.stdout
+    assert command(*both, "--yes").exit_code == 0
+    assert command(*both).exit_code == 0  # all is here: nothing to agree to
 
 
 @pytest.mark.parametrize("option", ["--pixel-size", "--folder"])

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from pickeropt.cli import Commands
 from pickeropt.cli_dataset import dataset_app
+from pickeropt.datasets.class_points import gather_points
 from pickeropt.datasets.simulate import CARBON_KINDS, CONTAMINANT_KINDS, DEFAULT_SPECIES, MASK_CLASSES
 from pickeropt.datasets.simulate.dataset import choose_species, grid_of, simulate_dataset
 from pickeropt.datasets.simulate.parallel import run_all
@@ -109,6 +110,15 @@ def test_truth_has_angles_of_particles_and_one_defocus_a_micrograph(made: Path) 
     assert len({tuple(row[5:8]) for row in rows if row[3] == "particle"}) == sum(
         r[3] == "particle" for r in rows
     )
+
+
+def test_one_angstrom_a_pixel_is_known_though_headers_read_it_as_unset(tmp_path: Path) -> None:
+    one = replace(SMALL, micrographs=1, size=512, pixel_size=(1.0, 1.0), species=("groel",))
+    simulate_dataset(tmp_path / "one", one)
+    labels = read_labels(tmp_path / "one" / "truth.star")
+    points = gather_points([labels], (), "source", None, None)
+    assert points.pixel_sizes == (1.0,)
+    assert points.diameters_px[0] == pytest.approx(179, abs=2)
 
 
 def test_two_processes_make_the_same_bytes(made: Path, tmp_path: Path) -> None:
@@ -245,6 +255,8 @@ def test_other_options_other_folders_and_overwriting(made: Path, tmp_path: Path)
         (["--pixel-size", "40"], "give a smaller pixel size"),
         (["--size", "100"], "two diameters"),
         (["--snr", "0.1,-1"], "above 0"),
+        (["--snr", "0.1,inf"], "above 0"),
+        (["--snr", "0.1,nan"], "above 0"),
         (["--structures", "nowhere"], "no such folder"),
         (["--micrographs", "0"], "--micrographs"),
         (["--size", "2000000", "--micrographs", "1000"], "GB free"),
@@ -294,6 +306,9 @@ def test_a_name_no_star_can_hold_is_refused_and_parts_join_in_order(tmp_path: Pa
         "micrographs/b.mrc",
         "micrographs/a.mrc",
     )
+    write_truth(tmp_path / "b.star", replace(one, micrograph="micrographs/b.mrc", pixel_size=1.0))
+    assert join_truth(tmp_path / "all.star", [tmp_path / "b.star", tmp_path / "a.star"]) == 2
+    np.testing.assert_array_equal(read_labels(tmp_path / "all.star").pixel_sizes, [1.0, np.nan])
     (tmp_path / "b.star").write_text("data_\n")
     with pytest.raises(OutputError, match=r"b\.star"):
         join_truth(tmp_path / "all.star", [tmp_path / "b.star"])

@@ -4,6 +4,7 @@ import csv
 import inspect
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_what_is_there_is_not_computed_again_and_more_can_be_added(sound, tmp_pa
     benchmark([folder], config, tmp_path)
     assert count.calls == 0
     assert (tmp_path / "benchmark.csv").read_bytes() == earlier
-    report = benchmark([folder], replace(config, tables=(2,), draws=4), tmp_path)
+    report = benchmark([folder], replace(config, tables=(2,), rows=(), draws=4), tmp_path)
     assert count.calls == 2
     assert len(read_records(tmp_path / "benchmark.csv")) == 14
     assert "Table 3" not in report.text
@@ -151,7 +152,7 @@ def test_what_is_there_is_not_computed_again_and_more_can_be_added(sound, tmp_pa
 def test_draws_of_other_settings_are_not_mixed(sound, tmp_path, change, said):
     folder, config, out, _ = sound
     (tmp_path / "benchmark.csv").write_bytes((out / "benchmark.csv").read_bytes())
-    config = replace(config, tables=(2,), draws=1, shots=(2,), **change)
+    config = replace(config, tables=(2,), rows=(), draws=1, shots=(2,), **change)
     if said is None:  # another start is another row
         assert benchmark([folder], config, tmp_path).earlier == 0
         return
@@ -164,7 +165,7 @@ def test_other_weights_under_the_same_name_are_not_mixed(sound, tmp_path):
     torch.manual_seed(0)
     save_file(Backbone("resnet18", ("layer2", "layer3")).body.state_dict(), tmp_path / "b.safetensors")
     (tmp_path / "benchmark.csv").write_bytes((out / "benchmark.csv").read_bytes())
-    config = replace(config, tables=(2,), init=str(tmp_path / "b.safetensors"))
+    config = replace(config, tables=(2,), rows=(), init=str(tmp_path / "b.safetensors"))
     with pytest.raises(OutputError, match=r"draws of discs with other weights than b\.safetensors"):
         benchmark([folder], config, tmp_path)
     config = replace(config, init="shipped", backbones=str(tmp_path / "{entry}.safetensors"))
@@ -319,6 +320,9 @@ def test_logistic_regression_balances_the_classes():
         ({"device": "abacus"}, "--device abacus"),
         ({"tables": (3,), "rows": ("best",)}, "--rows best: there are scratch,"),
         ({"tables": (3,), "rows": ("cryo",), "init": "imagenet"}, "--rows cryo: --init imagenet has no"),
+        ({"rows": ("default",)}, "--rows is for table 3: add 3 to --tables"),
+        ({"loss_choices": ((1.0, 9.0),)}, "--loss-choice is for table 4: add 4 to --tables"),
+        ({"weights": Path("gone")}, "--weights gone: nothing that was asked for starts from ImageNet"),
         ({"init": "gone.safetensors"}, "gone.safetensors: no such weights file"),
     ],
 )

@@ -77,6 +77,25 @@ def test_every_micrograph_has_a_file_and_the_threshold_counts_as_above(folder: P
     assert not (folder / "picks.partial").exists()
 
 
+@pytest.mark.parametrize("out", [".", "/", "", ".."])
+def test_a_folder_without_a_name_is_refused(folder: Path, out: str) -> None:
+    code, said = command(
+        "pick", "run", folder / "mics", "--picker", folder / "picker.safetensors", "--out", out
+    )
+    assert code == 2
+    assert "is no name of a folder to write" in " ".join(said.split())
+
+
+def test_a_folder_where_the_picker_belongs_is_told_before_the_training(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pickeropt.pickers.train.seed_everything", lambda seed: pytest.fail("it trained"))
+    config = PickTrainConfig("deepem", diameter_angstrom=picker_world.DIAMETER)
+    for out in (folder / "coords", Path()):
+        with pytest.raises(PickeroptError, match="is a folder; give the name of a file with --out"):
+            train_picker([folder / "coords"], [folder / "mics"], out, config, overwrite=True)
+
+
 @pytest.mark.parametrize("kind", ["box", "cbox"])
 def test_boxes_have_the_particle_in_their_middle(folder: Path, kind: str) -> None:
     pick([folder / "mics"], run(folder, format=kind, threshold=0.85))

@@ -56,6 +56,8 @@ def test_the_cosine_leads_in_and_ends_near_nothing() -> None:
         ({"seed": -1}, "--seed -1"),
         ({"distil_first": 1.5}, r"--distil-first 1.5: give a share of the steps, 0 to 1"),
         ({"recipe": "paper", "unlabelled": Path("x")}, "--unlabelled goes with --recipe default"),
+        ({"recipe": "paper", "views": 7}, "--views 7 goes with --recipe default"),
+        ({"recipe": "paper", "distil_first": 0.9}, "--distil-first 0.9 goes with --recipe default"),
         ({"recipe": "paper", "init": "none", "weights": Path("w")}, "--weights w goes with --init imagenet"),
     ],
 )

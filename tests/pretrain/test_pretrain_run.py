@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import timm
 import torch
 import typer
 from PIL import Image
@@ -21,10 +22,9 @@ from pickeropt.cli_pretrain import run_pretrain
 from pickeropt.errors import CheckpointError, OutputError, PickeroptError
 from pickeropt.finetune.config import FinetuneConfig
 from pickeropt.finetune.recipes import LEAN, fit_default, make_classifier
-from pickeropt.models.backbone import Backbone
 from pickeropt.models.initial import initial_backbone
 from pickeropt.models.opinion import fits, read_source_head
-from pickeropt.pretrain import log, run
+from pickeropt.pretrain import log
 from pickeropt.pretrain.config import PretrainReport
 from pickeropt.pretrain.head_fit import RIDGES
 from pickeropt.pretrain.run import pretrain
@@ -204,15 +204,20 @@ def test_the_paper_needs_boxes(root: Path) -> None:
 
 
 def test_a_teacher_that_cannot_be_had(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def first_weights(name: str, init: str, weights: Path | None, stages: tuple[str, ...] | None) -> Backbone:
-        if init == "imagenet":
-            raise CheckpointError("no network")
-        return initial_backbone(name, init, weights, stages)
+    """Nor would the shipped weights do: they have the same teacher."""
+    create = timm.create_model
 
-    monkeypatch.setattr(run, "initial_backbone", first_weights)
-    config = replace(tiny(root / "w.safetensors"), init="none", weights=None)
-    with pytest.raises(CheckpointError, match="has the ImageNet network for a teacher: no network"):
-        pretrain(root / "sim", root / "x.safetensors", config)
+    def offline(*arguments: object, pretrained: bool = False, **others: object) -> object:
+        if pretrained:
+            raise ConnectionError("no network")
+        return create(*arguments, pretrained=False, **others)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    config = replace(tiny(root / "w.safetensors"), weights=None)
+    for init in ("none", "imagenet"):
+        with pytest.raises(CheckpointError, match=r"no network.*give a file with --weights$") as raised:
+            pretrain(root / "sim", root / "x.safetensors", replace(config, init=init))
+        assert ("has the ImageNet network for a teacher: " in str(raised.value)) == (init == "none")
     assert not (root / "x.safetensors.partial").exists()
 
 

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 
 from pickeropt.datasets.empiar.request import Patience, fetch_text
-from pickeropt.errors import FormatError
+from pickeropt.errors import FormatError, OutputError
 from pickeropt.io.tables import partial_name
 
 COORDINATES = ("ground_truth", "particle_coordinates")
@@ -76,7 +76,7 @@ def extract_coordinates(archive: Path, out: Path) -> int:
     """Take the CSV files out of CryoPPP's archive into a folder, whole or not at all; returns how many.
 
     Only plain files of `*/ground_truth/particle_coordinates/` are read, and only their last name counts.
-    Raises FormatError for an archive that is broken or has none.
+    Raises FormatError for an archive that is broken or has none, OutputError where the disk takes no more.
     """
     partial = partial_name(out)
     partial.mkdir(parents=True)
@@ -96,7 +96,10 @@ def extract_coordinates(archive: Path, out: Path) -> int:
             raise FormatError(f"{archive}: {what}; is it an archive of CryoPPP?")
         partial.replace(out)
         return count
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error) as error:
         raise FormatError(f"{archive}: cannot be unpacked ({error}); download it again") from error
+    except OSError as error:
+        what = f"{out}: cannot be written ({error.strerror}); make room or mend it"
+        raise OutputError(f"{what}, the archive is kept") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

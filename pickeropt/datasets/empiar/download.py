@@ -108,8 +108,7 @@ def sha256_of(path: Path) -> str:
 def _go_on(wanted: Wanted, part: Path, timeout: float, on_bytes: OnBytes) -> None:
     """One request; returns when the part is complete as far as the server says."""
     tag = _tag_of(part)
-    start = part.stat().st_size if tag.exists() else 0
-    validator, announced = tag.read_text().split("\n") if start else ("", "")
+    start, validator, announced = _earlier(part)
     headers = {"Range": f"bytes={start}-", "If-Range": validator} if start else {}
     with open_url(wanted.url, headers, timeout) as response:
         if response.status == 416:
@@ -128,6 +127,17 @@ def _go_on(wanted: Wanted, part: Path, timeout: float, on_bytes: OnBytes) -> Non
     if total is not None and done > total:
         _empty(part)
         raise PassingError(f"{done} bytes came where {total} were announced")
+
+
+def _earlier(part: Path) -> tuple[int, str, str]:
+    """Bytes to go on from, what binds them to the file, and its announced size; 0 without a sound tag."""
+    try:
+        validator, announced = _tag_of(part).read_text(encoding="utf-8").split("\n")
+    except (FileNotFoundError, ValueError):
+        return 0, "", ""
+    sound = validator and validator.isascii() and validator.isprintable() and (announced or "0").isdecimal()
+    start = part.stat().st_size
+    return (start, validator, announced) if start and sound else (0, "", "")
 
 
 def _place(response: Any, part: Path, start: int) -> tuple[int, int | None]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from pickeropt.datasets.empiar.archive import extract_coordinates, folder_url, local_name, quoted, stem_of
+from pickeropt.datasets.empiar.archive import extract_coordinates, folder_url, local_name, quoted
 from pickeropt.datasets.empiar.config import EmpiarConfig
 from pickeropt.datasets.empiar.download import Wanted, download, sha256_of
-from pickeropt.datasets.empiar.labelling import EntryLabels, label_entry
-from pickeropt.datasets.empiar.plan import EntryPlan, Plan
+from pickeropt.datasets.empiar.labelling import LABELS, EntryLabels, label_entry
+from pickeropt.datasets.empiar.plan import EntryPlan, Plan, archive_here, choose_names, tables_here
 from pickeropt.errors import DownloadError, FormatError
 from pickeropt.io.labels import Labels, read_labels
 from pickeropt.io.micrographs import read_micrograph_header
@@ -33,16 +33,22 @@ class EmpiarReport:
 
 
 class Record:
-    """`downloads.json`: address, size and SHA-256 of every file fetched, by its path under OUT."""
+    """`downloads.json`: address, size and SHA-256 of every file fetched, by its path under OUT.
+
+    The labels that were written are in it too, without an address.
+    """
 
     def __init__(self, out: Path) -> None:
         self.path = out / "downloads.json"
         try:
             self.files: dict[str, dict[str, Any]] = json.loads(self.path.read_text())["files"]
+            known = [(about["bytes"], about["sha256"]) for about in self.files.values()]
         except FileNotFoundError:
-            self.files = {}
-        except (ValueError, KeyError, OSError) as error:
+            self.files, known = {}, []
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise FormatError(f"{self.path}: cannot be read ({error}); remove it") from error
+        if not all(isinstance(size, int) and isinstance(digest, str) for size, digest in known):
+            raise FormatError(f"{self.path}: has sizes or checksums that are none; remove it")
 
     def of(self, path: Path) -> dict[str, Any] | None:
         return self.files.get(path.relative_to(self.path.parent).as_posix())
@@ -66,7 +72,8 @@ def fetch(plan: Plan, config: EmpiarConfig, on_progress: OnProgress | None = Non
         _fetch_entry(entry, config, record, shots, on_progress or (lambda what, done, of: None))
         for entry in plan.entries
     ]
-    return EmpiarReport(config.out, tuple(done), _unused(shots, done))
+    warnings = [warning for entry in done for warning in entry.warnings]
+    return EmpiarReport(config.out, tuple(done), (*warnings, *_unused(shots, done)))
 
 
 def _fetch_entry(
@@ -75,59 +82,45 @@ def _fetch_entry(
     folder = config.out / plan.entry.accession
     coordinates = folder / "particle_coordinates"
     if plan.archive is not None:
-        _fetch_labels(plan, coordinates, config, on_progress)
-    tables = _tables(coordinates) if coordinates.is_dir() and plan.entry.labels else {}
-    names = choose_names(plan, tables)
+        _fetch_labels(plan, coordinates, config, record, on_progress)
+    tables = tables_here(plan.entry, coordinates)
+    names = choose_names(plan.entry, plan.names, plan.count, tables)
     paths = [folder / "micrographs" / local_name(name) for name in names]
     if plan.entry.folder is not None:
         base = folder_url(config.base_url, plan.entry.accession, plan.entry.folder)
         for i, (name, path) in enumerate(zip(names, paths, strict=True)):
             what = f"{plan.entry.name}, micrograph {i + 1} of {len(names)}"
             _fetch_micrograph(base + quoted(name), path, config, record, _in_mb(on_progress, what))
-    return label_entry(plan.entry, folder, paths, tables, shots)
+    known = record.of(folder / LABELS)
+    last = known["sha256"] if known else None
+    found = label_entry(plan.entry, folder, paths, tables, shots, last)
+    if found.labels is not None:
+        record.add(found.labels, "", found.labels.stat().st_size, sha256_of(found.labels))
+    return found
 
 
-def _fetch_labels(plan: EntryPlan, out: Path, config: EmpiarConfig, on_progress: OnProgress) -> None:
+def _fetch_labels(
+    plan: EntryPlan, out: Path, config: EmpiarConfig, record: Record, on_progress: OnProgress
+) -> None:
     assert plan.archive is not None
     url, size = plan.archive
-    path = out.parent / f"{plan.entry.accession}.tar.gz"
+    path = archive_here(out.parent)
     if not path.exists():
         show = _in_mb(on_progress, f"{plan.entry.name}, labels")
-        download(Wanted(url, size=size or None, check=_check_gzip), path, config.patience, show)
+        got = download(Wanted(url, size=size or None, check=_check_gzip), path, config.patience, show)
+        record.add(path, url, got.size, got.sha256)
     try:
         extract_coordinates(path, out)
-    finally:
-        path.unlink()  # unpacked, or worth nothing
+    except FormatError:
+        path.unlink()  # worth nothing
+        raise
+    path.unlink()
 
 
 def _check_gzip(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(2) != b"\x1f\x8b":
             raise FormatError("it is no gzip archive")
-
-
-def _tables(coordinates: Path) -> dict[str, Path]:
-    """The CSV file of each stem. Raises FormatError where two have one stem."""
-    tables: dict[str, Path] = {}
-    for path in sorted(coordinates.glob("*.csv")):
-        if stem_of(path.name) in tables:
-            raise FormatError(f"{path} and {tables[stem_of(path.name)]} may mean one micrograph; remove one")
-        tables[stem_of(path.name)] = path
-    return tables
-
-
-def choose_names(plan: EntryPlan, tables: dict[str, Path]) -> list[str]:
-    """The micrographs to have: those with labels where there are labels, spread evenly over the names.
-
-    Raises FormatError where no label file has the name of a micrograph.
-    """
-    names = [name for name in plan.names if stem_of(name) in tables] if tables else list(plan.names)
-    if not names:
-        first = next(iter(tables.values())).name
-        what = f"no label file has the name of a micrograph ({first} and {plan.names[0]})"
-        raise FormatError(f"{plan.entry.name}: {what}; these micrographs are not the ones that were labelled")
-    count = min(plan.count, len(names))
-    return [names[i * len(names) // count] for i in range(count)]
 
 
 def _fetch_micrograph(

@@ -1,5 +1,6 @@
 """What a simulation is made of (its defaults stand here only) and what it returns."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,7 +115,7 @@ class SimulationConfig:
             raise GeometryError(f"shape {self.shape}: a simulated micrograph needs at least 64 px a side")
         if not self.pixel_size > 0:
             raise GeometryError(f"pixel_size {self.pixel_size}: must be above 0 Å/px")
-        if self.snr is not None and not (self.snr and min(self.snr) > 0):
+        if self.snr is not None and not (self.snr and all(0 < ratio < math.inf for ratio in self.snr)):
             raise GeometryError(f"snr {self.snr}: give one or more ratios above 0, or None")
         unknown = (set(self.contaminant_kinds) - set(CONTAMINANT_KINDS)) | (
             set(self.carbon_kinds) - set(CARBON_KINDS)

@@ -47,6 +47,7 @@ from pickeropt.datasets.simulate.species import Species
 from pickeropt.datasets.simulate.structures import find_structures, read_structure
 from pickeropt.datasets.simulate_config import DatasetConfig, DatasetReport
 from pickeropt.errors import FormatError, GeometryError, OutputError
+from pickeropt.io.micrographs import read_micrograph_header
 from pickeropt.io.mrc import write_mrc
 from pickeropt.io.tables import write_bytes_atomically
 from pickeropt.io.truth import Truth, join_truth, write_truth
@@ -164,10 +165,13 @@ def write_one(
         changes["diameter_angstrom"] = round(float(rng.uniform(*config.diameter_angstrom)), 2)
     sim = simulate_micrograph(replace(imaging, **changes), species, rng)
     truth = truth_of(f"micrographs/{name}.mrc", sim, config.points_per_class, rng)
+    path = out / "micrographs" / f"{name}.mrc"
     try:
-        write_mrc(out / "micrographs" / f"{name}.mrc", sim.pixels, sim.pixel_size)
+        write_mrc(path, sim.pixels, sim.pixel_size)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written ({error.strerror}); make room and run again") from error
+    if read_micrograph_header(path).pixel_size is None:  # 1 Å/px: reads as unset
+        truth = replace(truth, pixel_size=sim.pixel_size)
     picture = io.BytesIO()
     Image.fromarray(sim.mask).save(picture, format="PNG")
     write_bytes_atomically(out / "masks" / f"{name}.png", picture.getvalue())

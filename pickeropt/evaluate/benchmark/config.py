@@ -88,7 +88,7 @@ class BenchmarkReport:
 
 
 def check_config(config: BenchmarkConfig) -> None:
-    """Raises PickeroptError where a setting is out of range."""
+    """Raises PickeroptError where a setting is out of range, or is for a table that is not asked for."""
     unknown = [table for table in config.tables if table not in TABLES]
     if unknown or not config.tables:
         given = ",".join(map(str, config.tables))
@@ -103,6 +103,12 @@ def check_config(config: BenchmarkConfig) -> None:
         raise ShotsError(f"{what}; give {2 * max(config.shots)} or more, or 0 for all")
     for weights in (config.loss_weights, *config.loss_choices):
         _check_loss_weights(weights)
+    for flag, table, told in (
+        ("--rows", 3, bool(config.rows)),
+        ("--loss-choice", 4, config.loss_choices != BenchmarkConfig.loss_choices),
+    ):
+        if told and table not in config.tables:
+            raise PickeroptError(f"{flag} is for table {table}: add {table} to --tables, or leave {flag} out")
     _check_material(config)
 
 

@@ -88,12 +88,18 @@ def table_4(config: BenchmarkConfig) -> tuple[Row, ...]:
 
 
 def needed(config: BenchmarkConfig) -> dict[tuple[Method, int], None]:
-    """Every method and number of shots that the tables need, each once."""
+    """Every method and number of shots that the tables need, each once.
+
+    Raises PickeroptError as `table_3` does, and for ImageNet weights that none of them starts from.
+    """
     methods = [table_2(config)] if 2 in config.tables else []
     methods += [row.method for row in table_3(config)] if 3 in config.tables else []
     pairs = dict.fromkeys((method, shots) for method in methods for shots in sorted(set(config.shots)))
     if 4 in config.tables:
         pairs |= dict.fromkeys((row.method, max(config.shots)) for row in table_4(config))
+    if config.weights is not None and all(method.start != IMAGENET for method, _ in pairs):
+        what = f"--weights {config.weights}: nothing that was asked for starts from ImageNet"
+        raise PickeroptError(f"{what}; leave it out, or give --init imagenet or such rows of table 3")
     return pairs
 
 
