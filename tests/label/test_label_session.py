@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from label_world import config_of, label, make_world, post, rows_of, serving
 
+from pickeropt.datasets.shots import read_labelled_star
 from pickeropt.errors import FormatError, GeometryError, MicrographError, OutputError, ShotsError
+from pickeropt.io.micrographs import write_mrc
 from pickeropt.label import loading, views
 from pickeropt.label.labels_file import LabelsFile, labelled_star
 from pickeropt.label.server import LabelServer
@@ -62,6 +65,52 @@ def test_labels_that_name_micrographs_only_as_the_picks_do_are_found(tmp_path):
         assert client.get("/api/state").json()["problems"] == []
         items = client.get("/api/picks?order=labelled").json()["items"]
         assert [item["id"] for item in items] == [4, 0]
+
+
+def beside(folder, rows):
+    """Files of picks without names, each beside its micrograph, and labels elsewhere."""
+    for number, place in enumerate(rows):
+        path = folder / "data" / place
+        pixels = np.random.default_rng(number).standard_normal((200, 300)).astype(np.float32)
+        write_mrc(path, pixels, 2.0)
+        lines = ["data_", "loop_", "_rlnCoordinateX", "_rlnCoordinateY", *rows[place], ""]
+        path.with_suffix(".star").write_text("\n".join(lines))
+    return folder / "data", config_of(folder, micrographs=())
+
+
+def test_picks_beside_their_micrographs_and_labels_elsewhere(tmp_path):
+    picks, config = beside(tmp_path, {"m0.mrc": ["40.5 50.25", "100 60"], "m1.mrc": ["40.5 50.25"]})
+    with serving(picks, config) as (_, client):
+        label(client, (0, "particle"), (2, "carbon"), (1, "skip"))
+    with serving(picks, config) as (_, client):
+        state = client.get("/api/state").json()
+        assert (state["problems"], state["micrographs"], state["picks"]) == ([], 2, 3)
+        assert [i["label"] for i in client.get("/api/picks").json()["items"]] == [
+            "particle",
+            "skip",
+            "carbon",
+        ]
+        label(client, (0, "contaminant"))
+    assert [row[1:] for row in rows_of(config.out)] == [
+        ["40.5", "50.25", "contaminant"],
+        ["40.5", "50.25", "carbon"],
+    ]
+
+
+@pytest.mark.parametrize("folders", [(), ("data",)])
+def test_micrographs_of_one_name_in_two_folders_are_told_apart(tmp_path, folders):
+    picks, config = beside(tmp_path, {"A/m1.mrc": ["40 50", "100 60"], "B/m1.mrc": ["41 50", "101 60"]})
+    config = replace(config, micrographs=tuple(tmp_path / name for name in folders))
+    with serving(picks, config) as (server, client):
+        label(client, (0, "particle"), (1, "particle"), (2, "carbon"), (3, "carbon"))
+        shots = read_labelled_star(config.out, server.work._folders())
+    found = [shots.micrographs[i].parent.name for i in shots.micrograph_index]
+    assert list(zip(found, shots.coordinates[:, 0].tolist(), strict=True)) == [
+        ("A", 40.0), ("A", 100.0), ("B", 41.0), ("B", 101.0),
+    ]  # fmt: skip
+    with serving(picks, config) as (_, client):
+        labels = [item["label"] for item in client.get("/api/picks").json()["items"]]
+        assert labels == ["particle", "particle", "carbon", "carbon"]
 
 
 def test_a_change_by_another_program_is_not_overwritten(tmp_path):
