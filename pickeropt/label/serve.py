@@ -1,6 +1,7 @@
 """The server's process: an address to open, and a clean end."""
 
 import getpass
+import hashlib
 import os
 import secrets
 import socket
@@ -11,6 +12,9 @@ from pathlib import Path
 from pickeropt.errors import PickeroptError
 from pickeropt.label.config import LabelConfig, is_loopback
 from pickeropt.prune.config import Finish
+
+PORTS = range(20_000, 32_000)
+"""Below those that systems give out by themselves."""
 
 
 def serve(
@@ -34,7 +38,7 @@ def serve(
     from pickeropt.label.guard import Guard
     from pickeropt.label.server import LabelServer
 
-    bound = _bind(config.host, config.port)
+    bound = _bind_for(config)
     port = int(bound.getsockname()[1])
     try:
         server = LabelServer(inputs, config, finish)
@@ -73,6 +77,21 @@ def addresses(host: str, port: int, token: str) -> list[str]:
             " unencrypted; leave out --host and come through ssh -L"
         ]
     return [*lines, "Ctrl-C ends it; labels are saved at every click"]
+
+
+def usual_port(out: Path) -> int:
+    """The port of a file of labels: the browser keeps what is unsent by address, so that must stay."""
+    digest = hashlib.sha256(str(out.resolve()).encode(errors="surrogateescape")).digest()
+    return PORTS.start + int.from_bytes(digest[:8]) % len(PORTS)
+
+
+def _bind_for(config: LabelConfig) -> socket.socket:
+    if config.port is not None:
+        return _bind(config.host, config.port)
+    try:
+        return _bind(config.host, usual_port(config.out))
+    except PickeroptError:  # taken
+        return _bind(config.host, 0)
 
 
 def _bind(host: str, port: int) -> socket.socket:

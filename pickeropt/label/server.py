@@ -101,7 +101,8 @@ class LabelServer:
         with self.session.lock:
             ids = self.gallery.ids(query)
             shown = ids[offset : offset + limit].tolist()
-            return {"total": len(ids), "items": items(self.session.store, shown)}
+            names = [site.name for site in self.session.micrographs.sites]
+            return {"total": len(ids), "items": items(self.session.store, shown, names)}
 
     def check_micrograph(self, index: int) -> None:
         """Raises PickeroptError for an index that is none."""

@@ -298,6 +298,25 @@ def test_nothing_is_lost_when_the_server_is_killed(world: World, server: Server,
         person.count(name, 1)
 
 
+def test_unsent_labels_find_their_boxes_where_micrographs_have_other_numbers(
+    world: World, server: Server, person: Person
+):
+    """The labels name the second micrograph only, so the next run counts from it."""
+    person.press("End")
+    person.page.locator(f"#box-{len(world.places) - 1}[aria-selected=true]").wait_for()
+    person.press("1")
+    person.sent()
+    server.kill()
+    person.press("ArrowLeft", "2")
+    person.reads("#line", "kept in this browser")
+    server.start()
+    second = person.context.new_page()
+    second.goto(server.address)
+    person.sent()
+    assert labels_of(server.labels) == {world.places[-1]: "particle", world.places[-2]: "contaminant"}
+    person.reads("#micrographs", "1 / 2 mic_2.mrc")
+
+
 def test_a_server_started_anew_without_the_class_that_is_given(server: Server, person: Person):
     """No label had the class, so no file did; the cookie of a second tab lets the first go on."""
     person.press("c")

@@ -99,6 +99,19 @@ def test_it_listens_on_this_machine_only(tmp_path):
         assert f"00000000:{port:04X}" not in listening
 
 
+def test_the_same_labels_have_the_same_port_unless_it_is_taken(tmp_path):
+    make_world(tmp_path)
+    with running(tmp_path) as (_, first, _):
+        pass
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(first.rpartition(":")[2])))
+        other.listen()
+        with running(tmp_path) as (_, taken, _):
+            assert taken != first
+    with running(tmp_path) as (_, again, _):
+        assert again == first
+
+
 def test_a_port_that_is_taken_is_said(tmp_path):
     make_world(tmp_path)
     with socket.socket() as other:

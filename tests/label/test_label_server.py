@@ -89,7 +89,7 @@ def test_an_item_has_what_its_file_says(world):
     label(client, (1, "background"))
     item = client.get("/api/picks?offset=1&limit=1").json()["items"][0]
     assert item == {
-        "id": 1, "micrograph": 0, "x": 100.125, "y": 60.0, "merit": pytest.approx(0.7),
+        "id": 1, "micrograph": 0, "name": "m0.mrc", "x": 100.125, "y": 60.0, "merit": pytest.approx(0.7),
         "label": "background", "guess": None, "score": None,
     }  # fmt: skip
 

@@ -225,6 +225,10 @@ store.addEventListener("reload", () => {
   gallery.list.again();
   attempt(() => view.again());
 });
+store.addEventListener("anew", () => {
+  gallery.list.again();
+  attempt(() => view.anew());
+});
 store.addEventListener("written", () => gallery.list.asked.kept !== "all" && gallery.list.again());
 store.addEventListener("growing", () => gallery.list.again());
 store.addEventListener("fitted", () => {

@@ -65,6 +65,7 @@ export class MicrographView {
     got.items = got.ids.map((id, at) => ({
       id,
       micrograph: index,
+      name: got.name,
       x: got.x[at],
       y: got.y[at],
       merit: got.merit[at],
@@ -87,6 +88,17 @@ export class MicrographView {
     this.shown = micrograph;
     this.store.renew(micrograph.items);
     this.plan();
+  }
+
+  /** Another run of the server may number micrographs otherwise: show the same one. */
+  async anew() {
+    this.known.clear();
+    const { shown } = this;
+    if (!shown) return;
+    shown.items = []; // by their old numbers none must be labelled
+    const { items } = await get("/api/micrographs");
+    this.shown = null;
+    await this.open(items.find(({ name }) => name === shown.name)?.index ?? 0);
   }
 
   setLook(look) {
@@ -147,7 +159,7 @@ export class MicrographView {
       if (!micrograph || !this.store.labelOf(each)) continue;
       if (micrograph.items.some((item) => item.id === each.id)) continue;
       const whole = { merit: null, label: null, guess: null, score: null, byHand: true };
-      micrograph.items.push(each.byHand ? each : { ...whole, ...each });
+      micrograph.items.push(each.byHand ? each : { ...whole, ...each, name: micrograph.name });
     }
     this.plan();
   }
