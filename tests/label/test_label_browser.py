@@ -317,6 +317,32 @@ def test_unsent_labels_find_their_boxes_where_micrographs_have_other_numbers(
     person.reads("#micrographs", "1 / 2 mic_2.mrc")
 
 
+def test_a_list_that_grows_shorter_under_the_hand(world: World, server: Server, person: Person):
+    """Each key is for another box, also where the next one has left the list meanwhile."""
+    person.find("#class-filter").select_option("unlabelled")
+    person.wait_for_gallery()
+    person.find("#gallery").focus()
+    for key in ("1", "2", "3"):
+        person.press(key)
+        person.sent()
+        person.press("r")
+    given = dict(zip(world.places, ("particle", "contaminant", "carbon"), strict=False))
+    person.count("carbon", 1)
+    assert labels_of(server.labels) == given
+    person.reads("#inspector", "Box 3")
+    for box in (3, 4):  # by another hand
+        person.context.request.post(
+            f"http://127.0.0.1:{server.port}/api/labels", data={"labels": [{"id": box, "class": "carbon"}]}
+        )
+    person.count("carbon", 3)
+    person.press("r")
+    person.page.locator("#box-0[data-pick='5']").wait_for()
+    person.press("4", "1", "2")
+    person.sent()
+    given |= dict(zip(world.places[3:], ("background", "carbon", "particle", "contaminant"), strict=False))
+    assert labels_of(server.labels) == given
+
+
 def test_a_server_started_anew_without_the_class_that_is_given(server: Server, person: Person):
     """No label had the class, so no file did; the cookie of a second tab lets the first go on."""
     person.press("c")

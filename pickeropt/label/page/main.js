@@ -99,7 +99,7 @@ function onDone({ kind }) {
   attempt(() => view.again());
   if (kind === "suggest") return attempt(suggested);
   if (kind === "prune") return controls.choose({ order: "score" });
-  return gallery.list.again();
+  return gallery.again();
 }
 
 function nudge(by) {
@@ -173,7 +173,7 @@ const actions = {
   "]": () => nudge(0.01),
   w: () => results.save(),
   c: addClass,
-  r: () => gallery.list.again(),
+  r: () => gallery.again(),
   t: () => controls.nextTheme(),
   g: () => find("#gallery").focus(),
   j: () => find("#micrograph").focus(),
@@ -222,18 +222,23 @@ store.addEventListener("state", () => {
   find("#kept").disabled = !store.state.pruned;
 });
 store.addEventListener("reload", () => {
-  gallery.list.again();
+  gallery.again();
   attempt(() => view.again());
 });
-store.addEventListener("anew", () => {
-  gallery.list.again();
-  attempt(() => view.anew());
+store.addEventListener("anew", async () => {
+  const { current } = store;
+  store.select([]); // by its old number nothing may be labelled
+  gallery.list.start();
+  const read = gallery.again();
+  await attempt(() => view.anew());
+  await read;
+  if (current && !store.current) gallery.go(gallery.active, false, false);
 });
-store.addEventListener("written", () => gallery.list.asked.kept !== "all" && gallery.list.again());
-store.addEventListener("growing", () => gallery.list.again());
+store.addEventListener("written", () => gallery.list.asked.kept !== "all" && gallery.again());
+store.addEventListener("growing", () => gallery.again());
 store.addEventListener("fitted", () => {
   attempt(() => view.again());
-  if (STEADY.includes(gallery.list.asked.order)) gallery.list.again(); // others would jump under the hand
+  if (STEADY.includes(gallery.list.asked.order)) gallery.again(); // others would jump under the hand
 });
 
 async function begin() {

@@ -126,7 +126,6 @@ export class Store extends EventTarget {
     if (anew || changes.revision < this.since) {
       const { brush } = this;
       await this.reload();
-      this.select([]); // its number is that of the run before
       this.tell("anew");
       if (brush === this.brush) this.say("The server was started anew; the page has its labels again.");
       else {
