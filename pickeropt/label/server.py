@@ -1,8 +1,10 @@
 """What the routes answer: one session, its gallery, its pictures and its jobs."""
 
 import secrets
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from pickeropt.errors import OutputError, PickeroptError
@@ -21,6 +23,8 @@ from pickeropt.prune.config import Finish
 
 PATIENCE = 2.0
 """Seconds that what is running has to end when the server does."""
+MOST_ANSWERS = 1000
+"""To actions of the pages, kept for those that ask again."""
 
 
 class LabelServer:
@@ -41,6 +45,8 @@ class LabelServer:
         self.results = Results(self.session, self.loader, self.gallery)
         self.jobs = Jobs()
         self.work = Work(self.session, self.results, self.inputs, finish)
+        self._answers: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
+        self._acting = Lock()
         self.adviser = Adviser(self.session, self.results)
         try:
             _check_apart(self.inputs, config)
@@ -116,6 +122,21 @@ class LabelServer:
     def tile(self, index: int, tile: tuple[int, int, int], wish: Any) -> bytes:
         self.check_micrograph(index)
         return self.pictures.tile(index, tile, wish)
+
+    def once(self, browser: str, action: str, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What an action of a page comes to; one that it sends again, as no answer came, is not done again.
+
+        action : its id, empty for one that is never sent again
+        """
+        with self._acting:
+            said = self._answers.get((browser, action))
+            if said is None:
+                said = act()
+                if action:
+                    self._answers[browser, action] = said
+                    while len(self._answers) > MOST_ANSWERS:
+                        self._answers.popitem(last=False)
+            return said
 
     def label(self, labels: Sequence[tuple[int, str | None]], browser: str) -> dict[str, Any]:
         with self.session.lock:

@@ -362,6 +362,57 @@ def test_a_server_started_anew_without_the_class_that_is_given(server: Server, p
     assert labels_of(server.labels) == {}
 
 
+def test_answers_that_are_lost_on_the_way(world: World, server: Server, person: Person):
+    lost: list[str] = []
+
+    def lose(route: Route) -> None:
+        if route.request.url in lost:
+            route.continue_()
+            return
+        lost.append(route.request.url)
+        route.fetch()
+        route.abort("connectionreset")
+
+    person.press("1", "2", "3")
+    person.sent()
+    person.page.route("**/api/undo", lose)
+    person.page.route("**/api/add", lose)
+    person.press("u")
+    person.reads("#status", "Undone: Box 2")
+    person.sent()
+    assert labels_of(server.labels) == dict(zip(world.places[:2], KEYS, strict=False))
+    person.press("a", "4")
+    person.find("#micrograph").click(position=_on_canvas(person, *_free_place(world)))
+    person.count("background", 1)
+    person.sent()
+    assert len(lost) == 2
+    assert sorted(labels_of(server.labels).values()) == ["background", "contaminant", "particle"]
+
+
+def test_an_added_box_that_was_undone_is_not_there(world: World, server: Server, person: Person):
+    """By the page that added it, and by one that read it."""
+    place = _on_canvas(person, *_free_place(world))
+    person.press("a", "4")
+    person.find("#micrograph").click(position=place)
+    person.sent()
+    person.page.reload()
+    person.wait_for_gallery()
+    person.press("u")
+    person.count("background", 0)
+    person.press("b", "3")
+    person.find("#micrograph").click(position=place)
+    person.press("a", "2")
+    person.find("#micrograph").click(position=place)
+    person.reads("#status", "Box added")
+    person.press("u")
+    person.reads("#status", "Undone")
+    person.press("b", "3")
+    person.find("#micrograph").click(position=place)
+    person.press("g", "Home")
+    person.sent()
+    assert labels_of(server.labels) == {}
+
+
 def test_two_browsers_see_and_keep_each_others_labels(world: World, browser, server: Server, person: Person):
     other = Person(browser, server.address)
     person.press("1", "1")

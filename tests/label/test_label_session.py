@@ -14,7 +14,8 @@ from pickeropt.io.micrographs import write_mrc
 from pickeropt.label import loading, views
 from pickeropt.label.labels_file import LabelsFile, labelled_star
 from pickeropt.label.server import LabelServer
-from pickeropt.label.store import FIRST_ADDED
+from pickeropt.label.store import FIRST_ADDED, Box, LabelStore
+from pickeropt.label.table import PickTable
 
 
 def test_opening_again_goes_on(tmp_path):
@@ -254,6 +255,22 @@ def test_the_start_of_a_large_file_is_there_before_the_rest(tmp_path, monkeypatc
         item = client.get("/api/picks?offset=3&limit=1").json()["items"][0]
         assert (item["label"], item["x"], item["y"]) == ("carbon", 10.0, 190.0)
         assert rows_of(server.config.out) == [["m0.mrc", "10.0", "190.0", "carbon"]]
+
+
+def test_undo_goes_back_over_a_box_that_turned_out_to_be_a_pick():
+    table = PickTable()
+    store = LabelStore(table)
+    key = store.add(Box(0, 40.0, 50.0))
+    store.set({key: 0}, "one")
+    store.set({key: 2}, "one")
+    table.write(0, np.array([[1.0, 2.0], [40.0, 50.0]]), np.zeros(2), np.zeros(2, dtype=np.int64))
+    store.move({key: 1})
+    seen = [dict(store.labels)]
+    for _ in range(2):
+        assert [key for key, _, _ in store.undo("one").changes] == [1]
+        seen.append(dict(store.labels))
+    assert seen == [{1: 2}, {1: 0}, {}]
+    assert table.columns.label.tolist() == [-1, -1]
 
 
 def test_names_with_blanks_are_quoted():

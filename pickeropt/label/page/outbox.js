@@ -7,6 +7,11 @@ const WAITS = [500, 1000, 2000, 4000]; // ms between tries
 const SAME = 0.01; // px: a box at the same place is the same box
 const PATHS = { labels: "/api/labels", add: "/api/add", undo: "/api/undo" };
 
+/** By which the server knows an action that comes again, as its answer was lost. */
+function randomName() {
+  return [...crypto.getRandomValues(new Uint32Array(4))].map((number) => number.toString(36)).join("-");
+}
+
 export class Outbox {
   /**
    * sent(action, answer) and refused(action, error) are called once for each action,
@@ -42,7 +47,8 @@ export class Outbox {
   }
 
   push(action) {
-    this.actions.push({ ...action, session: this.session });
+    const body = { ...action.body, action: randomName() };
+    this.actions.push({ ...action, body, session: this.session });
     this.remember();
     this.flush();
   }
