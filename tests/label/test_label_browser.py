@@ -413,6 +413,44 @@ def test_an_added_box_that_was_undone_is_not_there(world: World, server: Server,
     assert labels_of(server.labels) == {}
 
 
+def test_the_mouse_leaves_the_keys_to_the_boxes(world: World, server: Server, person: Person):
+    person.press("1", "2", "3")
+    person.sent()
+    person.find("#undo").click()
+    person.reads("#status", "Undone: Box 2")
+    person.press(" ")  # skips box 3
+    person.reads("#status", "Box 3: skipped")
+    person.find("#move-on").click()
+    person.find("#order").click()
+    person.find("#order").select_option("merit")
+    person.page.locator("#gallery:focus").wait_for()
+    for button in ("help", "new-class", "micrographs"):
+        person.find(f"#{button}").click()
+        person.press("Escape")
+        person.page.locator("#gallery:focus").wait_for()
+    assert not person.find("#move-on").is_checked()
+    person.find("#order").focus()  # by keyboard one stays, to go on to another
+    person.press("ArrowDown")
+    assert person.find("#order:focus").input_value() == "suggested"
+    person.sent()
+    assert labels_of(server.labels) == dict(zip(world.places[:2], KEYS, strict=False))
+
+
+def test_a_tenth_class_has_no_key(server: Server, person: Person):
+    for name in ("ice", "grid", "aggregate", "edge", "fold"):
+        address = f"http://127.0.0.1:{server.port}/api/classes"
+        assert person.context.request.post(address, data={"name": name}).ok
+    person.press("c")
+    person.page.keyboard.type("unknown")
+    person.press("Enter")
+    person.reads("#status", "Class unknown has no key")
+    button = person.find("button.class[data-name=unknown]")
+    assert "key" not in (button.get_attribute("aria-label") or "key")
+    button.click()
+    person.sent()
+    assert list(labels_of(server.labels).values()) == ["unknown"]
+
+
 def test_two_browsers_see_and_keep_each_others_labels(world: World, browser, server: Server, person: Person):
     other = Person(browser, server.address)
     person.press("1", "1")

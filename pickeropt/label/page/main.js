@@ -4,7 +4,7 @@ import { Controls } from "./controls.js";
 import { Gallery } from "./gallery.js";
 import { Header } from "./header.js";
 import { Jobs } from "./jobs.js";
-import { listen, writeHelp } from "./keys.js";
+import { giveBack, listen, writeHelp } from "./keys.js";
 import { MicrographView } from "./micrograph.js";
 import { MicrographList } from "./micrographs.js";
 import { Results } from "./results.js";
@@ -27,10 +27,7 @@ const controls = new Controls(find, {
   onList: (asked) => openList(asked),
   micrograph: () => view.wanted ?? 0,
 });
-new Header(store, find, (name, event) => {
-  choose(name);
-  if (event.detail) find("#gallery").focus(); // a mouse click: keys are for the boxes again
-});
+new Header(store, find, choose);
 const results = new Results(store, find("#results"));
 const names = new MicrographList(store, find("#micrograph-dialog"), (index) => openMicrograph(index));
 const buttons = { suggest: find("#suggest"), finetune: find("#finetune"), prune: find("#prune") };
@@ -134,7 +131,8 @@ function onClassDialog() {
   if (find("#class-dialog").returnValue !== "add" || !name) return;
   attempt(async () => {
     await store.addClass(name);
-    store.say(`Class ${name} has key ${store.classOf(name)?.mark}.`);
+    const { key } = store.classOf(name);
+    store.say(`Class ${name} has ${key ? `key ${key}` : "no key: click on it to give it"}.`);
   });
 }
 
@@ -246,6 +244,7 @@ async function begin() {
   side.makeModes(setMode);
   find("#modes").addEventListener("click", (event) => event.detail && find("#micrograph").focus());
   listen(actions, gallery, view);
+  giveBack(find("#gallery"));
   await attempt(() => store.start());
   if (!store.state) {
     setTimeout(() => location.reload(), 4000);
