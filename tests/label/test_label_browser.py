@@ -451,6 +451,39 @@ def test_a_tenth_class_has_no_key(server: Server, person: Person):
     assert list(labels_of(server.labels).values()) == ["unknown"]
 
 
+def test_the_job_of_another_page_does_not_take_the_list_away(person: Person):
+    """The server's answers on jobs are ours: no model is needed."""
+    job: dict[str, object] = {
+        "number": 1,
+        "kind": "suggest",
+        "what": "",
+        "done": 0,
+        "total": 0,
+        "state": "done",
+        "error": None,
+    }
+    job["text"] = "six boxes"
+
+    def begin(route: Route) -> None:
+        job.update(number=2, text="seven boxes")
+        route.fulfill(status=202, json={"job": {**job, "state": "running"}})
+
+    person.find("#order").select_option("merit")
+    person.wait_for_gallery()
+    person.press("g", "ArrowRight")
+    person.page.locator("#box-1[aria-selected=true]").wait_for()
+    selected = person.find("#inspector").inner_text()
+    person.page.route("**/api/job", lambda route: route.fulfill(json=job))
+    person.page.route("**/api/suggest", begin)
+    person.reads("#status", "six boxes")
+    assert person.find("#order").input_value() == "merit"
+    assert person.find("#inspector").inner_text() == selected
+    person.find("#suggest").click()
+    person.reads("#status", "seven boxes")
+    person.reads("#gallery-note", "no boxes")  # of those that the server did not suggest
+    assert person.find("#order").input_value() == "suggested"
+
+
 def test_two_browsers_see_and_keep_each_others_labels(world: World, browser, server: Server, person: Person):
     other = Person(browser, server.address)
     person.press("1", "1")

@@ -92,8 +92,10 @@ async function suggested() {
   find("#gallery").focus();
 }
 
-function onDone({ kind }) {
+/** Scores are read again; the list changes under the hand of the one who began the job, and of nobody else. */
+function onDone({ kind }, own) {
   attempt(() => view.again());
+  if (!own) return STEADY.includes(gallery.list.asked.order) && gallery.again();
   if (kind === "suggest") return attempt(suggested);
   if (kind === "prune") return controls.choose({ order: "score" });
   return gallery.again();
