@@ -56,7 +56,7 @@ class Work:
     def prune(self, threshold: float, on_progress: OnProgress) -> str:
         """Prune all picks with the model, the general one where there is none; a line on what came of it.
 
-        Raises PickeroptError as `prune` does, OutputError for a folder that another model made.
+        Raises PickeroptError as `prune` does, OutputError for a folder of another model or other picks.
         """
         on_progress("starting the model", 0, 0)
         from pickeropt.prune.config import PruneConfig
@@ -65,7 +65,7 @@ class Work:
 
         config = self._session.config
         model = config.model_file if config.model_file.is_file() else None
-        _check_own(config.pruned, config.model_file)
+        self._check_own()
         scorer = load_scorer(model, config.device, None, config.diameter_angstrom if model is None else None)
         settings = PruneConfig(
             model=model,
@@ -91,20 +91,38 @@ class Work:
         return f"{summary.kept:,} of {summary.picks:,} picks kept, in {config.pruned}{warnings}"
 
     def threshold(self, threshold: float) -> dict[str, Any]:
-        """Another threshold for the pruning. Raises PickeroptError where there is none."""
+        """Another threshold for the pruning. Raises PickeroptError where there is none, or now another."""
         if self._results.pruned is None:
             raise PickeroptError("nothing was pruned yet; prune first")
+        self._check_own()
         return self._results.rethreshold(self._session.config.pruned, threshold, self._finish)
 
     def earlier(self) -> None:
         """Take over the pruning of an earlier session; one that does not fit these picks is left alone."""
         folder = self._session.config.pruned
         try:
-            _check_own(folder, self._session.config.model_file)
+            self._check_own()
             if folder.is_dir():
                 self._results.read_pruned(folder)
         except PickeroptError:
             return
+
+    def _check_own(self) -> None:
+        """Raises OutputError for a pruning that is not of this session's model or the general one, or not of
+        its picks."""
+        folder, model = self._session.config.pruned, self._session.config.model_file
+        if not folder.exists():
+            return
+        try:
+            summary = json.loads((folder / "summary.json").read_bytes())
+            made_with = summary["settings"]["model"]
+            of_these = self._results.is_of_these(summary)
+        except (OSError, ValueError, KeyError, TypeError):
+            made_with, of_these = "", False
+        if made_with is not None and Path(made_with).resolve() != model.resolve():
+            raise OutputError(f"{folder}: is there already, and is not of this model; move it away")
+        if not of_these:
+            raise OutputError(f"{folder}: is there already, and is not of these picks; move it away")
 
     def _folders(self) -> tuple[Path, ...]:
         """Where the micrographs are: the user's folders, and those where they were found."""
@@ -124,16 +142,3 @@ def _keep(model: Path) -> str:
     copy = next(name for name in names if not name.exists())
     shutil.copy2(model, copy)
     return f"; the earlier one is now {copy}"
-
-
-def _check_own(folder: Path, model: Path) -> None:
-    """Raises OutputError for a pruning that neither the session's model nor the general one made."""
-    if not folder.exists():
-        return
-    try:
-        settings = json.loads((folder / "summary.json").read_bytes())["settings"]
-        made_with = settings["model"]
-    except (OSError, ValueError, KeyError, TypeError):
-        made_with = ""
-    if made_with is not None and Path(made_with).resolve() != model.resolve():
-        raise OutputError(f"{folder}: is there already, and is not of this model; move it away")

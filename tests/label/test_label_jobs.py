@@ -1,5 +1,6 @@
 """Long jobs: one at a time, stopped, failing; and suggest, fine-tune, prune and threshold for real."""
 
+import json
 import threading
 import time
 from types import SimpleNamespace
@@ -240,12 +241,25 @@ def test_too_few_labels_are_said_in_one_line(tmp_path):
         assert (job["state"], "only the class 'particle'" in job["error"]) == ("failed", True)
 
 
-def test_a_pruning_of_another_model_is_not_replaced(tmp_path):
+@pytest.mark.parametrize(
+    ("model", "files", "said"),
+    [
+        ("/somewhere/else.safetensors", ["picks.star"], "is not of this model"),
+        (None, ["picks.star", "other.star"], "is not of these picks"),
+        (None, ["folder/picks.star"], "is not of these picks"),
+    ],
+)
+def test_a_pruning_of_another_model_or_of_other_picks_is_not_replaced(tmp_path, model, files, said):
     config = config_of(tmp_path)
     config.pruned.mkdir(parents=True)
-    (config.pruned / "summary.json").write_text('{"settings": {"model": "/somewhere/else.safetensors"}}')
+    summary = {
+        "settings": {"model": model},
+        "files": [{"name": name, "path": str(tmp_path / name)} for name in files],
+    }
+    (config.pruned / "summary.json").write_text(json.dumps(summary))
     with serving(make_world(tmp_path), config) as (_, client):
         assert client.get("/api/state").json()["pruned"] is None
         post(client, "/api/prune", {"threshold": 0.5}, 202)
         wait_for(lambda: client.get("/api/job").json()["state"] != "running")
-        assert "is not of this model" in client.get("/api/job").json()["error"]
+        assert said in client.get("/api/job").json()["error"]
+    assert [path.name for path in config.pruned.iterdir()] == ["summary.json"]
