@@ -77,5 +77,8 @@ def check_config(config: LabelConfig) -> None:
         raise OutputError(
             f"{config.out} is a folder; give the labels' file, such as {config.out}/labels.star"
         )
+    if config.model_file.is_dir():
+        what = f"--model {config.model_file} is a folder"
+        raise OutputError(f"{what}; give the model's file, such as {config.model_file}/model.safetensors")
     if config.port is not None and not 0 <= config.port < 2**16:
         raise PickeroptError(f"--port {config.port}: give a number from 0 to 65535; 0 takes a free one")

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +30,7 @@ class LabelsFile:
         self.path = path
         self._lock = _lock(path)
         self._stamp = _stamp(path)
-        self._digest = _digest(path)
+        self._digest = digest(path)
 
     def close(self) -> None:
         self._lock_path.unlink(missing_ok=True)
@@ -40,7 +41,7 @@ class LabelsFile:
         stamp = _stamp(self.path)
         if stamp == self._stamp:
             return None
-        if _digest(self.path) == self._digest:
+        if digest(self.path) == self._digest:
             self._stamp = stamp
             return None
         done = "removed" if stamp is None else "changed"
@@ -76,6 +77,28 @@ def labelled_star(names: Sequence[str], xy: NDArray[np.float64], class_names: Se
         for name, (x, y), kind in zip(names, xy.tolist(), class_names, strict=True)
     ]
     return b"\n".join([*head, *rows, b""])
+
+
+def keep_copy(path: Path) -> Path:
+    """Copy a file to the first free name beside it, NAME-1.star and so on; where it is now.
+
+    Raises OutputError where that fails.
+    """
+    names = (path.with_name(f"{path.stem}-{i}{path.suffix}") for i in range(1, 10_000))
+    copy = next(name for name in names if not name.exists())
+    try:
+        shutil.copy2(path, copy)
+    except OSError as error:
+        raise OutputError(f"{copy}: cannot be written ({error.strerror}); move {path} away") from error
+    return copy
+
+
+def digest(path: Path) -> bytes | None:
+    """sha256 of a file, None where there is none."""
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return None
 
 
 def lock_path(path: Path) -> Path:
@@ -116,10 +139,3 @@ def _stamp(path: Path) -> Stamp | None:
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def _digest(path: Path) -> bytes | None:
-    try:
-        return hashlib.sha256(path.read_bytes()).digest()
-    except OSError:
-        return None

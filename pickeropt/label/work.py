@@ -1,13 +1,14 @@
 """The page's buttons: what the commands `finetune` and `prune` do, from the labels of this session."""
 
 import json
-import shutil
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pickeropt.errors import OutputError, PickeroptError
 from pickeropt.label.jobs import OnProgress
+from pickeropt.label.labels_file import digest, keep_copy
 from pickeropt.label.results import Results
 from pickeropt.label.session import Session
 from pickeropt.prune.config import Finish
@@ -24,12 +25,12 @@ class Work:
         self, session: Session, results: Results, inputs: Sequence[Path], finish: Finish | None = None
     ) -> None:
         self._session, self._results, self._inputs, self._finish = session, results, inputs, finish
-        self._own_model = False
+        self._own_model: bytes | None = None  # digest of what this session wrote
 
     def finetune(self, on_progress: OnProgress) -> str:
         """Learn a model from all labels, and write it; a line on how good it is.
 
-        A model that is there from before this session is kept under another name.
+        A model that is there and that this session did not write is kept under another name.
         Raises PickeroptError as `read_labelled_star` and `finetune` do.
         """
         on_progress("reading the labels", 0, 0)
@@ -45,13 +46,28 @@ class Work:
             shots_per_class=None,
             device=config.device,
         )
-        kept = "" if self._own_model else _keep(config.model_file)
-        report = finetune(shots, settings, config.model_file, overwrite=True, on_progress=on_progress)
-        self._own_model = True
+        new = config.model_file.with_name(f".{config.model_file.name}.{os.getpid()}")
+        report = finetune(shots, settings, new, overwrite=True, on_progress=on_progress)
+        kept = self._publish(new)
         count = sum(report.train_shots.values()) + sum(report.validation_shots.values())
         quality = "" if report.macro_f1 is None else f", macro-F1 {report.macro_f1:.2f} on held-out labels"
         warnings = "".join(f"; {warning}" for warning in report.warnings)
         return f"{config.model_file} learnt from {count} labels{quality}{kept}{warnings}"
+
+    def _publish(self, new: Path) -> str:
+        """Put a new model in its place; a remark on where the one is that another program put there."""
+        model = self._session.config.model_file
+        remark = ""
+        try:
+            if model.exists() and digest(model) != self._own_model:
+                remark = f"; the earlier one is now {keep_copy(model)}"
+            self._own_model = digest(new)
+            new.replace(model)
+        except OSError as error:
+            raise OutputError(f"{model}: cannot be replaced ({error.strerror}); move it away") from error
+        finally:
+            new.unlink(missing_ok=True)
+        return remark
 
     def prune(self, threshold: float, on_progress: OnProgress) -> str:
         """Prune all picks with the model, the general one where there is none; a line on what came of it.
@@ -132,13 +148,3 @@ class Work:
             paths = [session.micrographs.sites[place].path for place in sorted(places)]
         parents = dict.fromkeys(path.parent for path in paths if path is not None)
         return (*session.config.micrographs, *parents)
-
-
-def _keep(model: Path) -> str:
-    """Copy a model that is there already; a remark on where it is."""
-    if not model.is_file():
-        return ""
-    names = (model.with_name(f"{model.stem}-{i}{model.suffix}") for i in range(1, 10_000))
-    copy = next(name for name in names if not name.exists())
-    shutil.copy2(model, copy)
-    return f"; the earlier one is now {copy}"
