@@ -20,9 +20,13 @@ Stamp = tuple[int, int, int]
 """Size, time of change in ns and inode of a file."""
 
 
+COLUMNS = (MICROGRAPH, X, Y, CLASS)
+
+
 class LabelsFile:
     """A labelled STAR file, locked while this object is open.
 
+    copy : where the file is as it was, after it had more than `COLUMNS`, which are all that is written
     Raises OutputError where another server has it, or where it cannot be written.
     """
 
@@ -31,6 +35,8 @@ class LabelsFile:
         self._lock = _lock(path)
         self._stamp = _stamp(path)
         self._digest = digest(path)
+        self.copy: Path | None = None
+        self._to_keep = _has_more(path)
 
     def close(self) -> None:
         self._lock_path.unlink(missing_ok=True)
@@ -51,10 +57,15 @@ class LabelsFile:
         return f"{self.path} was {done} by another program; {remedy}"
 
     def write(self, data: bytes) -> None:
-        """Replace the content. Raises OutputError where another program changed it, or the disk is full."""
+        """Replace the content; what had more columns is kept under another name.
+
+        Raises OutputError where another program changed it, or the disk is full.
+        """
         problem = self.changed()
         if problem:
             raise OutputError(problem)
+        if self._to_keep:
+            self.copy, self._to_keep = keep_copy(self.path), False
         write_bytes_atomically(self.path, data)
         self._stamp = _stamp(self.path)
         self._digest = hashlib.sha256(data).digest()
@@ -71,7 +82,7 @@ def labelled_star(names: Sequence[str], xy: NDArray[np.float64], class_names: Se
     Raises FormatError for a name that no STAR file can hold.
     """
     head = [b"data_labels", b"", b"loop_"]
-    head += [f"{label} #{i}".encode() for i, label in enumerate((MICROGRAPH, X, Y, CLASS), start=1)]
+    head += [f"{label} #{i}".encode() for i, label in enumerate(COLUMNS, start=1)]
     rows = [
         b"%b %s %s %b" % (star_token(name), repr(x).encode(), repr(y).encode(), star_token(kind))
         for name, (x, y), kind in zip(names, xy.tolist(), class_names, strict=True)
@@ -139,3 +150,13 @@ def _stamp(path: Path) -> Stamp | None:
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _has_more(path: Path) -> bool:
+    """Whether a STAR file has columns, be it in another block, that a labelled one has not."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return False
+    found = {words[0] for line in lines if (words := line.split()) and words[0].startswith(b"_")}
+    return not found <= {label.encode() for label in COLUMNS}

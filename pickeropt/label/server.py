@@ -3,6 +3,7 @@
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -35,6 +36,8 @@ class LabelServer:
 
     def __init__(self, inputs: Sequence[Path], config: LabelConfig, finish: Finish | None = None) -> None:
         check_config(config)
+        if config.out.is_symlink():  # the file itself is locked and replaced, not the link
+            config = replace(config, out=config.out.resolve())
         self.config = config
         self.name = secrets.token_hex(8)  # by which the page knows a server that was started again
         self.session = Session(config)
@@ -90,7 +93,9 @@ class LabelServer:
             shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             verb = "micrograph is" if len(missing) == 1 else "micrographs are"
             found.append(f"{len(missing)} {verb} missing: {shown}; give their folder with --micrographs")
-        changed = self.session.file.changed()
+        changed, copy = self.session.file.changed(), self.session.file.copy
+        if copy is not None:
+            found.append(f"{self.config.out} had columns that are no labels; as it was it is now {copy}")
         return [*found, *([changed] if changed else [])]
 
     def classes(self) -> list[dict[str, object]]:

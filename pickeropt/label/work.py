@@ -1,12 +1,12 @@
 """The page's buttons: what the commands `finetune` and `prune` do, from the labels of this session."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pickeropt.errors import OutputError, PickeroptError
+from pickeropt.io.tables import partial_name
 from pickeropt.label.jobs import OnProgress
 from pickeropt.label.labels_file import digest, keep_copy
 from pickeropt.label.results import Results
@@ -46,7 +46,7 @@ class Work:
             shots_per_class=None,
             device=config.device,
         )
-        new = config.model_file.with_name(f".{config.model_file.name}.{os.getpid()}")
+        new = partial_name(config.model_file)
         report = finetune(shots, settings, new, overwrite=True, on_progress=on_progress)
         kept = self._publish(new)
         count = sum(report.train_shots.values()) + sum(report.validation_shots.values())

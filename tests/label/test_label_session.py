@@ -53,6 +53,50 @@ def test_labels_of_other_hands_are_matched_to_picks(tmp_path):
         assert client.get("/api/state").json()["micrographs"] == 2
 
 
+def test_what_is_no_label_in_a_file_of_other_hands_is_kept(tmp_path):
+    """Optics, source classes and scores: in a copy that is made at the first change, and only once."""
+    picks, config = make_world(tmp_path), config_of(tmp_path)
+    config.out.parent.mkdir()
+    head = [
+        "_rlnMicrographName",
+        "_rlnCoordinateX",
+        "_rlnCoordinateY",
+        "_pickeroptClass",
+        "_pickeroptDiameter",
+    ]
+    lines = ["data_optics", "_rlnMicrographPixelSize 2.0", "data_labels", "loop_", *head]
+    before = "\n".join([*lines, "m0.mrc 100.13 60 particle 250.0", ""])
+    config.out.write_text(before)
+    with serving(picks, config) as (_, client):
+        assert [path.name for path in config.out.parent.glob("*.star")] == ["labels.star"]
+        label(client, (0, "carbon"))
+        label(client, (2, "carbon"))
+        (said,) = client.get("/api/state").json()["problems"]
+        assert "labels-1.star" in said
+    with serving(picks, config) as (_, client):
+        assert client.get("/api/state").json()["problems"] == []
+        label(client, (2, None))
+    assert len(rows_of(config.out)) == 2
+    files = {path.name: path.read_text() for path in config.out.parent.glob("labels-*.star")}
+    assert files == {"labels-1.star": before}
+
+
+def test_a_link_to_the_labels_leads_to_the_same_file(tmp_path):
+    picks, config = make_world(tmp_path), config_of(tmp_path)
+    link = tmp_path / "labels.star"
+    link.symlink_to("out/labels.star")
+    linked = replace(config, out=link)
+    with serving(picks, config) as (_, client):
+        label(client, (0, "particle"))
+        with pytest.raises(OutputError, match="another server"):
+            LabelServer([picks], linked)
+    with serving(picks, linked) as (_, client):
+        label(client, (1, "carbon"), (2, "skip"))
+    assert link.is_symlink()
+    assert len(rows_of(config.out)) == 2
+    assert sorted(path.name for path in tmp_path.glob("*.star")) == ["labels.star", "picks.star"]
+
+
 def test_labels_that_name_micrographs_only_as_the_picks_do_are_found(tmp_path):
     """Micrographs that are found from the picks' folder, while the labels lie elsewhere."""
     picks = make_world(tmp_path)
