@@ -102,11 +102,12 @@ def _bind(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
         bound.listen(128)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host, such as a..b
         if bound is not None:
             bound.close()
         remedy = "give another --port (0 takes a free one), or another --host"
-        what = f"{host}, port {port}: cannot be served on ({error.strerror})"
+        why = error.strerror if isinstance(error, OSError) else error
+        what = f"{host}, port {port}: cannot be served on ({why})"
         raise PickeroptError(f"{what}; {remedy}") from error
     return bound
 

@@ -122,6 +122,13 @@ def test_a_port_that_is_taken_is_said(tmp_path):
             serve([tmp_path / "picks.star"], config_of(tmp_path, port=port))
 
 
+@pytest.mark.parametrize("port", [None, 0])
+def test_a_host_that_is_none_is_said(tmp_path, port):
+    make_world(tmp_path)
+    with pytest.raises(PickeroptError, match=r"^a\.\.b, port 0: cannot be served on .*another --host"):
+        serve([tmp_path / "picks.star"], config_of(tmp_path, host="a..b", port=port))
+
+
 def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
     make_world(tmp_path)
     monkeypatch.setitem(sys.modules, "fastapi", None)
