@@ -319,8 +319,7 @@ def test_unsent_labels_find_their_boxes_where_micrographs_have_other_numbers(
 
 def test_a_list_that_grows_shorter_under_the_hand(world: World, server: Server, person: Person):
     """Each key is for another box, also where the next one has left the list meanwhile."""
-    person.find("#class-filter").select_option("unlabelled")
-    person.wait_for_gallery()
+    person.choose("#class-filter", "unlabelled")
     person.find("#gallery").focus()
     for key in ("1", "2", "3"):
         person.press(key)
@@ -328,6 +327,7 @@ def test_a_list_that_grows_shorter_under_the_hand(world: World, server: Server, 
         person.press("r")
     given = dict(zip(world.places, ("particle", "contaminant", "carbon"), strict=False))
     person.count("carbon", 1)
+    person.sent()
     assert labels_of(server.labels) == given
     person.reads("#inspector", "Box 3")
     for box in (3, 4):  # by another hand
@@ -338,6 +338,7 @@ def test_a_list_that_grows_shorter_under_the_hand(world: World, server: Server, 
     person.press("r")
     person.page.locator("#box-0[data-pick='5']").wait_for()
     person.press("4", "1", "2")
+    person.count("contaminant", 2)
     person.sent()
     given |= dict(zip(world.places[3:], ("background", "carbon", "particle", "contaminant"), strict=False))
     assert labels_of(server.labels) == given
@@ -397,15 +398,16 @@ def test_an_added_box_that_was_undone_is_not_there(world: World, server: Server,
     person.sent()
     person.page.reload()
     person.wait_for_gallery()
+    person.reads("#micrograph-note", "· 1 labels")
     person.press("u")
-    person.count("background", 0)
+    person.reads("#micrograph-note", "· 0 labels")
     person.press("b", "3")
     person.find("#micrograph").click(position=place)
     person.press("a", "2")
     person.find("#micrograph").click(position=place)
     person.reads("#status", "Box added")
     person.press("u")
-    person.reads("#status", "Undone")
+    person.reads("#micrograph-note", "· 0 labels")
     person.press("b", "3")
     person.find("#micrograph").click(position=place)
     person.press("g", "Home")
@@ -447,6 +449,7 @@ def test_a_tenth_class_has_no_key(server: Server, person: Person):
     button = person.find("button.class[data-name=unknown]")
     assert "key" not in (button.get_attribute("aria-label") or "key")
     button.click()
+    person.count("unknown", 1)
     person.sent()
     assert list(labels_of(server.labels).values()) == ["unknown"]
 
@@ -468,8 +471,7 @@ def test_the_job_of_another_page_does_not_take_the_list_away(person: Person):
         job.update(number=2, text="seven boxes")
         route.fulfill(status=202, json={"job": {**job, "state": "running"}})
 
-    person.find("#order").select_option("merit")
-    person.wait_for_gallery()
+    person.choose("#order", "merit")
     person.press("g", "ArrowRight")
     person.page.locator("#box-1[aria-selected=true]").wait_for()
     selected = person.find("#inspector").inner_text()
