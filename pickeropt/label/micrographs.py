@@ -49,7 +49,8 @@ class Micrographs:
     def add(self, file: PicksFile) -> NDArray[np.int64]:
         """The index of each of the file's `micrograph_names`; new ones come at the end.
 
-        Raises MicrographError for a folder that is not there, and where two files fit one name.
+        Raises MicrographError for a folder that is not there, where two files fit one name, and where one
+        file would be taken for two micrographs.
         """
         with self._lock:
             if self._finder is None:
@@ -59,7 +60,7 @@ class Micrographs:
 
     def _place(self, file: PicksFile, name: str) -> int:
         assert self._finder is not None
-        path = self._finder.find(name, file.path, file.names_from_stem)
+        path = self._finder.find_in(file, name)
         real = path.resolve() if path else None
         place = self._known.setdefault(real or name, self._known.get(name, len(self.sites)))
         if place == len(self.sites):

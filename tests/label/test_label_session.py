@@ -158,6 +158,14 @@ def test_micrographs_of_one_name_in_two_folders_are_told_apart(tmp_path, folders
         assert labels == ["particle", "particle", "carbon", "carbon"]
 
 
+def test_a_namesake_is_no_substitute_for_a_micrograph(tmp_path):
+    picks = make_world(tmp_path)
+    text = picks.read_text()
+    picks.write_text(text.replace("m0.mrc", "A/m0.mrc").replace("m1.mrc", "B/m0.mrc"))
+    with pytest.raises(MicrographError, match=r"A/m0\.mrc and B/m0\.mrc are two micrographs.*--micrographs"):
+        LabelServer([picks], config_of(tmp_path))
+
+
 def test_a_change_by_another_program_is_not_overwritten(tmp_path):
     picks, config = make_world(tmp_path), config_of(tmp_path)
     with serving(picks, config) as (_, client):
