@@ -1,5 +1,6 @@
 """The routes. Only whole numbers and names of classes come from the page; no part of a path ever does."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +24,8 @@ MOST_LABELS = 100_000
 
 Id = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(max_length=100)]
+ActionId = Annotated[str, Field(max_length=64)]
+"""By which an action is known that the page sends again, as no answer came."""
 Pixels = Annotated[int, Query(ge=16, le=1024)]
 Diameters = Annotated[float, Query(ge=0.2, le=20)]
 Angstrom = Annotated[float, Query(ge=0, le=1000)]
@@ -36,6 +39,7 @@ class Label(BaseModel):
 
 class LabelsBody(BaseModel):
     labels: Annotated[list[Label], Field(max_length=MOST_LABELS)]
+    action: ActionId = ""
 
 
 class AddBody(BaseModel):
@@ -43,6 +47,11 @@ class AddBody(BaseModel):
     x: Annotated[float, Field(allow_inf_nan=False)]
     y: Annotated[float, Field(allow_inf_nan=False)]
     class_name: Name = Field(alias="class")
+    action: ActionId = ""
+
+
+class UndoBody(BaseModel):
+    action: ActionId = ""
 
 
 class ClassBody(BaseModel):
@@ -171,16 +180,21 @@ def _add_labels(app: FastAPI, server: LabelServer) -> None:
     @app.post("/api/labels")
     def labels(body: LabelsBody, request: Request) -> JSONResponse:
         given = [(label.id, label.class_name) for label in body.labels]
-        return JSONResponse(server.label(given, _browser(request)))
+        browser = _browser(request)
+        return JSONResponse(server.once(browser, body.action, partial(server.label, given, browser)))
 
     @app.post("/api/add")
     def add(body: AddBody, request: Request) -> JSONResponse:
         box = Box(body.micrograph, body.x, body.y)
-        return JSONResponse(server.add(box, body.class_name, _browser(request)))
+        browser = _browser(request)
+        act = partial(server.add, box, body.class_name, browser)
+        return JSONResponse(server.once(browser, body.action, act))
 
     @app.post("/api/undo")
-    def undo(request: Request) -> JSONResponse:
-        return JSONResponse(server.undo(_browser(request)))
+    def undo(request: Request, body: UndoBody | None = None) -> JSONResponse:
+        browser = _browser(request)
+        action = "" if body is None else body.action
+        return JSONResponse(server.once(browser, action, partial(server.undo, browser)))
 
     @app.post("/api/classes")
     def classes(body: ClassBody) -> JSONResponse:

@@ -28,7 +28,7 @@ class LabelConfig:
     pixel_size : Å/px; None: from optics block and header
     model : the file that fine-tuning writes and pruning reads; None: model.safetensors beside `out`
     class_names : of the user's own, after the usual four
-    host, port : to serve on; 0 takes a free port
+    host, port : to serve on; 0 takes a free port, None that of `out`, which is the same every time
     trust_frame : prune without looking whether the picks are in the frame of the micrographs
     """
 
@@ -39,7 +39,7 @@ class LabelConfig:
     model: Path | None = None
     class_names: tuple[str, ...] = ()
     host: str = LOOPBACK
-    port: int = 0
+    port: int | None = None
     device: str = "auto"
     trust_frame: bool = False
 
@@ -77,5 +77,8 @@ def check_config(config: LabelConfig) -> None:
         raise OutputError(
             f"{config.out} is a folder; give the labels' file, such as {config.out}/labels.star"
         )
-    if not 0 <= config.port < 2**16:
+    if config.model_file.is_dir():
+        what = f"--model {config.model_file} is a folder"
+        raise OutputError(f"{what}; give the model's file, such as {config.model_file}/model.safetensors")
+    if config.port is not None and not 0 <= config.port < 2**16:
         raise PickeroptError(f"--port {config.port}: give a number from 0 to 65535; 0 takes a free one")

@@ -141,10 +141,16 @@ def _cached(cache: OrderedDict[object, Rows], key: object, make: Callable[[], Ro
     return found
 
 
-def items(store: LabelStore, ids: Sequence[int]) -> list[dict[str, object]]:
-    """Picks as the page gets them."""
+def items(store: LabelStore, ids: Sequence[int], names: Sequence[str]) -> list[dict[str, object]]:
+    """Picks as the page gets them.
+
+    names : of the micrographs, which another run of the server may number otherwise
+    """
     columns = store.table.columns
-    return [_item(store, columns, key) for key in ids]
+    found = [_item(store, columns, key) for key in ids]
+    return [
+        {**item, "name": names[store.place(key).micrograph]} for item, key in zip(found, ids, strict=True)
+    ]
 
 
 def _item(store: LabelStore, columns: Columns, key: int) -> dict[str, object]:

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,9 +20,13 @@ Stamp = tuple[int, int, int]
 """Size, time of change in ns and inode of a file."""
 
 
+COLUMNS = (MICROGRAPH, X, Y, CLASS)
+
+
 class LabelsFile:
     """A labelled STAR file, locked while this object is open.
 
+    copy : where the file is as it was, after it had more than `COLUMNS`, which are all that is written
     Raises OutputError where another server has it, or where it cannot be written.
     """
 
@@ -29,7 +34,9 @@ class LabelsFile:
         self.path = path
         self._lock = _lock(path)
         self._stamp = _stamp(path)
-        self._digest = _digest(path)
+        self._digest = digest(path)
+        self.copy: Path | None = None
+        self._to_keep = _has_more(path)
 
     def close(self) -> None:
         self._lock_path.unlink(missing_ok=True)
@@ -40,7 +47,7 @@ class LabelsFile:
         stamp = _stamp(self.path)
         if stamp == self._stamp:
             return None
-        if _digest(self.path) == self._digest:
+        if digest(self.path) == self._digest:
             self._stamp = stamp
             return None
         done = "removed" if stamp is None else "changed"
@@ -50,10 +57,15 @@ class LabelsFile:
         return f"{self.path} was {done} by another program; {remedy}"
 
     def write(self, data: bytes) -> None:
-        """Replace the content. Raises OutputError where another program changed it, or the disk is full."""
+        """Replace the content; what had more columns is kept under another name.
+
+        Raises OutputError where another program changed it, or the disk is full.
+        """
         problem = self.changed()
         if problem:
             raise OutputError(problem)
+        if self._to_keep:
+            self.copy, self._to_keep = keep_copy(self.path), False
         write_bytes_atomically(self.path, data)
         self._stamp = _stamp(self.path)
         self._digest = hashlib.sha256(data).digest()
@@ -70,12 +82,34 @@ def labelled_star(names: Sequence[str], xy: NDArray[np.float64], class_names: Se
     Raises FormatError for a name that no STAR file can hold.
     """
     head = [b"data_labels", b"", b"loop_"]
-    head += [f"{label} #{i}".encode() for i, label in enumerate((MICROGRAPH, X, Y, CLASS), start=1)]
+    head += [f"{label} #{i}".encode() for i, label in enumerate(COLUMNS, start=1)]
     rows = [
         b"%b %s %s %b" % (star_token(name), repr(x).encode(), repr(y).encode(), star_token(kind))
         for name, (x, y), kind in zip(names, xy.tolist(), class_names, strict=True)
     ]
     return b"\n".join([*head, *rows, b""])
+
+
+def keep_copy(path: Path) -> Path:
+    """Copy a file to the first free name beside it, NAME-1.star and so on; where it is now.
+
+    Raises OutputError where that fails.
+    """
+    names = (path.with_name(f"{path.stem}-{i}{path.suffix}") for i in range(1, 10_000))
+    copy = next(name for name in names if not name.exists())
+    try:
+        shutil.copy2(path, copy)
+    except OSError as error:
+        raise OutputError(f"{copy}: cannot be written ({error.strerror}); move {path} away") from error
+    return copy
+
+
+def digest(path: Path) -> bytes | None:
+    """sha256 of a file, None where there is none."""
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return None
 
 
 def lock_path(path: Path) -> Path:
@@ -118,8 +152,11 @@ def _stamp(path: Path) -> Stamp | None:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _digest(path: Path) -> bytes | None:
+def _has_more(path: Path) -> bool:
+    """Whether a STAR file has columns, be it in another block, that a labelled one has not."""
     try:
-        return hashlib.sha256(path.read_bytes()).digest()
+        lines = path.read_bytes().splitlines()
     except OSError:
-        return None
+        return False
+    found = {words[0] for line in lines if (words := line.split()) and words[0].startswith(b"_")}
+    return not found <= {label.encode() for label in COLUMNS}

@@ -18,7 +18,8 @@ from pickeropt.io.pixel_size import choose_pixel_size
 class Site:
     """One micrograph.
 
-    name : as the first file of picks names it; its file name where that names none
+    name : as the first file of picks names it, its file name where that names none; its real path where
+        the labels' file would not lead back to it by that name
     path : real path, None where it was not found
     optics : Å/px by file of picks
     """
@@ -29,11 +30,14 @@ class Site:
 
 
 class Micrographs:
-    """Micrographs in order of first mention."""
+    """Micrographs in order of first mention.
 
-    def __init__(self, folders: tuple[Path, ...], pixel_size: float | None) -> None:
+    out : the file of labels, which has their names
+    """
+
+    def __init__(self, folders: tuple[Path, ...], pixel_size: float | None, out: Path) -> None:
         self.sites: list[Site] = []
-        self._folders, self._pixel_size = folders, pixel_size
+        self._folders, self._pixel_size, self._out = folders, pixel_size, out
         self._finder: MicrographFinder | None = None
         self._known: dict[Path | str, int] = {}
         self._headers: dict[int, MicrographHeader] = {}
@@ -45,7 +49,8 @@ class Micrographs:
     def add(self, file: PicksFile) -> NDArray[np.int64]:
         """The index of each of the file's `micrograph_names`; new ones come at the end.
 
-        Raises MicrographError for a folder that is not there, and where two files fit one name.
+        Raises MicrographError for a folder that is not there, where two files fit one name, and where one
+        file would be taken for two micrographs.
         """
         with self._lock:
             if self._finder is None:
@@ -55,17 +60,27 @@ class Micrographs:
 
     def _place(self, file: PicksFile, name: str) -> int:
         assert self._finder is not None
-        path = self._finder.find(name, file.path, file.names_from_stem)
+        path = self._finder.find_in(file, name)
         real = path.resolve() if path else None
         place = self._known.setdefault(real or name, self._known.get(name, len(self.sites)))
         if place == len(self.sites):
             shown = path.name if path and file.names_from_stem else name
-            self.sites.append(Site(shown, real, {}))
+            self.sites.append(Site(self._name(shown, real), real, {}))
         elif self.sites[place].path is None:  # the labels named it, and only the picks say where it is
             self.sites[place].path = real
         if file.picks.pixel_size is not None:
             self.sites[place].optics[str(file.path)] = file.picks.pixel_size
         return place
+
+    def _name(self, shown: str, real: Path | None) -> str:
+        """What the file of labels calls a micrograph, so that it is found again from there."""
+        assert self._finder is not None
+        try:
+            found = self._finder.find(shown, self._out)
+        except MicrographError:  # two fit
+            found = None
+        there = found.resolve() if found else None
+        return shown if real is None or there == real else str(real)
 
     def path(self, index: int) -> Path:
         """Raises MicrographError for one that was not found."""

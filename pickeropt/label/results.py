@@ -105,6 +105,10 @@ class Results:
             self.pruned |= {"out": str(folder), "warnings": list(summary.get("warnings", ()))}
             self._gallery.asked += 1
 
+    def is_of_these(self, summary: Mapping[str, Any]) -> bool:
+        """Whether a run read no other files than this session does. Raises KeyError where it does not say."""
+        return all(_real(entry["path"]) in self._loader.starts for entry in summary["files"])
+
     def rethreshold(self, folder: Path, threshold: float, finish: Finish | None) -> dict[str, Any]:
         """Write a run again with another threshold; how many are kept and rejected.
 
@@ -134,11 +138,12 @@ class Results:
 
     def _starts(self, summary: Mapping[str, Any]) -> dict[str, int]:
         """The id of each file's first pick, by the file's name in scores.csv."""
-        found = {}
-        for entry in summary["files"]:
-            path = Path(entry["path"])
-            found[entry["name"]] = self._loader.starts[path.parent.resolve() / path.name]
-        return found
+        return {entry["name"]: self._loader.starts[_real(entry["path"])] for entry in summary["files"]}
+
+
+def _real(path: str) -> Path:
+    """A file by the name that the loader knows it by."""
+    return Path(path).parent.resolve() / Path(path).name
 
 
 def _read(file: Any, starts: Mapping[str, int], names: list[str]) -> Iterator[_Rows]:

@@ -1,6 +1,7 @@
 """The server's process: an address to open, and a clean end."""
 
 import getpass
+import hashlib
 import os
 import secrets
 import socket
@@ -11,6 +12,9 @@ from pathlib import Path
 from pickeropt.errors import PickeroptError
 from pickeropt.label.config import LabelConfig, is_loopback
 from pickeropt.prune.config import Finish
+
+PORTS = range(20_000, 32_000)
+"""Below those that systems give out by themselves."""
 
 
 def serve(
@@ -34,7 +38,7 @@ def serve(
     from pickeropt.label.guard import Guard
     from pickeropt.label.server import LabelServer
 
-    bound = _bind(config.host, config.port)
+    bound = _bind_for(config)
     port = int(bound.getsockname()[1])
     try:
         server = LabelServer(inputs, config, finish)
@@ -75,6 +79,21 @@ def addresses(host: str, port: int, token: str) -> list[str]:
     return [*lines, "Ctrl-C ends it; labels are saved at every click"]
 
 
+def usual_port(out: Path) -> int:
+    """The port of a file of labels: the browser keeps what is unsent by address, so that must stay."""
+    digest = hashlib.sha256(str(out.resolve()).encode(errors="surrogateescape")).digest()
+    return PORTS.start + int.from_bytes(digest[:8]) % len(PORTS)
+
+
+def _bind_for(config: LabelConfig) -> socket.socket:
+    if config.port is not None:
+        return _bind(config.host, config.port)
+    try:
+        return _bind(config.host, usual_port(config.out))
+    except PickeroptError:  # taken
+        return _bind(config.host, 0)
+
+
 def _bind(host: str, port: int) -> socket.socket:
     bound = None
     try:
@@ -83,11 +102,12 @@ def _bind(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
         bound.listen(128)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host, such as a..b
         if bound is not None:
             bound.close()
         remedy = "give another --port (0 takes a free one), or another --host"
-        what = f"{host}, port {port}: cannot be served on ({error.strerror})"
+        why = error.strerror if isinstance(error, OSError) else error
+        what = f"{host}, port {port}: cannot be served on ({why})"
         raise PickeroptError(f"{what}; {remedy}") from error
     return bound
 

@@ -1,8 +1,11 @@
 """What the routes answer: one session, its gallery, its pictures and its jobs."""
 
 import secrets
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from pickeropt.errors import OutputError, PickeroptError
@@ -21,6 +24,8 @@ from pickeropt.prune.config import Finish
 
 PATIENCE = 2.0
 """Seconds that what is running has to end when the server does."""
+MOST_ANSWERS = 1000
+"""To actions of the pages, kept for those that ask again."""
 
 
 class LabelServer:
@@ -31,6 +36,8 @@ class LabelServer:
 
     def __init__(self, inputs: Sequence[Path], config: LabelConfig, finish: Finish | None = None) -> None:
         check_config(config)
+        if config.out.is_symlink():  # the file itself is locked and replaced, not the link
+            config = replace(config, out=config.out.resolve())
         self.config = config
         self.name = secrets.token_hex(8)  # by which the page knows a server that was started again
         self.session = Session(config)
@@ -41,6 +48,8 @@ class LabelServer:
         self.results = Results(self.session, self.loader, self.gallery)
         self.jobs = Jobs()
         self.work = Work(self.session, self.results, self.inputs, finish)
+        self._answers: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
+        self._acting = Lock()
         self.adviser = Adviser(self.session, self.results)
         try:
             _check_apart(self.inputs, config)
@@ -84,7 +93,9 @@ class LabelServer:
             shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             verb = "micrograph is" if len(missing) == 1 else "micrographs are"
             found.append(f"{len(missing)} {verb} missing: {shown}; give their folder with --micrographs")
-        changed = self.session.file.changed()
+        changed, copy = self.session.file.changed(), self.session.file.copy
+        if copy is not None:
+            found.append(f"{self.config.out} had columns that are no labels; as it was it is now {copy}")
         return [*found, *([changed] if changed else [])]
 
     def classes(self) -> list[dict[str, object]]:
@@ -101,7 +112,8 @@ class LabelServer:
         with self.session.lock:
             ids = self.gallery.ids(query)
             shown = ids[offset : offset + limit].tolist()
-            return {"total": len(ids), "items": items(self.session.store, shown)}
+            names = [site.name for site in self.session.micrographs.sites]
+            return {"total": len(ids), "items": items(self.session.store, shown, names)}
 
     def check_micrograph(self, index: int) -> None:
         """Raises PickeroptError for an index that is none."""
@@ -115,6 +127,21 @@ class LabelServer:
     def tile(self, index: int, tile: tuple[int, int, int], wish: Any) -> bytes:
         self.check_micrograph(index)
         return self.pictures.tile(index, tile, wish)
+
+    def once(self, browser: str, action: str, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What an action of a page comes to; one that it sends again, as no answer came, is not done again.
+
+        action : its id, empty for one that is never sent again
+        """
+        with self._acting:
+            said = self._answers.get((browser, action))
+            if said is None:
+                said = act()
+                if action:
+                    self._answers[browser, action] = said
+                    while len(self._answers) > MOST_ANSWERS:
+                        self._answers.popitem(last=False)
+            return said
 
     def label(self, labels: Sequence[tuple[int, str | None]], browser: str) -> dict[str, Any]:
         with self.session.lock:

@@ -32,7 +32,7 @@ class Session:
         self.config = config
         self.lock = RLock()
         self.table = PickTable()
-        self.micrographs = Micrographs(config.micrographs, config.pixel_size)
+        self.micrographs = Micrographs(config.micrographs, config.pixel_size, config.out)
         self.store = LabelStore(self.table)
         self.file = LabelsFile(config.out)
         self._skipped = b""

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,7 +153,10 @@ class LabelStore:
         """Give the labels of added boxes to the picks that they turn out to be; the order stays."""
         self.revision += 1
         self.labels = {pairs.get(key, key): label for key, label in self.labels.items()}
+        for steps in self._steps.values():
+            steps[:] = [_renamed(action, pairs) for action in steps]
         for old, new in pairs.items():
+            self._owner[new] = self._owner.pop(old, 0)
             self.table.columns.label[new] = self.labels[new]
             self._changed[old] = self._changed[new] = self.revision
 
@@ -183,6 +186,13 @@ class LabelStore:
             self.table.columns.label[key] = label
         self._changed[key] = self.revision
         self._owner[key] = owner
+
+
+def _renamed(action: Action, pairs: Mapping[int, int]) -> Action:
+    """An action on boxes that have other ids now."""
+    changes = tuple((pairs.get(key, key), before, after) for key, before, after in action.changes)
+    owners = {pairs.get(key, key): owner for key, owner in action.owners.items()}
+    return replace(action, changes=changes, owners=owners)
 
 
 def describe_classes(names: Sequence[str], counts: NDArray[np.int64]) -> list[dict[str, object]]:

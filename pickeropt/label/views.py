@@ -39,7 +39,7 @@ def state(server: "LabelServer", browser: str) -> dict[str, Any]:
             "classes": server.classes(),
             "targets": list(TARGETS),
             "can_undo": store.can_undo(browser),
-            "labels_file": str(server.config.out),
+            "labels_file": str(server.config.out.resolve()),
             "skipped": store.skipped(),
             "suggested": len(server.gallery.suggested),
             "model": server.results.model,

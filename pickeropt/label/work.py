@@ -1,13 +1,14 @@
 """The page's buttons: what the commands `finetune` and `prune` do, from the labels of this session."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pickeropt.errors import OutputError, PickeroptError
+from pickeropt.io.tables import partial_name
 from pickeropt.label.jobs import OnProgress
+from pickeropt.label.labels_file import digest, keep_copy
 from pickeropt.label.results import Results
 from pickeropt.label.session import Session
 from pickeropt.prune.config import Finish
@@ -24,12 +25,12 @@ class Work:
         self, session: Session, results: Results, inputs: Sequence[Path], finish: Finish | None = None
     ) -> None:
         self._session, self._results, self._inputs, self._finish = session, results, inputs, finish
-        self._own_model = False
+        self._own_model: bytes | None = None  # digest of what this session wrote
 
     def finetune(self, on_progress: OnProgress) -> str:
         """Learn a model from all labels, and write it; a line on how good it is.
 
-        A model that is there from before this session is kept under another name.
+        A model that is there and that this session did not write is kept under another name.
         Raises PickeroptError as `read_labelled_star` and `finetune` do.
         """
         on_progress("reading the labels", 0, 0)
@@ -46,18 +47,33 @@ class Work:
             device=config.device,
             trust_frame=True,  # whoever labelled has seen the boxes
         )
-        kept = "" if self._own_model else _keep(config.model_file)
-        report = finetune(shots, settings, config.model_file, overwrite=True, on_progress=on_progress)
-        self._own_model = True
+        new = partial_name(config.model_file)
+        report = finetune(shots, settings, new, overwrite=True, on_progress=on_progress)
+        kept = self._publish(new)
         count = sum(report.train_shots.values()) + sum(report.validation_shots.values())
         quality = "" if report.macro_f1 is None else f", macro-F1 {report.macro_f1:.2f} on held-out labels"
         warnings = "".join(f"; {warning}" for warning in report.warnings)
         return f"{config.model_file} learnt from {count} labels{quality}{kept}{warnings}"
 
+    def _publish(self, new: Path) -> str:
+        """Put a new model in its place; a remark on where the one is that another program put there."""
+        model = self._session.config.model_file
+        remark = ""
+        try:
+            if model.exists() and digest(model) != self._own_model:
+                remark = f"; the earlier one is now {keep_copy(model)}"
+            self._own_model = digest(new)
+            new.replace(model)
+        except OSError as error:
+            raise OutputError(f"{model}: cannot be replaced ({error.strerror}); move it away") from error
+        finally:
+            new.unlink(missing_ok=True)
+        return remark
+
     def prune(self, threshold: float, on_progress: OnProgress) -> str:
         """Prune all picks with the model, the general one where there is none; a line on what came of it.
 
-        Raises PickeroptError as `prune` does, OutputError for a folder that another model made.
+        Raises PickeroptError as `prune` does, OutputError for a folder of another model or other picks.
         """
         on_progress("starting the model", 0, 0)
         from pickeropt.prune.config import PruneConfig
@@ -66,7 +82,7 @@ class Work:
 
         config = self._session.config
         model = config.model_file if config.model_file.is_file() else None
-        _check_own(config.pruned, config.model_file)
+        self._check_own()
         scorer = load_scorer(model, config.device, None, config.diameter_angstrom if model is None else None)
         settings = PruneConfig(
             model=model,
@@ -92,20 +108,38 @@ class Work:
         return f"{summary.kept:,} of {summary.picks:,} picks kept, in {config.pruned}{warnings}"
 
     def threshold(self, threshold: float) -> dict[str, Any]:
-        """Another threshold for the pruning. Raises PickeroptError where there is none."""
+        """Another threshold for the pruning. Raises PickeroptError where there is none, or now another."""
         if self._results.pruned is None:
             raise PickeroptError("nothing was pruned yet; prune first")
+        self._check_own()
         return self._results.rethreshold(self._session.config.pruned, threshold, self._finish)
 
     def earlier(self) -> None:
         """Take over the pruning of an earlier session; one that does not fit these picks is left alone."""
         folder = self._session.config.pruned
         try:
-            _check_own(folder, self._session.config.model_file)
+            self._check_own()
             if folder.is_dir():
                 self._results.read_pruned(folder)
         except PickeroptError:
             return
+
+    def _check_own(self) -> None:
+        """Raises OutputError for a pruning that is not of this session's model or the general one, or not of
+        its picks."""
+        folder, model = self._session.config.pruned, self._session.config.model_file
+        if not folder.exists():
+            return
+        try:
+            summary = json.loads((folder / "summary.json").read_bytes())
+            made_with = summary["settings"]["model"]
+            of_these = self._results.is_of_these(summary)
+        except (OSError, ValueError, KeyError, TypeError):
+            made_with, of_these = "", False
+        if made_with is not None and Path(made_with).resolve() != model.resolve():
+            raise OutputError(f"{folder}: is there already, and is not of this model; move it away")
+        if not of_these:
+            raise OutputError(f"{folder}: is there already, and is not of these picks; move it away")
 
     def _folders(self) -> tuple[Path, ...]:
         """Where the micrographs are: the user's folders, and those where they were found."""
@@ -115,26 +149,3 @@ class Work:
             paths = [session.micrographs.sites[place].path for place in sorted(places)]
         parents = dict.fromkeys(path.parent for path in paths if path is not None)
         return (*session.config.micrographs, *parents)
-
-
-def _keep(model: Path) -> str:
-    """Copy a model that is there already; a remark on where it is."""
-    if not model.is_file():
-        return ""
-    names = (model.with_name(f"{model.stem}-{i}{model.suffix}") for i in range(1, 10_000))
-    copy = next(name for name in names if not name.exists())
-    shutil.copy2(model, copy)
-    return f"; the earlier one is now {copy}"
-
-
-def _check_own(folder: Path, model: Path) -> None:
-    """Raises OutputError for a pruning that neither the session's model nor the general one made."""
-    if not folder.exists():
-        return
-    try:
-        settings = json.loads((folder / "summary.json").read_bytes())["settings"]
-        made_with = settings["model"]
-    except (OSError, ValueError, KeyError, TypeError):
-        made_with = ""
-    if made_with is not None and Path(made_with).resolve() != model.resolve():
-        raise OutputError(f"{folder}: is there already, and is not of this model; move it away")

@@ -175,6 +175,12 @@ class Person:
         self.tile(0).wait_for()
         self.page.locator("#box-0[aria-selected=true]").wait_for()
 
+    def choose(self, selector: str, value: str) -> None:
+        """Choose in one of the gallery's controls, and wait for the list that comes of it."""
+        self.find(selector).select_option(value)
+        self.page.locator("#gallery:not([aria-busy])").wait_for()
+        self.wait_for_gallery()
+
     def find(self, selector: str) -> Locator:
         return self.page.locator(selector)
 

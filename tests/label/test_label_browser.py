@@ -298,6 +298,52 @@ def test_nothing_is_lost_when_the_server_is_killed(world: World, server: Server,
         person.count(name, 1)
 
 
+def test_unsent_labels_find_their_boxes_where_micrographs_have_other_numbers(
+    world: World, server: Server, person: Person
+):
+    """The labels name the second micrograph only, so the next run counts from it."""
+    person.press("End")
+    person.page.locator(f"#box-{len(world.places) - 1}[aria-selected=true]").wait_for()
+    person.press("1")
+    person.sent()
+    server.kill()
+    person.press("ArrowLeft", "2")
+    person.reads("#line", "kept in this browser")
+    server.start()
+    second = person.context.new_page()
+    second.goto(server.address)
+    person.sent()
+    assert labels_of(server.labels) == {world.places[-1]: "particle", world.places[-2]: "contaminant"}
+    person.reads("#micrographs", "1 / 2 mic_2.mrc")
+
+
+def test_a_list_that_grows_shorter_under_the_hand(world: World, server: Server, person: Person):
+    """Each key is for another box, also where the next one has left the list meanwhile."""
+    person.choose("#class-filter", "unlabelled")
+    person.find("#gallery").focus()
+    for key in ("1", "2", "3"):
+        person.press(key)
+        person.sent()
+        person.press("r")
+    given = dict(zip(world.places, ("particle", "contaminant", "carbon"), strict=False))
+    person.count("carbon", 1)
+    person.sent()
+    assert labels_of(server.labels) == given
+    person.reads("#inspector", "Box 3")
+    for box in (3, 4):  # by another hand
+        person.context.request.post(
+            f"http://127.0.0.1:{server.port}/api/labels", data={"labels": [{"id": box, "class": "carbon"}]}
+        )
+    person.count("carbon", 3)
+    person.press("r")
+    person.page.locator("#box-0[data-pick='5']").wait_for()
+    person.press("4", "1", "2")
+    person.count("contaminant", 2)
+    person.sent()
+    given |= dict(zip(world.places[3:], ("background", "carbon", "particle", "contaminant"), strict=False))
+    assert labels_of(server.labels) == given
+
+
 def test_a_server_started_anew_without_the_class_that_is_given(server: Server, person: Person):
     """No label had the class, so no file did; the cookie of a second tab lets the first go on."""
     person.press("c")
@@ -315,6 +361,129 @@ def test_a_server_started_anew_without_the_class_that_is_given(server: Server, p
     person.reads("#status", "particle is given now")
     person.reads("#mode-note", "particle")
     assert labels_of(server.labels) == {}
+
+
+def test_answers_that_are_lost_on_the_way(world: World, server: Server, person: Person):
+    lost: list[str] = []
+
+    def lose(route: Route) -> None:
+        if route.request.url in lost:
+            route.continue_()
+            return
+        lost.append(route.request.url)
+        route.fetch()
+        route.abort("connectionreset")
+
+    person.press("1", "2", "3")
+    person.sent()
+    person.page.route("**/api/undo", lose)
+    person.page.route("**/api/add", lose)
+    person.press("u")
+    person.reads("#status", "Undone: Box 2")
+    person.sent()
+    assert labels_of(server.labels) == dict(zip(world.places[:2], KEYS, strict=False))
+    person.press("a", "4")
+    person.find("#micrograph").click(position=_on_canvas(person, *_free_place(world)))
+    person.count("background", 1)
+    person.sent()
+    assert len(lost) == 2
+    assert sorted(labels_of(server.labels).values()) == ["background", "contaminant", "particle"]
+
+
+def test_an_added_box_that_was_undone_is_not_there(world: World, server: Server, person: Person):
+    """By the page that added it, and by one that read it."""
+    place = _on_canvas(person, *_free_place(world))
+    person.press("a", "4")
+    person.find("#micrograph").click(position=place)
+    person.sent()
+    person.page.reload()
+    person.wait_for_gallery()
+    person.reads("#micrograph-note", "· 1 labels")
+    person.press("u")
+    person.reads("#micrograph-note", "· 0 labels")
+    person.press("b", "3")
+    person.find("#micrograph").click(position=place)
+    person.press("a", "2")
+    person.find("#micrograph").click(position=place)
+    person.reads("#status", "Box added")
+    person.press("u")
+    person.reads("#micrograph-note", "· 0 labels")
+    person.press("b", "3")
+    person.find("#micrograph").click(position=place)
+    person.press("g", "Home")
+    person.sent()
+    assert labels_of(server.labels) == {}
+
+
+def test_the_mouse_leaves_the_keys_to_the_boxes(world: World, server: Server, person: Person):
+    person.press("1", "2", "3")
+    person.sent()
+    person.find("#undo").click()
+    person.reads("#status", "Undone: Box 2")
+    person.press(" ")  # skips box 3
+    person.reads("#status", "Box 3: skipped")
+    person.find("#move-on").click()
+    person.find("#order").click()
+    person.find("#order").select_option("merit")
+    person.page.locator("#gallery:focus").wait_for()
+    for button in ("help", "new-class", "micrographs"):
+        person.find(f"#{button}").click()
+        person.press("Escape")
+        person.page.locator("#gallery:focus").wait_for()
+    assert not person.find("#move-on").is_checked()
+    person.find("#order").focus()  # by keyboard one stays, to go on to another
+    person.press("ArrowDown")
+    assert person.find("#order:focus").input_value() == "suggested"
+    person.sent()
+    assert labels_of(server.labels) == dict(zip(world.places[:2], KEYS, strict=False))
+
+
+def test_a_tenth_class_has_no_key(server: Server, person: Person):
+    for name in ("ice", "grid", "aggregate", "edge", "fold"):
+        address = f"http://127.0.0.1:{server.port}/api/classes"
+        assert person.context.request.post(address, data={"name": name}).ok
+    person.press("c")
+    person.page.keyboard.type("unknown")
+    person.press("Enter")
+    person.reads("#status", "Class unknown has no key")
+    button = person.find("button.class[data-name=unknown]")
+    assert "key" not in (button.get_attribute("aria-label") or "key")
+    button.click()
+    person.count("unknown", 1)
+    person.sent()
+    assert list(labels_of(server.labels).values()) == ["unknown"]
+
+
+def test_the_job_of_another_page_does_not_take_the_list_away(person: Person):
+    """The server's answers on jobs are ours: no model is needed."""
+    job: dict[str, object] = {
+        "number": 1,
+        "kind": "suggest",
+        "what": "",
+        "done": 0,
+        "total": 0,
+        "state": "done",
+        "error": None,
+    }
+    job["text"] = "six boxes"
+
+    def begin(route: Route) -> None:
+        job.update(number=2, text="seven boxes")
+        route.fulfill(status=202, json={"job": {**job, "state": "running"}})
+
+    person.choose("#order", "merit")
+    person.press("g", "ArrowRight")
+    person.page.locator("#box-1[aria-selected=true]").wait_for()
+    selected = person.find("#inspector").inner_text()
+    person.page.route("**/api/job", lambda route: route.fulfill(json=job))
+    person.page.route("**/api/suggest", begin)
+    person.reads("#status", "six boxes")
+    assert person.find("#order").input_value() == "merit"
+    assert person.find("#inspector").inner_text() == selected
+    person.find("#suggest").click()
+    person.reads("#status", "seven boxes")
+    person.reads("#gallery-note", "no boxes")  # of those that the server did not suggest
+    assert person.find("#order").input_value() == "suggested"
 
 
 def test_two_browsers_see_and_keep_each_others_labels(world: World, browser, server: Server, person: Person):

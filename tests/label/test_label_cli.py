@@ -60,6 +60,7 @@ def test_faults_are_one_line_and_2(tmp_path):
         (["nothing.star", "--diameter", "0"], "--diameter is 0"),
         (["nothing.star", "--diameter", "1", "--pixel-size", "-1"], "--pixel-size is -1"),
         (["nothing.star", "--diameter", "1", "--out", str(tmp_path)], "is a folder"),
+        (["nothing.star", "--diameter", "1", "--model", str(tmp_path)], "is a folder"),
     ):
         out = [] if "--out" in words else ["--out", str(tmp_path / "l.star")]
         result = CliRunner().invoke(app, ["label", *words, *out])

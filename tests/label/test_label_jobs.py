@@ -1,5 +1,6 @@
 """Long jobs: one at a time, stopped, failing; and suggest, fine-tune, prune and threshold for real."""
 
+import json
 import threading
 import time
 from types import SimpleNamespace
@@ -201,12 +202,15 @@ def check_kept(client, config, threshold):
     assert kept == len(sides["kept"])
 
 
-def test_a_model_from_before_is_kept_once(tmp_path, monkeypatch):
-    """The second fine-tuning of a session replaces its own model; that of another day gets another name."""
+def test_a_model_of_others_is_kept_and_ones_own_is_replaced(tmp_path, monkeypatch):
+    """That of another day, and what the command wrote meanwhile; none is touched where the fit fails."""
+    failing = []
 
     def learn(shots, settings, out, *, overwrite, on_progress):
         assert overwrite
         assert settings.shots_per_class is None
+        if failing:
+            raise ShotsError(failing[0])
         out.write_text(f"learnt from {len(shots)}")
         counts = {"particle": len(shots)}
         return SimpleNamespace(train_shots=counts, validation_shots={}, macro_f1=0.5, warnings=("mind this",))
@@ -223,11 +227,18 @@ def test_a_model_from_before_is_kept_once(tmp_path, monkeypatch):
         assert "the earlier one is now" in text
         assert text.endswith("; mind this")
         assert "earlier" not in run(client, "/api/finetune", {})
+        config.model_file.write_text("of the command, meanwhile")
+        assert "the earlier one is now" in run(client, "/api/finetune", {})
+        config.model_file.write_text("of the command, once more")
+        failing.append("no more")
+        post(client, "/api/finetune", {}, 202)
+        wait_for(lambda: client.get("/api/job").json()["state"] == "failed")
     files = {path.name: path.read_text() for path in config.out.parent.glob("*.safetensors")}
     assert files == {
-        "model.safetensors": "learnt from 4",
+        "model.safetensors": "of the command, once more",
         "model-1.safetensors": "older",
         "model-2.safetensors": "of another day",
+        "model-3.safetensors": "of the command, meanwhile",
     }
 
 
@@ -240,12 +251,25 @@ def test_too_few_labels_are_said_in_one_line(tmp_path):
         assert (job["state"], "only the class 'particle'" in job["error"]) == ("failed", True)
 
 
-def test_a_pruning_of_another_model_is_not_replaced(tmp_path):
+@pytest.mark.parametrize(
+    ("model", "files", "said"),
+    [
+        ("/somewhere/else.safetensors", ["picks.star"], "is not of this model"),
+        (None, ["picks.star", "other.star"], "is not of these picks"),
+        (None, ["folder/picks.star"], "is not of these picks"),
+    ],
+)
+def test_a_pruning_of_another_model_or_of_other_picks_is_not_replaced(tmp_path, model, files, said):
     config = config_of(tmp_path)
     config.pruned.mkdir(parents=True)
-    (config.pruned / "summary.json").write_text('{"settings": {"model": "/somewhere/else.safetensors"}}')
+    summary = {
+        "settings": {"model": model},
+        "files": [{"name": name, "path": str(tmp_path / name)} for name in files],
+    }
+    (config.pruned / "summary.json").write_text(json.dumps(summary))
     with serving(make_world(tmp_path), config) as (_, client):
         assert client.get("/api/state").json()["pruned"] is None
         post(client, "/api/prune", {"threshold": 0.5}, 202)
         wait_for(lambda: client.get("/api/job").json()["state"] != "running")
-        assert "is not of this model" in client.get("/api/job").json()["error"]
+        assert said in client.get("/api/job").json()["error"]
+    assert [path.name for path in config.pruned.iterdir()] == ["summary.json"]

@@ -58,7 +58,7 @@ def one(folder, pixels):
 def of_file(folder):
     star = folder / "p.star"
     star.write_text("data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\nm.mrc 1 1\n")
-    found = Micrographs((folder,), None)
+    found = Micrographs((folder,), None, folder / "labels.star")
     found.add(read_picks(star))
     return found
 
@@ -136,6 +136,6 @@ def test_the_pixel_size_is_of_the_header_or_of_the_user(tmp_path):
     make_world(tmp_path, 1, pixel_size=2.0)
     star = tmp_path / "picks.star"
     for said, expected in ((None, 2.0), (3.5, 3.5)):
-        micrographs = Micrographs((tmp_path / "micrographs",), said)
+        micrographs = Micrographs((tmp_path / "micrographs",), said, tmp_path / "labels.star")
         micrographs.add(read_picks(star))
         assert micrographs.pixel_size(0) == expected

@@ -99,6 +99,19 @@ def test_it_listens_on_this_machine_only(tmp_path):
         assert f"00000000:{port:04X}" not in listening
 
 
+def test_the_same_labels_have_the_same_port_unless_it_is_taken(tmp_path):
+    make_world(tmp_path)
+    with running(tmp_path) as (_, first, _):
+        pass
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(first.rpartition(":")[2])))
+        other.listen()
+        with running(tmp_path) as (_, taken, _):
+            assert taken != first
+    with running(tmp_path) as (_, again, _):
+        assert again == first
+
+
 def test_a_port_that_is_taken_is_said(tmp_path):
     make_world(tmp_path)
     with socket.socket() as other:
@@ -107,6 +120,13 @@ def test_a_port_that_is_taken_is_said(tmp_path):
         port = other.getsockname()[1]
         with pytest.raises(PickeroptError, match=f"port {port}: cannot be served on.*--port"):
             serve([tmp_path / "picks.star"], config_of(tmp_path, port=port))
+
+
+@pytest.mark.parametrize("port", [None, 0])
+def test_a_host_that_is_none_is_said(tmp_path, port):
+    make_world(tmp_path)
+    with pytest.raises(PickeroptError, match=r"^a\.\.b, port 0: cannot be served on .*another --host"):
+        serve([tmp_path / "picks.star"], config_of(tmp_path, host="a..b", port=port))
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):

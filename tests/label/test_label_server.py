@@ -89,7 +89,7 @@ def test_an_item_has_what_its_file_says(world):
     label(client, (1, "background"))
     item = client.get("/api/picks?offset=1&limit=1").json()["items"][0]
     assert item == {
-        "id": 1, "micrograph": 0, "x": 100.125, "y": 60.0, "merit": pytest.approx(0.7),
+        "id": 1, "micrograph": 0, "name": "m0.mrc", "x": 100.125, "y": 60.0, "merit": pytest.approx(0.7),
         "label": "background", "guess": None, "score": None,
     }  # fmt: skip
 
@@ -140,6 +140,26 @@ def test_undo_is_each_browsers_own(world):
     assert two.get("/api/state").json()["can_undo"]
     assert sorted(post(two, "/api/undo")["ids"]) == [1, 2]
     assert [row[3] for row in rows_of(path)] == ["particle"]  # what pick 1 was before
+
+
+def test_an_action_that_comes_again_is_done_once(world):
+    server, client, path = world
+    box = {"micrograph": 1, "x": 33.5, "y": 60.25, "class": "contaminant", "action": "a"}
+    said = post(client, "/api/add", box)
+    assert post(client, "/api/add", box) == said
+    assert rows_of(path) == [["m1.mrc", "33.5", "60.25", "contaminant"]]
+    label(client, (0, "particle"))
+    label(client, (1, "particle"))
+    said = post(client, "/api/undo", {"action": "b"})
+    assert post(client, "/api/undo", {"action": "b"}) == said
+    assert len(rows_of(path)) == 2
+    labels = {"labels": [{"id": 2, "class": "carbon"}], "action": "c"}
+    said = post(client, "/api/labels", labels)
+    label(browser(server, "two"), (2, "particle"))
+    assert post(client, "/api/labels", labels) == said
+    assert rows_of(path)[-1][3] == "particle"
+    post(browser(server, "two"), "/api/undo", {"action": "b"})  # another's own
+    assert rows_of(path)[-1][3] == "carbon"
 
 
 def test_undo_goes_back_step_by_step(world):

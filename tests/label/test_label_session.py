@@ -2,16 +2,20 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from label_world import config_of, label, make_world, post, rows_of, serving
 
+from pickeropt.datasets.shots import read_labelled_star
 from pickeropt.errors import FormatError, GeometryError, MicrographError, OutputError, ShotsError
+from pickeropt.io.micrographs import write_mrc
 from pickeropt.label import loading, views
 from pickeropt.label.labels_file import LabelsFile, labelled_star
 from pickeropt.label.server import LabelServer
-from pickeropt.label.store import FIRST_ADDED
+from pickeropt.label.store import FIRST_ADDED, Box, LabelStore
+from pickeropt.label.table import PickTable
 
 
 def test_opening_again_goes_on(tmp_path):
@@ -49,6 +53,50 @@ def test_labels_of_other_hands_are_matched_to_picks(tmp_path):
         assert client.get("/api/state").json()["micrographs"] == 2
 
 
+def test_what_is_no_label_in_a_file_of_other_hands_is_kept(tmp_path):
+    """Optics, source classes and scores: in a copy that is made at the first change, and only once."""
+    picks, config = make_world(tmp_path), config_of(tmp_path)
+    config.out.parent.mkdir()
+    head = [
+        "_rlnMicrographName",
+        "_rlnCoordinateX",
+        "_rlnCoordinateY",
+        "_pickeroptClass",
+        "_pickeroptDiameter",
+    ]
+    lines = ["data_optics", "_rlnMicrographPixelSize 2.0", "data_labels", "loop_", *head]
+    before = "\n".join([*lines, "m0.mrc 100.13 60 particle 250.0", ""])
+    config.out.write_text(before)
+    with serving(picks, config) as (_, client):
+        assert [path.name for path in config.out.parent.glob("*.star")] == ["labels.star"]
+        label(client, (0, "carbon"))
+        label(client, (2, "carbon"))
+        (said,) = client.get("/api/state").json()["problems"]
+        assert "labels-1.star" in said
+    with serving(picks, config) as (_, client):
+        assert client.get("/api/state").json()["problems"] == []
+        label(client, (2, None))
+    assert len(rows_of(config.out)) == 2
+    files = {path.name: path.read_text() for path in config.out.parent.glob("labels-*.star")}
+    assert files == {"labels-1.star": before}
+
+
+def test_a_link_to_the_labels_leads_to_the_same_file(tmp_path):
+    picks, config = make_world(tmp_path), config_of(tmp_path)
+    link = tmp_path / "labels.star"
+    link.symlink_to("out/labels.star")
+    linked = replace(config, out=link)
+    with serving(picks, config) as (_, client):
+        label(client, (0, "particle"))
+        with pytest.raises(OutputError, match="another server"):
+            LabelServer([picks], linked)
+    with serving(picks, linked) as (_, client):
+        label(client, (1, "carbon"), (2, "skip"))
+    assert link.is_symlink()
+    assert len(rows_of(config.out)) == 2
+    assert sorted(path.name for path in tmp_path.glob("*.star")) == ["labels.star", "picks.star"]
+
+
 def test_labels_that_name_micrographs_only_as_the_picks_do_are_found(tmp_path):
     """Micrographs that are found from the picks' folder, while the labels lie elsewhere."""
     picks = make_world(tmp_path)
@@ -62,6 +110,60 @@ def test_labels_that_name_micrographs_only_as_the_picks_do_are_found(tmp_path):
         assert client.get("/api/state").json()["problems"] == []
         items = client.get("/api/picks?order=labelled").json()["items"]
         assert [item["id"] for item in items] == [4, 0]
+
+
+def beside(folder, rows):
+    """Files of picks without names, each beside its micrograph, and labels elsewhere."""
+    for number, place in enumerate(rows):
+        path = folder / "data" / place
+        pixels = np.random.default_rng(number).standard_normal((200, 300)).astype(np.float32)
+        write_mrc(path, pixels, 2.0)
+        lines = ["data_", "loop_", "_rlnCoordinateX", "_rlnCoordinateY", *rows[place], ""]
+        path.with_suffix(".star").write_text("\n".join(lines))
+    return folder / "data", config_of(folder, micrographs=())
+
+
+def test_picks_beside_their_micrographs_and_labels_elsewhere(tmp_path):
+    picks, config = beside(tmp_path, {"m0.mrc": ["40.5 50.25", "100 60"], "m1.mrc": ["40.5 50.25"]})
+    with serving(picks, config) as (_, client):
+        label(client, (0, "particle"), (2, "carbon"), (1, "skip"))
+    with serving(picks, config) as (_, client):
+        state = client.get("/api/state").json()
+        assert (state["problems"], state["micrographs"], state["picks"]) == ([], 2, 3)
+        assert [i["label"] for i in client.get("/api/picks").json()["items"]] == [
+            "particle",
+            "skip",
+            "carbon",
+        ]
+        label(client, (0, "contaminant"))
+    assert [row[1:] for row in rows_of(config.out)] == [
+        ["40.5", "50.25", "contaminant"],
+        ["40.5", "50.25", "carbon"],
+    ]
+
+
+@pytest.mark.parametrize("folders", [(), ("data",)])
+def test_micrographs_of_one_name_in_two_folders_are_told_apart(tmp_path, folders):
+    picks, config = beside(tmp_path, {"A/m1.mrc": ["40 50", "100 60"], "B/m1.mrc": ["41 50", "101 60"]})
+    config = replace(config, micrographs=tuple(tmp_path / name for name in folders))
+    with serving(picks, config) as (server, client):
+        label(client, (0, "particle"), (1, "particle"), (2, "carbon"), (3, "carbon"))
+        shots = read_labelled_star(config.out, server.work._folders())
+    found = [shots.micrographs[i].parent.name for i in shots.micrograph_index]
+    assert list(zip(found, shots.coordinates[:, 0].tolist(), strict=True)) == [
+        ("A", 40.0), ("A", 100.0), ("B", 41.0), ("B", 101.0),
+    ]  # fmt: skip
+    with serving(picks, config) as (_, client):
+        labels = [item["label"] for item in client.get("/api/picks").json()["items"]]
+        assert labels == ["particle", "particle", "carbon", "carbon"]
+
+
+def test_a_namesake_is_no_substitute_for_a_micrograph(tmp_path):
+    picks = make_world(tmp_path)
+    text = picks.read_text()
+    picks.write_text(text.replace("m0.mrc", "A/m0.mrc").replace("m1.mrc", "B/m0.mrc"))
+    with pytest.raises(MicrographError, match=r"A/m0\.mrc and B/m0\.mrc are two micrographs.*--micrographs"):
+        LabelServer([picks], config_of(tmp_path))
 
 
 def test_a_change_by_another_program_is_not_overwritten(tmp_path):
@@ -205,6 +307,22 @@ def test_the_start_of_a_large_file_is_there_before_the_rest(tmp_path, monkeypatc
         item = client.get("/api/picks?offset=3&limit=1").json()["items"][0]
         assert (item["label"], item["x"], item["y"]) == ("carbon", 10.0, 190.0)
         assert rows_of(server.config.out) == [["m0.mrc", "10.0", "190.0", "carbon"]]
+
+
+def test_undo_goes_back_over_a_box_that_turned_out_to_be_a_pick():
+    table = PickTable()
+    store = LabelStore(table)
+    key = store.add(Box(0, 40.0, 50.0))
+    store.set({key: 0}, "one")
+    store.set({key: 2}, "one")
+    table.write(0, np.array([[1.0, 2.0], [40.0, 50.0]]), np.zeros(2), np.zeros(2, dtype=np.int64))
+    store.move({key: 1})
+    seen = [dict(store.labels)]
+    for _ in range(2):
+        assert [key for key, _, _ in store.undo("one").changes] == [1]
+        seen.append(dict(store.labels))
+    assert seen == [{1: 2}, {1: 0}, {}]
+    assert table.columns.label.tolist() == [-1, -1]
 
 
 def test_names_with_blanks_are_quoted():

@@ -8,6 +8,7 @@ import { VirtualList } from "./virtual.js";
 const SIZES = [64, 96, 128, 192, 256, 384]; // px of a picture that is asked for
 const AHEAD = 60; // boxes of the list that are fetched before they are in view
 const MOST = 2000; // boxes in one selection
+const NEAR = 200; // entries around the active one that are read again at once
 const BORDER = 12; // px between the pictures
 
 export class Gallery {
@@ -18,7 +19,10 @@ export class Gallery {
     this.look = {};
     this.active = 0;
     this.anchor = 0;
+    this.left = null; // id of the box that was active when the list without it came
     this.moving = Promise.resolve();
+    this.onTheWay = false; // the active entry is not yet the selected one
+    this.reads = 0;
     this.virtual = new VirtualList(element, {
       make: makeTile,
       bind: (tile, index) => this.bind(tile, index),
@@ -43,6 +47,30 @@ export class Gallery {
     this.active = this.anchor = 0;
     this.virtual.goTo(0);
     if (this.list.total) this.go(0, false, false);
+  }
+
+  /** Read the list again, which may be shorter then: the active entry stays, or the next that is still listed. */
+  async again() {
+    const turn = (this.reads += 1);
+    const { asked, total } = this.list;
+    const last = Math.max(0, Math.min(this.active + NEAR, total - 1));
+    const fresh = await this.list.anew(Math.min(Math.max(0, this.active - NEAR), last), last);
+    if (turn !== this.reads || asked !== this.list.asked) return; // there is a newer one
+    if (fresh.failure) this.note(fresh.failure.message);
+    else this.take(fresh);
+  }
+
+  take(fresh) {
+    const later = Array.from({ length: NEAR }, (_, step) => this.list.item(this.active + step)?.id);
+    const anchor = this.list.item(this.anchor)?.id;
+    this.list.take(fresh);
+    const place = (id) => (id === undefined ? -1 : this.list.indexOf(id));
+    const listed = later.find((id) => place(id) >= 0);
+    if (listed !== later[0]) [this.left] = later;
+    this.active = Math.max(0, listed === undefined ? Math.min(this.active, fresh.total - 1) : place(listed));
+    this.anchor = place(anchor) < 0 ? this.active : place(anchor);
+    if (this.onTheWay) this.go(this.active, this.anchor !== this.active, false);
+    this.dress();
   }
 
   /** lowpass Å, contrast sigmas, view diameters, zoom px. */
@@ -153,9 +181,11 @@ export class Gallery {
     if (!extend) this.anchor = this.active;
     if (show) this.virtual.show(this.active);
     const { active, anchor } = this;
+    this.onTheWay = true;
     const low = Math.max(Math.min(active, anchor), active - MOST + 1);
     const items = await this.list.range(low, Math.min(Math.max(active, anchor), low + MOST - 1));
     if (active !== this.active || anchor !== this.anchor) return; // moved on meanwhile
+    this.onTheWay = false;
     this.store.select(items, this.list.item(active) ?? null);
     this.dress();
   }
@@ -169,10 +199,15 @@ export class Gallery {
     this.dress();
   }
 
-  /** After a label: the next entry, where the current one is of this list. */
+  /** After a label: the next entry, where the current one is of this list, or was. */
   advance() {
     const last = Math.max(this.active, this.anchor);
-    if (this.list.item(this.active)?.id !== this.store.current?.id) return;
+    const { current } = this.store;
+    if (current && current.id === this.left && this.list.indexOf(current.id) < 0) {
+      this.go(this.active);
+      return;
+    }
+    if (this.list.item(this.active)?.id !== current?.id) return;
     if (last < this.list.total - 1) this.go(last + 1);
   }
 

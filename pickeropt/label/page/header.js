@@ -28,8 +28,8 @@ export class Header {
     place.hidden = !problems.length;
   }
 
-  showClass({ name, mark, colour, count }, targets) {
-    if (!this.buttons.has(name)) this.buttons.set(name, this.makeClass(name, mark, colour));
+  showClass({ name, key, mark, colour, count }, targets) {
+    if (!this.buttons.has(name)) this.buttons.set(name, this.makeClass(name, key, mark, colour));
     const button = this.buttons.get(name);
     const target = targets.find((each) => count < each) ?? targets.at(-1);
     button.querySelector(".count").textContent = `${count}/${target}`;
@@ -37,10 +37,10 @@ export class Header {
     button.dataset.full = String(count >= targets.at(-1));
     const brush = this.store.brush === name;
     button.setAttribute("aria-pressed", String(brush));
-    button.setAttribute("aria-label", `${name}, key ${mark}: ${count} labels of ${target}`);
+    button.setAttribute("aria-label", `${name}${key ? `, key ${key}` : ""}: ${count} labels of ${target}`);
   }
 
-  makeClass(name, mark, colour) {
+  makeClass(name, key, mark, colour) {
     const button = document.createElement("button");
     button.className = "class";
     button.dataset.name = name;
@@ -52,8 +52,8 @@ export class Header {
       span.textContent = text;
       button.append(span);
     }
-    button.title = `Label the selected boxes ${name} (${mark})`;
-    button.addEventListener("click", (event) => this.onClass(name, event));
+    button.title = `Label the selected boxes ${name}${key ? ` (${key})` : ""}`;
+    button.addEventListener("click", () => this.onClass(name));
     this.find("#classes").append(button);
     return button;
   }

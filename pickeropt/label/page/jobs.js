@@ -5,9 +5,11 @@ import { post } from "./api.js";
 const NAMES = { suggest: "Suggestions", finetune: "Fine-tuning", prune: "Pruning" };
 
 export class Jobs {
-  /** buttons: {suggest, finetune, prune}; onDone(job) when one of them ended well. */
+  /** buttons: {suggest, finetune, prune}; onDone(job, own) when one of them ended well, `own`: begun by this page. */
   constructor(store, bar, buttons, onDone) {
     Object.assign(this, { store, bar, buttons, onDone });
+    this.begun = null; // the answer to this page's last beginning
+    store.addEventListener("anew", () => (this.begun = null));
     this.text = bar.querySelector("#job-text");
     this.progress = bar.querySelector("progress");
     this.stop = bar.querySelector("button");
@@ -23,7 +25,8 @@ export class Jobs {
     if (this.store.state.job?.state === "running") return this.store.say("Something is running already.");
     if (this.store.outbox.size) return this.store.say("Labels are still being sent; try again in a moment.");
     try {
-      const { job } = await post(`/api/${kind}`, body);
+      this.begun = post(`/api/${kind}`, body);
+      const { job } = await this.begun;
       this.store.state.job = job ?? { kind, what: "", done: 0, total: null, state: "running" };
       this.store.say(`${NAMES[kind]} began.`);
       this.show();
@@ -56,14 +59,15 @@ export class Jobs {
     else this.progress.removeAttribute("value");
   }
 
-  onFinished(job) {
+  async onFinished(job) {
     if (!job) return;
+    const own = await this.begun?.catch(() => null);
     const name = NAMES[job.kind] ?? job.kind;
     if (job.state === "failed") {
       this.store.say(`${name} failed: ${job.error ?? "no reason was given"}`, "fault");
       return;
     }
     this.store.say(job.text ? `${name}: ${job.text}` : `${name} ended.`);
-    this.onDone(job);
+    this.onDone(job, own?.job?.number === job.number);
   }
 }

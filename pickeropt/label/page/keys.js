@@ -46,6 +46,19 @@ export function listen(actions, gallery, micrograph) {
   });
 }
 
+/** A control that the mouse has used does not keep the keys: they are for `element` again. */
+export function giveBack(element) {
+  let mouse = false;
+  const give = ({ type, target }) => {
+    const control = target.closest(type === "click" ? "button" : "select, input");
+    if (mouse && control && !control.closest("dialog, #modes")) element.focus();
+  };
+  document.addEventListener("pointerdown", () => (mouse = true), true);
+  document.addEventListener("keydown", () => (mouse = false), true);
+  document.addEventListener("click", give, true); // before a dialog opens, which gives the focus back to where it was
+  document.addEventListener("change", give);
+}
+
 /** Keys that a control needs for itself. */
 function belongsTo(target, key) {
   if (target.matches("input[type=range], input[type=radio]")) return ARROWS.includes(key) || key === " ";

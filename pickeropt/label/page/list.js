@@ -28,12 +28,20 @@ export class PickList extends EventTarget {
     await this.reach(0);
   }
 
-  /** Fetch what is there now, keeping the length that was, so that nothing jumps. */
-  async again() {
-    const { total } = this;
+  /** The same list as it is now, with the pages of [first, last]. */
+  async anew(first, last) {
+    const fresh = new PickList();
+    fresh.asked = this.asked;
+    await fresh.range(first, last);
+    return fresh;
+  }
+
+  /** Change to a list that was read anew. */
+  take({ total, pages, places }) {
+    const longer = total !== this.total;
     this.start();
-    this.total = total;
-    await this.reach(0);
+    Object.assign(this, { total, pages, places });
+    for (const page of [...pages.keys()]) this.dispatchEvent(new CustomEvent("loaded", { detail: { page, longer } }));
   }
 
   item(index) {

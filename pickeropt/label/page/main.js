@@ -4,7 +4,7 @@ import { Controls } from "./controls.js";
 import { Gallery } from "./gallery.js";
 import { Header } from "./header.js";
 import { Jobs } from "./jobs.js";
-import { listen, writeHelp } from "./keys.js";
+import { giveBack, listen, writeHelp } from "./keys.js";
 import { MicrographView } from "./micrograph.js";
 import { MicrographList } from "./micrographs.js";
 import { Results } from "./results.js";
@@ -27,10 +27,7 @@ const controls = new Controls(find, {
   onList: (asked) => openList(asked),
   micrograph: () => view.wanted ?? 0,
 });
-new Header(store, find, (name, event) => {
-  choose(name);
-  if (event.detail) find("#gallery").focus(); // a mouse click: keys are for the boxes again
-});
+new Header(store, find, choose);
 const results = new Results(store, find("#results"));
 const names = new MicrographList(store, find("#micrograph-dialog"), (index) => openMicrograph(index));
 const buttons = { suggest: find("#suggest"), finetune: find("#finetune"), prune: find("#prune") };
@@ -95,11 +92,13 @@ async function suggested() {
   find("#gallery").focus();
 }
 
-function onDone({ kind }) {
+/** Scores are read again; the list changes under the hand of the one who began the job, and of nobody else. */
+function onDone({ kind }, own) {
   attempt(() => view.again());
+  if (!own) return STEADY.includes(gallery.list.asked.order) && gallery.again();
   if (kind === "suggest") return attempt(suggested);
   if (kind === "prune") return controls.choose({ order: "score" });
-  return gallery.list.again();
+  return gallery.again();
 }
 
 function nudge(by) {
@@ -134,7 +133,8 @@ function onClassDialog() {
   if (find("#class-dialog").returnValue !== "add" || !name) return;
   attempt(async () => {
     await store.addClass(name);
-    store.say(`Class ${name} has key ${store.classOf(name)?.mark}.`);
+    const { key } = store.classOf(name);
+    store.say(`Class ${name} has ${key ? `key ${key}` : "no key: click on it to give it"}.`);
   });
 }
 
@@ -173,7 +173,7 @@ const actions = {
   "]": () => nudge(0.01),
   w: () => results.save(),
   c: addClass,
-  r: () => gallery.list.again(),
+  r: () => gallery.again(),
   t: () => controls.nextTheme(),
   g: () => find("#gallery").focus(),
   j: () => find("#micrograph").focus(),
@@ -222,14 +222,23 @@ store.addEventListener("state", () => {
   find("#kept").disabled = !store.state.pruned;
 });
 store.addEventListener("reload", () => {
-  gallery.list.again();
+  gallery.again();
   attempt(() => view.again());
 });
-store.addEventListener("written", () => gallery.list.asked.kept !== "all" && gallery.list.again());
-store.addEventListener("growing", () => gallery.list.again());
+store.addEventListener("anew", async () => {
+  const { current } = store;
+  store.select([]); // by its old number nothing may be labelled
+  gallery.list.start();
+  const read = gallery.again();
+  await attempt(() => view.anew());
+  await read;
+  if (current && !store.current) gallery.go(gallery.active, false, false);
+});
+store.addEventListener("written", () => gallery.list.asked.kept !== "all" && gallery.again());
+store.addEventListener("growing", () => gallery.again());
 store.addEventListener("fitted", () => {
   attempt(() => view.again());
-  if (STEADY.includes(gallery.list.asked.order)) gallery.list.again(); // others would jump under the hand
+  if (STEADY.includes(gallery.list.asked.order)) gallery.again(); // others would jump under the hand
 });
 
 async function begin() {
@@ -237,6 +246,7 @@ async function begin() {
   side.makeModes(setMode);
   find("#modes").addEventListener("click", (event) => event.detail && find("#micrograph").focus());
   listen(actions, gallery, view);
+  giveBack(find("#gallery"));
   await attempt(() => store.start());
   if (!store.state) {
     setTimeout(() => location.reload(), 4000);

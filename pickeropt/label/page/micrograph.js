@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { Camera } from "./camera.js";
 import { oncePerFrame } from "./frame.js";
 import { drawCross, drawLasso, drawPicks, drawSelected, isInside } from "./overlay.js";
-import { SKIP } from "./tile.js";
+import { SKIP, isAdded } from "./tile.js";
 import { Tiles } from "./tiles.js";
 
 export const MODES = { select: "Select", paint: "Label", add: "Add", lasso: "Lasso" };
@@ -65,6 +65,7 @@ export class MicrographView {
     got.items = got.ids.map((id, at) => ({
       id,
       micrograph: index,
+      name: got.name,
       x: got.x[at],
       y: got.y[at],
       merit: got.merit[at],
@@ -87,6 +88,17 @@ export class MicrographView {
     this.shown = micrograph;
     this.store.renew(micrograph.items);
     this.plan();
+  }
+
+  /** Another run of the server may number micrographs otherwise: show the same one. */
+  async anew() {
+    this.known.clear();
+    const { shown } = this;
+    if (!shown) return;
+    shown.items = []; // by their old numbers none must be labelled
+    const { items } = await get("/api/micrographs");
+    this.shown = null;
+    await this.open(items.find(({ name }) => name === shown.name)?.index ?? 0);
   }
 
   setLook(look) {
@@ -112,6 +124,11 @@ export class MicrographView {
     return (this.store.state.diameter_px ?? 100) / 2;
   }
 
+  /** The boxes that are there: one that was added goes with its label. */
+  visible() {
+    return (this.shown?.items ?? []).filter((item) => !isAdded(item) || this.store.labelOf(item) !== null);
+  }
+
   draw() {
     const { context, camera, store, shown } = this;
     context.setTransform(this.density, 0, 0, this.density, 0, 0);
@@ -120,8 +137,7 @@ export class MicrographView {
     if (!shown) return;
     this.tiles.draw(context, camera, this.density);
     this.onFailure(this.tiles.failure);
-    const items = shown.items.filter((item) => !item.byHand || store.labelOf(item) !== null);
-    if (this.picksShown) drawPicks(context, camera, items, store, this.radius);
+    if (this.picksShown) drawPicks(context, camera, this.visible(), store, this.radius);
     for (const item of store.selected.values()) {
       if (item.micrograph !== shown.index) continue;
       drawSelected(context, camera, item, this.radius, item.id === store.current?.id);
@@ -147,7 +163,7 @@ export class MicrographView {
       if (!micrograph || !this.store.labelOf(each)) continue;
       if (micrograph.items.some((item) => item.id === each.id)) continue;
       const whole = { merit: null, label: null, guess: null, score: null, byHand: true };
-      micrograph.items.push(each.byHand ? each : { ...whole, ...each });
+      micrograph.items.push(each.byHand ? each : { ...whole, ...each, name: micrograph.name });
     }
     this.plan();
   }
@@ -157,7 +173,7 @@ export class MicrographView {
     const [x, y] = this.camera.toMicrograph(sx, sy);
     let nearest = null;
     let least = Math.max(this.radius, 10 / this.camera.scale);
-    for (const item of this.shown?.items ?? []) {
+    for (const item of this.visible()) {
       const distance = Math.hypot(item.x - x, item.y - y);
       if (distance < least) [nearest, least] = [item, distance];
     }
@@ -197,7 +213,7 @@ export class MicrographView {
   }
 
   closeLasso(points) {
-    const inside = this.shown.items.filter((item) => isInside(points, item.x, item.y));
+    const inside = this.visible().filter((item) => isInside(points, item.x, item.y));
     if (!inside.length) return this.store.say("No box in the lasso.");
     this.store.select(inside);
     this.store.label(inside, this.store.brush);

@@ -7,13 +7,19 @@ const WAITS = [500, 1000, 2000, 4000]; // ms between tries
 const SAME = 0.01; // px: a box at the same place is the same box
 const PATHS = { labels: "/api/labels", add: "/api/add", undo: "/api/undo" };
 
+/** By which the server knows an action that comes again, as its answer was lost. */
+function randomName() {
+  return [...crypto.getRandomValues(new Uint32Array(4))].map((number) => number.toString(36)).join("-");
+}
+
 export class Outbox {
   /**
-   * sent(action, answer) and refused(action, error) are called once for each action;
+   * sent(action, answer) and refused(action, error) are called once for each action,
+   * foundAgain(numbers) where another run of the server has other numbers for boxes: old -> new;
    * onLine(state) with "open", "lost" or "stranger" (the server does not know this browser).
    */
-  constructor({ sent, refused, onLine }) {
-    Object.assign(this, { sent, refused, onLine });
+  constructor({ sent, refused, foundAgain, onLine }) {
+    Object.assign(this, { sent, refused, foundAgain, onLine });
     this.actions = [];
     this.place = null;
     this.session = null; // run of the server that the page's numbers of boxes are of
@@ -41,7 +47,8 @@ export class Outbox {
   }
 
   push(action) {
-    this.actions.push({ ...action, session: this.session });
+    const body = { ...action.body, action: randomName() };
+    this.actions.push({ ...action, body, session: this.session });
     this.remember();
     this.flush();
   }
@@ -77,7 +84,10 @@ export class Outbox {
       const action = this.actions[0];
       try {
         if (this.tries) this.server = (await get("/api/state")).session;
-        if (action.session !== this.server) await this.findAgain(action);
+        if (action.session !== this.server && !(await this.findAgain(action))) {
+          this.wait("open");
+          break;
+        }
         const answer = await post(PATHS[action.kind], action.body);
         this.done(action);
         if (action.kind === "add") this.rename(action.temporary, answer.id);
@@ -94,31 +104,48 @@ export class Outbox {
     this.busy = false;
   }
 
-  /** Another run of the server may number boxes otherwise: find those of an action by their places. */
+  /**
+   * Another run of the server may number micrographs and boxes otherwise: find those of an action by name and place.
+   * Resolves to false where they may still be read.
+   */
   async findAgain(action) {
-    if (action.kind === "add") {
-      const { name } = await get(`/api/micrograph/${action.body.micrograph}`);
-      if (name !== action.name) throw new Refused(0, `an unsent box was of ${action.name}, which is not here`);
-    }
-    const wanted = action.places ?? [];
+    const { loading } = await get("/api/state");
+    const { items } = await get("/api/micrographs");
+    const micrographs = new Map(items.map(({ name, index }) => [name, index]));
+    const problem = action.kind === "add" ? this.placeAdded(action, micrographs) : await this.placeAll(action, micrographs);
+    if (problem && loading) return false;
+    if (problem) throw new Refused(0, problem);
+    action.session = this.server;
+    this.remember();
+    return true;
+  }
+
+  placeAdded({ name, body, item }, micrographs) {
+    if (!micrographs.has(name)) return `an unsent box was of ${name}, which is not here`;
+    body.micrograph = item.micrograph = micrographs.get(name);
+    return null;
+  }
+
+  async placeAll({ places = [], body }, micrographs) {
     const found = new Map();
-    for (const micrograph of new Set(wanted.map((place) => place.micrograph))) {
-      const { ids, x, y } = await get(`/api/micrograph/${micrograph}`);
-      for (const place of wanted) {
-        if (place.micrograph !== micrograph) continue;
+    for (const name of new Set(places.map((place) => place.name))) {
+      if (!micrographs.has(name)) continue;
+      const { ids, x, y } = await get(`/api/micrograph/${micrographs.get(name)}`);
+      for (const place of places) {
+        if (place.name !== name) continue;
         const at = ids.findIndex((_, i) => Math.abs(x[i] - place.x) < SAME && Math.abs(y[i] - place.y) < SAME);
         if (at >= 0) found.set(place.id, ids[at]);
       }
     }
-    const lost = wanted.filter(({ id }) => !found.has(id));
+    const lost = places.filter(({ id }) => !found.has(id));
     if (lost.length) {
-      const [{ x, y }] = lost;
-      throw new Refused(0, `${lost.length} unsent labels are of boxes that are not here, the first at ${x}, ${y}`);
+      const [{ x, y, name }] = lost;
+      return `${lost.length} unsent labels are of boxes that are not here, the first at ${x}, ${y} of ${name}`;
     }
-    for (const label of action.body.labels ?? []) label.id = found.get(label.id) ?? label.id;
-    for (const place of wanted) place.id = found.get(place.id);
-    action.session = this.server;
-    this.remember();
+    for (const label of body.labels ?? []) label.id = found.get(label.id) ?? label.id;
+    for (const place of places) Object.assign(place, { id: found.get(place.id), micrograph: micrographs.get(place.name) });
+    this.foundAgain(found);
+    return null;
   }
 
   done(action) {

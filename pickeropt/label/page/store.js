@@ -1,5 +1,5 @@
 // What the page knows: the server's state, labels as they are now, what is selected. Tells of changes by events:
-// "state", "labels" (detail: ids, or null for all), "selection", "threshold", "line", "say", "reload".
+// "state", "labels" (detail: ids, or null for all), "selection", "threshold", "line", "say", "reload", "anew" (the server is another).
 
 import { Refused, get, post, query } from "./api.js";
 import { Outbox } from "./outbox.js";
@@ -26,6 +26,7 @@ export class Store extends EventTarget {
     this.outbox = new Outbox({
       sent: (action, answer) => this.onSent(action, answer),
       refused: (action, error) => this.onRefused(action, error),
+      foundAgain: (numbers) => this.onFoundAgain(numbers),
       onLine: (line) => this.setLine(line),
     });
   }
@@ -125,7 +126,7 @@ export class Store extends EventTarget {
     if (anew || changes.revision < this.since) {
       const { brush } = this;
       await this.reload();
-      this.tell("reload");
+      this.tell("anew");
       if (brush === this.brush) this.say("The server was started anew; the page has its labels again.");
       else {
         this.tell("brush");
@@ -183,7 +184,7 @@ export class Store extends EventTarget {
     const before = items.map((item) => this.labelOf(item));
     this.apply(items, items.map(() => name));
     const body = { labels: items.map(({ id }) => ({ id, class: name })) };
-    const places = items.map(({ id, micrograph, x, y }) => ({ id, micrograph, x, y }));
+    const places = items.map(({ id, micrograph, x, y, name: file }) => ({ id, micrograph, x, y, name: file }));
     this.outbox.push({ kind: "labels", body, before, places });
     const what = items.length === 1 ? nameOf(items[0]) : `${items.length} boxes`;
     if (name === SKIP) this.say(`${what}: skipped.`);
@@ -207,7 +208,7 @@ export class Store extends EventTarget {
   /** A box that no picker picked. Returns its item; its number is for this page only until the server gives one. */
   add({ index: micrograph, name: file }, x, y, name) {
     this.added += 1;
-    const item = { id: -this.added, micrograph, x, y, merit: null, label: null, guess: null, score: null, byHand: true };
+    const item = { id: -this.added, micrograph, name: file, x, y, merit: null, label: null, guess: null, score: null, byHand: true };
     this.apply([item], [name]);
     const body = { micrograph, x, y, class: name };
     this.outbox.push({ kind: "add", body, temporary: item.id, item, name: file });
@@ -246,6 +247,15 @@ export class Store extends EventTarget {
     item.id = id;
     if (selected) this.selected.set(id, item);
     this.tell("added", item);
+  }
+
+  /** Boxes with unsent labels have other numbers now: old -> new. */
+  onFoundAgain(numbers) {
+    const known = [...numbers].filter(([old, now]) => old !== now && this.labels.has(old));
+    const names = known.map(([old]) => this.labels.get(old));
+    for (const [old] of known) this.labels.delete(old);
+    known.forEach(([, now], at) => this.labels.set(now, names[at]));
+    this.tell("labels");
   }
 
   async onRefused(action, error) {

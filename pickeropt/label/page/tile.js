@@ -52,9 +52,14 @@ export function dressTile(tile, item, store, count, index) {
 
 const FIRST_ADDED = 1e9; // ids of the server: from here on boxes that were added by hand
 
+/** Whether it was added by hand. */
+export function isAdded({ id }) {
+  return id < 0 || id >= FIRST_ADDED;
+}
+
 /** What a pick is called. */
 export function nameOf({ id }) {
-  return id < 0 || id >= FIRST_ADDED ? "Added box" : `Box ${id}`;
+  return isAdded({ id }) ? "Added box" : `Box ${id}`;
 }
 
 /** A pick in one line of words. */
