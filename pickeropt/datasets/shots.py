@@ -23,6 +23,7 @@ from pickeropt.datasets.shot_checks import (
 from pickeropt.errors import FormatError
 from pickeropt.io.find import MicrographFinder
 from pickeropt.io.inputs import read_inputs
+from pickeropt.io.labels import with_row_pixel_size
 from pickeropt.io.micrographs import micrograph_shape
 from pickeropt.io.picks import PicksFile, read_picks
 from pickeropt.io.picks_file import placed, row_place
@@ -40,7 +41,7 @@ class Shots:
     coordinates : (n, 2) float64, x and y of the centre, px
     micrograph_index : (n,) int64, into `micrographs`
     micrographs : files, each once, all of them used
-    pixel_size : Å/px of the optics blocks, None where no file has one
+    pixel_size : Å/px of the optics blocks, or of the column `_pickeroptPixelSize`; None where no file has one
     """
 
     class_names: tuple[str, ...]
@@ -93,7 +94,7 @@ def read_labelled_star(path: Path, micrographs: Sequence[Path]) -> Shots:
     for name in dict.fromkeys(classes):
         if not is_class_name(name):
             check_class_name(name, row_place(file, classes.index(name)))
-    return _shots([(file, classes)], (), micrographs)
+    return _shots([(with_row_pixel_size(file), classes)], (), micrographs)
 
 
 def read_class_files(files: Sequence[tuple[str, Path]], micrographs: Sequence[Path]) -> Shots:

@@ -5,7 +5,7 @@ class that pre-training learns, `_pickeroptDiameter`, Å, the particle diameter 
 `_pickeroptPixelSize`, Å/px, which counts in place of what the header of the micrograph says.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +75,20 @@ def read_labels(path: Path) -> Labels:
     diameters = _sizes(text, block, DIAMETER, "write the particle's diameter in Å, or nan")
     pixel_sizes = _sizes(text, block, PIXEL_SIZE, "write the micrograph's pixel size in Å/px, or nan")
     return Labels(file, classes, sources, diameters, pixel_sizes)
+
+
+def with_row_pixel_size(file: PicksFile) -> PicksFile:
+    """A file whose rows name one pixel size (`_pickeroptPixelSize`) as if an optics block did.
+
+    Raises FormatError for a value that is no size.
+    """
+    text = TextFile(file.path, file.content)
+    block = find_block(read_blocks(text), X, Y)
+    if file.picks.pixel_size is not None or block is None or PIXEL_SIZE not in block.labels:
+        return file
+    sizes = _sizes(text, block, PIXEL_SIZE, "write the micrograph's pixel size in Å/px, or nan")
+    known = np.unique(sizes[~np.isnan(sizes)]).tolist()
+    return replace(file, picks=replace(file.picks, pixel_size=known[0])) if len(known) == 1 else file
 
 
 def _sizes(text: TextFile, block: Block, label: str, remedy: str) -> NDArray[np.float64]:

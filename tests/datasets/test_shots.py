@@ -99,6 +99,14 @@ def test_pixel_size_of_the_optics_block(tmp_path: Path, mics: Path) -> None:
     assert read_labelled_star(path, [mics]).pixel_size == 1.77
 
 
+def test_pixel_size_of_the_rows(tmp_path: Path, mics: Path) -> None:
+    header = HEADER + "_pickeroptPixelSize\n"
+    for sizes, expected in ((["1.77"] * 6, 1.77), (["1.77", "nan"] * 3, 1.77), (["1.77", "1.5"] * 3, None)):
+        rows = [(m, x, y, f"{c} {size}") for (m, x, y, c), size in zip(ROWS, sizes, strict=True)]
+        shots = read_labelled_star(labelled(tmp_path / "labels.star", rows, header), [mics])
+        assert shots.pixel_size == expected
+
+
 def wrong(change: Callable[[list[Row]], list[Row]]) -> Callable[[Path, Path], object]:
     return lambda tmp, mics: read_labelled_star(labelled(tmp / "labels.star", change(list(ROWS))), [mics])
 
