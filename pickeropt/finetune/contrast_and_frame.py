@@ -14,8 +14,9 @@ from pickeropt.frame.remedy import describe
 from pickeropt.io.micrographs import read_micrograph_header
 from pickeropt.records import PARTICLE, FloatArray
 
-INSIDE, OUTSIDE = 0.45, 0.6
-"""Radii in particle diameters: of what is particle, and of what lies around it."""
+MIDDLE, WHOLE, AROUND = 0.3, 0.45, (0.5, 0.75)
+"""Radii in particle diameters. The fringe of defocus is brightest just inside the longest diameter, and a
+shell is darkest there: the middle and the whole must agree."""
 LEAST_AROUND = 0.05
 """Share of a box that must lie around the particle, or its contrast is not asked for."""
 LOOK = FrameConfig(micrographs=8, pixels=150_000_000, least_picks=15)
@@ -47,23 +48,27 @@ def with_contrast(shots: BoxShots, diameter_px: float, invert: bool | None) -> B
 
 
 def are_bright(boxes: Sequence[FloatArray], diameter_px: float) -> bool:
-    """Whether the middle of (s, s) boxes is brighter than the rest, beyond doubt."""
-    found = [value for box in boxes if (value := _contrast(box, diameter_px)) is not None]
+    """Whether what (s, s) boxes show is brighter than the ring around it: the middle or the whole of it
+    beyond doubt, the other at least as a mean."""
+    found = [pair for box in boxes if (pair := _contrasts(box, diameter_px)) is not None]
     if len(found) < FEWEST:
         return False
-    spread = float(np.std(found, ddof=1)) / np.sqrt(len(found))
-    return bool(np.mean(found) > SURE * spread)
+    means = np.mean(found, axis=0)
+    errors = np.std(found, axis=0, ddof=1) / np.sqrt(len(found))
+    return bool((means > 0).all() and (means > SURE * errors).any())
 
 
-def _contrast(box: FloatArray, diameter_px: float) -> float | None:
-    """Mean of the middle less that around it, in standard deviations of the box."""
+def _contrasts(box: FloatArray, diameter_px: float) -> tuple[float, float] | None:
+    """Means of the middle and of the whole less that of the ring around, in deviations of the box."""
     rows, columns = np.ogrid[: box.shape[0], : box.shape[1]]
     radius = np.hypot(rows - box.shape[0] // 2, columns - box.shape[1] // 2) / diameter_px
-    around = radius > OUTSIDE
+    around = (radius > AROUND[0]) & (radius < AROUND[1])
     deviation = float(box.std())
     if around.mean() < LEAST_AROUND or deviation == 0:
         return None
-    return float(box[radius < INSIDE].mean() - box[around].mean()) / deviation
+    ground = box[around].mean()
+    middle, whole = (float(box[radius < edge].mean() - ground) / deviation for edge in (MIDDLE, WHOLE))
+    return middle, whole
 
 
 def check_shot_frame(shots: Shots, diameters_px: Sequence[float], config: FinetuneConfig) -> tuple[str, ...]:

@@ -441,6 +441,17 @@ def test_contrast_is_told_from_enough_boxes_with_enough_around(count: int, side:
     assert are_bright(turned(noise_boxes(count, side)).boxes[:count], 40.0 if side == 60 else 60.0) == bright
 
 
+@pytest.mark.parametrize("rings", [(-1.5, -1.5, 0.8), (0.1, -1.2, 0.2), (-0.3, -1.0, 0.0)])
+def test_a_fringe_or_a_hollow_middle_is_no_inversion(rings: tuple[float, float, float]) -> None:
+    """Grey levels within 0.2, 0.3 and 0.5 diameters."""
+    rng = np.random.default_rng(0)
+    radius = np.hypot(*(np.mgrid[:64, :64] - 32)) / 40
+    particle = np.select([radius < 0.2, radius < 0.3, radius < 0.5], rings)
+    boxes = [particle + rng.standard_normal((64, 64)) for _ in range(20)]
+    assert not are_bright(boxes, 40.0)
+    assert are_bright([-box for box in boxes], 40.0)
+
+
 @pytest.mark.usefixtures("no_compute")
 def test_labelled_particles_in_another_frame_are_refused(tmp_path: Path) -> None:
     shots = make_shots(tmp_path, 6, 6)
