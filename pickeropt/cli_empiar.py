@@ -33,6 +33,7 @@ List = Annotated[bool, option("--list", None, "Show the manifest and what is kno
 Yes = Annotated[bool, option("--yes", None, "Do not ask before fetching.")]
 Most = Annotated[int, option("--max-micrographs", "N", "Of each entry; 0 takes all.", min=0)]
 BaseUrl = Annotated[str | None, option("--base-url", "URL", "A mirror of the EMPIAR archive.")]
+EntryUrl = Annotated[str | None, option("--entry-url", "URL", "A mirror of EMPIAR's descriptions.")]
 LabelsUrl = Annotated[str | None, option("--labels-url", "URL", "A mirror of CryoPPP's archives.")]
 ShotFiles = Annotated[
     list[Path] | None, option("--shots", "FILE", "Your labels: contaminant, carbon; repeat it.")
@@ -81,21 +82,24 @@ def run_empiar(
     diameter: Diameters = None,
     folder: EntryFolders = None,
     base_url: BaseUrl = None,
+    entry_url: EntryUrl = None,
     labels_url: LabelsUrl = None,
 ) -> None:
     """Fetch real micrographs from EMPIAR, with CryoPPP's particles as labels.
 
     A run that was stopped goes on when the same command is given again. Contaminant and carbon
-    are for you to label on the micrographs: give the files with --shots and run it once more.
+    are for you to label: give the files with --shots and run it once more. What the manifest
+    does not know of an entry that --entries names is asked of EMPIAR, then of you.
     """
     from pickeropt.console import progress
+    from pickeropt.datasets.empiar.described import ask_empiar
     from pickeropt.datasets.empiar.fetch import fetch
     from pickeropt.datasets.empiar.manifest import Said, choose_entries, load_manifest
     from pickeropt.datasets.empiar.plan import make_plan
 
     manifest = load_manifest()
     if show_list:
-        _check_list_alone(entries, shots, pixel_size, diameter, folder, base_url, labels_url)
+        _check_list_alone(entries, shots, pixel_size, diameter, folder, base_url, entry_url, labels_url)
         _show_manifest(manifest)
         return
     said = Said(
@@ -105,6 +109,9 @@ def run_empiar(
     )
     wanted = [name for name in entries.split(",") if name.strip()]
     chosen = choose_entries(manifest, wanted, said)
+    said, lines = ask_empiar(chosen, said, out, entry_url or manifest.entry_url)
+    print(*lines, sep="\n", end="\n" * bool(lines))
+    chosen = choose_entries(manifest, [e.accession for e in chosen], said)
     if _can_ask(yes):
         chosen = choose_entries(manifest, [e.accession for e in chosen], _ask_missing(chosen, said, out))
     if not wanted:
@@ -125,7 +132,7 @@ def run_empiar(
 
 def _check_list_alone(*values: object) -> None:
     """Raises BadParameter where --list comes with a choice that it would not heed."""
-    names = ("entries", "shots", "pixel-size", "diameter", "folder", "base-url", "labels-url")
+    names = ("entries", "shots", "pixel-size", "diameter", "folder", "base-url", "entry-url", "labels-url")
     given = [f"--{name}" for name, value in zip(names, values, strict=True) if value]
     if given:
         hint = f"it shows the whole manifest and fetches nothing; leave out {', '.join(given)}"

@@ -17,6 +17,7 @@ from pickeropt.datasets.class_folders import build_class_folders
 from pickeropt.datasets.class_points import gather_points
 from pickeropt.datasets.empiar.archive import extract_coordinates, list_folder, local_name, stem_of
 from pickeropt.datasets.empiar.config import EmpiarConfig
+from pickeropt.datasets.empiar.described import ask_empiar
 from pickeropt.datasets.empiar.download import part_of
 from pickeropt.datasets.empiar.fetch import fetch
 from pickeropt.datasets.empiar.manifest import Said, choose_entries, load_manifest
@@ -393,6 +394,91 @@ def test_micrographs_that_are_here_need_no_folder(site, tmp_path):
     assert [p.name for p in report.entries[0].micrographs] == ["a.mrc"]
     assert report.entries[0].labels is None
     assert site.requests == []
+
+
+# what EMPIAR says of an entry
+
+
+def described(accession, *sets):
+    names = ("directory", "category", "data_format", "pixel_width")
+    rows = [dict(zip(names, one, strict=True)) for one in sets]
+    return {f"/entry/EMPIAR-{accession}": json.dumps({f"EMPIAR-{accession}": {"imagesets": rows}}).encode()}
+
+
+SINGLE, MOVIES = "micrographs - single frame", "micrographs - multiframe"
+
+
+def asked(site, out, accession, said=None):
+    entries = choose_entries(load_manifest(), [accession], said or Said({}, {}, {}))
+    return ask_empiar(entries, said or Said({}, {}, {}), out, site.url + "/entry", QUICK)
+
+
+def test_empiar_is_asked_for_what_no_one_knows(site, tmp_path):
+    site.files |= described(
+        "10406", ("/data/Movies", MOVIES, "TIFF", "0.5"), ("data/Micrographs/", SINGLE, "MRC", "1.7")
+    )
+    said, lines = asked(site, tmp_path, "10406")
+    assert (said.pixel_size, said.folder) == ({"10406": 1.7}, {"10406": "data/Micrographs"})
+    assert lines == ("EMPIAR-10406: by EMPIAR's own description 1.7 Å/px, in data/Micrographs",)
+    said, _ = asked(site, tmp_path, "10406", Said({"10406": 1.6}, {}, {}))
+    assert (said.pixel_size, said.folder) == ({"10406": 1.6}, {"10406": "data/Micrographs"})
+    assert asked(site, tmp_path, "10017") == (Said({}, {}, {}), ())
+    (tmp_path / "10406/micrographs").mkdir(parents=True)
+    (tmp_path / "10406/micrographs/a.mrc").touch()
+    assert asked(site, tmp_path, "10406")[0].folder == {}
+
+
+def test_of_several_image_sets_that_of_the_known_folder_counts(site, tmp_path):
+    both = [("data/Micrographs_part1", SINGLE, "MRC", "1.34"), ("data/part2", SINGLE, "MRC", "1.2")]
+    site.files |= described("10077", *both) | described("10406", *both)
+    assert asked(site, tmp_path, "10077")[0].pixel_size == {"10077": 1.34}
+    said, lines = asked(site, tmp_path, "10406")
+    assert said == Said({}, {}, {})
+    assert lines[0].endswith(
+        "names no one folder of micrographs (there is data/Micrographs_part1, data/part2)"
+    )
+
+
+@pytest.mark.parametrize("size", ["", None, "none", 0, -1, "inf"])
+def test_a_description_without_a_pixel_size(site, tmp_path, size):
+    site.files |= described("10406", ("data", SINGLE, "MRC", size))
+    said, lines = asked(site, tmp_path, "10406")
+    assert (said.pixel_size, said.folder) == ({}, {"10406": "data"})
+    assert "no pixel size, in data" in lines[0]
+
+
+@pytest.mark.parametrize(
+    "answer", [b"<html>", b"[]", b"{}", b'{"EMPIAR-10406": 3}', b'{"a": {}, "b": {}}', None]
+)
+def test_no_description(site, tmp_path, answer):
+    if answer is not None:
+        site.files["/entry/EMPIAR-10406"] = answer
+    said, lines = asked(site, tmp_path, "10406")
+    assert said == Said({}, {}, {})
+    assert lines[0].startswith("EMPIAR-10406: EMPIAR could not be asked (")
+
+
+def test_a_folder_that_leads_out_is_none(site, tmp_path):
+    site.files |= described("10406", ("../data", SINGLE, "MRC", "1.7"))
+    assert asked(site, tmp_path, "10406")[0] == Said({}, {}, {})
+
+
+def test_the_command_takes_what_empiar_says(site, tmp_path, command):
+    site.files |= described("10454", ("data", SINGLE, "MRC", "1.5"))
+    site.files["/10454/data/a.mrc"] = site.files[DATA + "Falcon_0.mrc"]
+    words = ["empiar", "--out", tmp_path, "--entries", "10454", "--diameter", "10454=90", "--yes"]
+    words += [
+        "--base-url",
+        site.url,
+        "--labels-url",
+        site.url + "/labels",
+        "--entry-url",
+        site.url + "/entry",
+    ]
+    result = command(*words)
+    assert result.exit_code == 0, result.output
+    assert "EMPIAR-10454: by EMPIAR's own description 1.5 Å/px, in data" in result.stdout
+    assert (tmp_path / "10454/micrographs/a.mrc").is_file()
 
 
 # the command

@@ -94,7 +94,8 @@ def test_a_manifest_with_a_guess_is_refused():
     rows = "".join(f"{name} = {fact}\n" for name in ("specimen", "pattern", "labels"))
     rows += "diameter_px = { value = 100, verified = true, source = 's' }\n"
     rows += "folder = { value = 'data', verified = true, source = 's' }\n"
-    head = 'base_url = "b"\nlabels_url = "l"\nlabels_licence = "c"\n[[entry]]\naccession = "1"\n'
+    head = 'base_url = "b"\nentry_url = "e"\nlabels_url = "l"\nlabels_licence = "c"\n'
+    head += '[[entry]]\naccession = "1"\n'
     size = "pixel_size = { value = 1.5, verified = %s, source = 's' }\n"
     assert parse_manifest(head + rows + size % "true").entries[0].diameter == 150
     with pytest.raises(ValueError, match="pixel_size of 1 has a value that is not verified"):

@@ -68,9 +68,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """base_url : of the archive's ACCESSION/ folders; labels_url : of CryoPPP's ACCESSION.tar.gz"""
+    """base_url : of the archive's ACCESSION/ folders; entry_url : of its descriptions EMPIAR-ACCESSION
+
+    labels_url : of CryoPPP's ACCESSION.tar.gz
+    """
 
     base_url: str
+    entry_url: str
     labels_url: str
     labels_licence: str
     entries: tuple[Entry, ...]
@@ -88,7 +92,9 @@ def parse_manifest(text: str) -> Manifest:
     entries = tuple(_entry(row) for row in table["entry"])
     if len({entry.accession for entry in entries}) != len(entries):
         raise ValueError("manifest.toml has an accession twice")
-    return Manifest(table["base_url"], table["labels_url"], table["labels_licence"], entries)
+    return Manifest(
+        table["base_url"], table["entry_url"], table["labels_url"], table["labels_licence"], entries
+    )
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:
