@@ -35,11 +35,21 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Put an entry for each public name where the API page has its marker."""
+    """Put an entry for each public name where the API page has its marker.
+
+    A page without neighbours in the navigation gets the width of their list.
+    """
+    if page.parent is None:
+        page.meta["hide"] = ["navigation"]
     if page.file.src_uri != API_PAGE:
         return markdown
     root = Path(config.config_file_path).parent
     return markdown.replace(API_MARKER, "\n\n".join(api_entries((root / INIT).read_text(encoding="utf-8"))))
+
+
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Keep a value and its spread on one line of a table."""
+    return re.sub(r"(<td[^>]*>[^<]*?) ± ", r"\1&nbsp;±&nbsp;", content)
 
 
 def api_entries(source: str) -> list[str]:
