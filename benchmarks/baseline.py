@@ -14,8 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pickeropt.datasets.boxes import cut_boxes
-from pickeropt.datasets.views import make_view
 from pickeropt.models.backbone import Backbone
+from pickeropt.models.views import make_view
 
 VIEWS = ((1.2, 96), (1.8, 112), (2.7, 112))
 """Width of a crop in particle diameters, and in network px."""

@@ -21,13 +21,13 @@ from real_data import CLASSES, DIAMETER, DIAMETER_PX, Labelled, pixels_of, read_
 from sklearn.metrics import f1_score, roc_auc_score
 
 from pickeropt.classifier import PickClassifier
-from pickeropt.datasets.splits import choose_shots
 from pickeropt.describe import describe_micrograph
-from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.recipes import PENALTY, make_classifier
+from pickeropt.finetune.splits import choose_shots
 from pickeropt.finetune.trials import fresh_head
 from pickeropt.models.backbone import inference_copy
-from pickeropt.training import fit_head, inference_dtype
+from pickeropt.models.fitting import fit_head, inference_dtype
 
 WINDOWS = ((0.5, 1.2, 2.7), (0.5, 0.8, 1.2, 1.8, 2.7), (0.5, 1.2), (1.8,))
 

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from real_data import DIAMETER_PX, PADDING_PX, Labelled, picks_of, pixels_of, read_all
 
-from pickeropt.frame.config import RIGHT, UNSURE, WRONG, FrameConfig, Opinion, Site
 from pickeropt.frame.evidence import Evidence, look
+from pickeropt.frame.frame_config import RIGHT, UNSURE, WRONG, FrameConfig, Opinion, Site
 from pickeropt.frame.frames import IDENTITY, Frame
 from pickeropt.frame.look import choose_picks
 from pickeropt.frame.verdict import judge

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.mrc import write_mrc
 
 SIDE = 4096
 DIFFERENT = 4

@@ -15,16 +15,16 @@ from baseline import PASSES, crop_features, logistic_regression
 from numpy.typing import NDArray
 from real_data import CLASSES, DIAMETER, DIAMETER_PX
 
-from pickeropt.checkpoint import general_checkpoint
 from pickeropt.classifier import PickClassifier
 from pickeropt.describe import boxes_of, describe_micrograph
-from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.recipes import VIEW_DIAMETERS, ShotBoxes, fit_paper, make_classifier
 from pickeropt.finetune.trials import fit_measured
 from pickeropt.models.backbone import inference_copy
+from pickeropt.models.classifier import general_checkpoint
 from pickeropt.models.features import box_features
+from pickeropt.models.fitting import choose_device, inference_dtype, seed_everything
 from pickeropt.models.initial import initial_backbone
-from pickeropt.training import choose_device, inference_dtype, seed_everything
 
 Pixels = NDArray[np.float32]
 Points = NDArray[np.float64]

@@ -26,7 +26,8 @@ from real_data import DIAMETER, DIAMETER_PX, PADDING_PX, PIXEL_SIZE, RADIUS_PX, 
 from pickeropt.datasets.simulate import SimulationConfig, Species, real_species, simulate_micrograph
 from pickeropt.datasets.simulate.presets import DEEPEM_SNR, PRESETS
 from pickeropt.evaluate.picking import Picked, PickingQuality, picking_quality
-from pickeropt.io.micrographs import read_micrograph, write_mrc
+from pickeropt.io.micrographs import read_micrograph
+from pickeropt.io.mrc import write_mrc
 from pickeropt.pickers.deepem.geometry import PUBLISHED
 from pickeropt.pickers.deepem.network import DeepEMNetwork
 from pickeropt.pickers.deepem.picker import load

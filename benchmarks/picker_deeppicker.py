@@ -32,7 +32,8 @@ from pickeropt.datasets.simulate import real_species, simulate_micrograph
 from pickeropt.datasets.simulate.presets import PRESETS
 from pickeropt.errors import ShotsError
 from pickeropt.evaluate.picking import Picked, PickingQuality, picking_quality
-from pickeropt.io.micrographs import read_micrograph, write_mrc
+from pickeropt.io.micrographs import read_micrograph
+from pickeropt.io.mrc import write_mrc
 from pickeropt.pickers.deeppicker.iteration import iterate
 from pickeropt.pickers.deeppicker.judging import AGREES
 from pickeropt.pickers.deeppicker.picker import load

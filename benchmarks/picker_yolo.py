@@ -29,8 +29,10 @@ from real_data import DIAMETER, DIAMETER_PX, PADDING_PX, PIXEL_SIZE, RADIUS_PX, 
 from pickeropt.datasets.simulate import real_species, simulate_micrograph
 from pickeropt.datasets.simulate.presets import CRYOLO_SNR, PRESETS
 from pickeropt.evaluate.picking import Picked, PickingQuality, picking_quality
-from pickeropt.io.micrographs import read_micrograph, write_mrc
+from pickeropt.io.micrographs import read_micrograph
+from pickeropt.io.mrc import write_mrc
 from pickeropt.io.tables import write_bytes_atomically
+from pickeropt.models.fitting import inference_dtype
 from pickeropt.pickers.checkpoint import picker_bytes, read_picker
 from pickeropt.pickers.records import Job, Labelled, Material, Trained
 from pickeropt.pickers.yolo.boxes import matched
@@ -40,7 +42,6 @@ from pickeropt.pickers.yolo.picker import Yolo, load
 from pickeropt.pickers.yolo.settings import STRIDE, YoloSettings
 from pickeropt.pickers.yolo.training import train
 from pickeropt.pickers.yolo.view import particle_in_view
-from pickeropt.training import inference_dtype
 
 CPU = torch.device("cpu")
 SHARES = (1.0, 0.5, 0.1)

@@ -22,18 +22,18 @@ import numpy as np
 from numpy.typing import NDArray
 from real_data import DIAMETER, DIAMETER_PX, PADDING_PX, PIXEL_SIZE, RADIUS_PX, Labelled, read_all
 
-from pickeropt.datasets.shots import read_labelled_star
 from pickeropt.evaluate.picking import Picked, PickingQuality, picking_quality
 from pickeropt.evaluate.scored import read_scores
-from pickeropt.finetune.config import FinetuneConfig
-from pickeropt.finetune.run import finetune
+from pickeropt.finetune.finetune_config import FinetuneConfig
+from pickeropt.finetune.finetuning import finetune
 from pickeropt.io.picks import read_picks, subset
 from pickeropt.pickers.checkpoint import read_picker
 from pickeropt.pickers.config import PickRunConfig
 from pickeropt.pickers.run import pick
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
 from pickeropt.prune.scorer import load_scorer
+from pickeropt.shots import read_labelled_star
 
 SHAPE = (4096, 4096)
 SHOTS = 20

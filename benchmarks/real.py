@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from real_data import CLASSES, DIAMETER_PX, PADDING_PX, RADIUS_PX, Labelled, picks_of, pixels_of, read_all
 from sklearn.metrics import f1_score, roc_auc_score
 
-from pickeropt.datasets.splits import choose_shots
 from pickeropt.evaluate.curves import best_f1, false_removed_at_recall, precision_recall
 from pickeropt.evaluate.matching import descending, match
+from pickeropt.finetune.splits import choose_shots
 from pickeropt.prune.picker_score import NEAR, ShotsOnPicks, combine
 
 DRAWS = 20

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.mrc import write_mrc
 
 CLASSES = ("particle", "background", "contaminant", "carbon")
 PIXEL_SIZE, DIAMETER = 1.77, 191.0
@@ -25,7 +25,7 @@ HEADER = 1024
 MEASURE = """
 import resource, sys, time
 from pathlib import Path
-from pickeropt.report.make import write_report
+from pickeropt.report.reporting import write_report
 begun = time.process_time()
 report = write_report(Path(sys.argv[1]))
 most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

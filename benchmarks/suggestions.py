@@ -32,10 +32,10 @@ from real import draw, hand_auc, look, shots_from
 from real_data import CLASSES, RADIUS_PX, Labelled, read_all
 from sklearn.metrics import f1_score
 
-from pickeropt.label.estimate import FEWEST as COUNTED
-from pickeropt.label.estimate import estimate
 from pickeropt.label.refit import FEWEST, UNLABELLED, refit
 from pickeropt.label.suggest import Pool, suggest
+from pickeropt.label.suggestions import FEWEST as COUNTED
+from pickeropt.label.suggestions import estimate
 
 DRAWS = 20
 BY_TWENTY = "suggestions, first 20 at once"

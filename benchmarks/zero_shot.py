@@ -24,10 +24,10 @@ from PIL import Image
 from real_data import DIAMETER_PX, pixels_of, read_all
 from scipy.ndimage import gaussian_laplace, maximum_filter
 
-from pickeropt.checkpoint import general_checkpoint
 from pickeropt.describe import describe_micrograph
 from pickeropt.models.backbone import inference_copy
-from pickeropt.training import inference_dtype
+from pickeropt.models.classifier import general_checkpoint
+from pickeropt.models.fitting import inference_dtype
 
 PARTICLES = ("0Great", "1Decent")
 """Kinds that hold particles, as their curators say."""

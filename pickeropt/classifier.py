@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pickeropt.models.backbone import Backbone
 from pickeropt.models.head import BranchedHead, joint_logits
-from pickeropt.models.opinion import CARBON, CONTAMINANT, Opinion, SourceHead, carbon_evidence
+from pickeropt.models.source_head import CARBON, CONTAMINANT, Opinion, SourceHead, carbon_evidence
 from pickeropt.models.spec import ModelSpec
 from pickeropt.records import DEFAULT_CLASSES, PARTICLE
 

@@ -18,23 +18,23 @@ import typer
 from typer.core import TyperGroup
 
 from pickeropt import __version__
-from pickeropt import options as given
-from pickeropt.cli_benchmark import run_benchmark
-from pickeropt.cli_check import run_check
-from pickeropt.cli_convert import run_convert
 from pickeropt.cli_dataset import dataset_app
-from pickeropt.cli_empiar import run_build, run_empiar
-from pickeropt.cli_label import run_label
-from pickeropt.cli_pick import pick_app
-from pickeropt.cli_pretrain import run_pretrain
-from pickeropt.cli_prune import MODEL, run_prune
-from pickeropt.cli_relion import RAW, run_relion
-from pickeropt.cli_report import run_report
+from pickeropt.commands import options as given
+from pickeropt.commands.benchmark import run_benchmark
+from pickeropt.commands.check import run_check
+from pickeropt.commands.convert import run_convert
+from pickeropt.commands.dataset import run_build, run_empiar
+from pickeropt.commands.label import run_label
+from pickeropt.commands.pick import pick_app
+from pickeropt.commands.pretrain import run_pretrain
+from pickeropt.commands.prune import MODEL, run_prune
+from pickeropt.commands.relion import RAW, run_relion
+from pickeropt.commands.report import run_report
 from pickeropt.errors import PickeroptError
-from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.finetune.finetune_config import FinetuneConfig
 
 if TYPE_CHECKING:
-    from pickeropt.datasets.shots import BoxShots, Shots
+    from pickeropt.shots import BoxShots, Shots
 
 
 RESUMES = ("prune", "dataset", "pick", "pretrain", "benchmark", "relion")
@@ -165,8 +165,8 @@ def run_finetune(
     if of_boxes and folders:
         raise typer.BadParameter("boxes are learnt from without micrographs", param_hint="--micrographs")
     pairs = [_class_file(text) for text in class_files or ()]
-    from pickeropt.console import progress, show_finetune
-    from pickeropt.finetune.run import finetune
+    from pickeropt.commands.console import progress, show_finetune
+    from pickeropt.finetune.finetuning import finetune
 
     with progress() as on_progress:
         found = _read_shots(shots, pairs, folders)
@@ -193,7 +193,7 @@ def run_evaluate(
     Prints precision, recall and F1 before and after, and both rankings: the classifier's
     and the picker's. Writes evaluation.json and pr_curve.png.
     """
-    from pickeropt.console import show_evaluation
+    from pickeropt.commands.console import show_evaluation
     from pickeropt.evaluate.report import evaluate_scores, write_evaluation
     from pickeropt.evaluate.scored import pruned_diameter_px
 
@@ -208,8 +208,8 @@ def run_demonstration(out: given.Out = Path("demo"), seed: given.Seed = 0) -> No
     Simulates micrographs and a picker's picks, labels 20 shots of each class, fine-tunes,
     prunes, evaluates, and leaves all files and pictures in DIR.
     """
-    from pickeropt.console import show_demo, stage
-    from pickeropt.demo import run_demo
+    from pickeropt.commands.console import show_demo, stage
+    from pickeropt.demonstration import run_demo
 
     show_demo(run_demo(out, seed, stage))
 
@@ -234,7 +234,7 @@ def _class_file(text: str) -> tuple[str, Path]:
 def _read_shots(
     shots: Path | None, class_files: list[tuple[str, Path]], micrographs: tuple[Path, ...]
 ) -> "Shots | BoxShots":
-    from pickeropt.datasets.shots import read_class_boxes, read_class_files, read_labelled_star
+    from pickeropt.shots import read_class_boxes, read_class_files, read_labelled_star
 
     if shots is None:
         return read_class_files(class_files, micrographs)

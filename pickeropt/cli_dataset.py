@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from pickeropt.datasets.simulate_config import DatasetConfig, DatasetReport, Range
-from pickeropt.options import Overwrite, Seed, option
+from pickeropt.commands.options import Overwrite, Seed, option
+from pickeropt.datasets.dataset_config import DatasetConfig, DatasetReport, Range
 
 dataset_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Data sets to train on: simulated or cut from yours."
@@ -89,8 +89,8 @@ def run_simulate(
         seed=seed,
         structures=structures,
     )
-    from pickeropt.console import progress
-    from pickeropt.datasets.simulate.dataset import simulate_dataset
+    from pickeropt.commands.console import progress
+    from pickeropt.datasets.simulate.simulated_dataset import simulate_dataset
 
     with progress("micrographs") as on_progress:
         report = simulate_dataset(out, config, workers or _cores(), overwrite, on_progress)

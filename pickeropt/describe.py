@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pickeropt.datasets.boxes import cut_boxes, cut_normalised_boxes, fit_box
-from pickeropt.datasets.views import make_view
 from pickeropt.errors import GeometryError
 from pickeropt.models.backbone import Backbone
 from pickeropt.models.features import box_features, dense_features
 from pickeropt.models.spec import ModelSpec
+from pickeropt.models.views import make_view
 from pickeropt.records import FloatArray
 
 BATCH_SIZE = 64

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.frame.config import Site
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.frame.frame_config import Site
+from pickeropt.io.mrc import write_mrc
 from pickeropt.records import FloatArray
 
 SHAPE = (420, 500)

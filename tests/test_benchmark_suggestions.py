@@ -9,7 +9,7 @@ import torch
 from model_world import source_head
 
 from pickeropt.classifier import PickClassifier
-from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.models.backbone import Backbone
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

@@ -19,10 +19,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import pickeropt
-from pickeropt.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from pickeropt.classifier import PickClassifier
 from pickeropt.errors import CheckpointError, OutputError
 from pickeropt.models.backbone import Backbone
+from pickeropt.models.classifier import FORMAT, load_checkpoint, save_checkpoint
 from pickeropt.models.head import joint_logits
 from pickeropt.models.spec import ModelSpec
 

@@ -12,10 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pickeropt.checkpoint import general_checkpoint, load_checkpoint, save_checkpoint
 from pickeropt.classifier import PickClassifier, general_classifier
 from pickeropt.errors import CheckpointError
 from pickeropt.models.backbone import Backbone
+from pickeropt.models.classifier import general_checkpoint, load_checkpoint, save_checkpoint
 from pickeropt.models.spec import ModelSpec
 from pickeropt.records import DEFAULT_CLASSES
 
@@ -155,7 +155,7 @@ def test_the_general_model_of_the_package() -> None:
 
 
 def test_a_package_whose_weights_hold_no_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pickeropt.checkpoint.initial_head", lambda init: None)
+    monkeypatch.setattr("pickeropt.models.classifier.initial_head", lambda init: None)
     with pytest.raises(CheckpointError, match=r"hold no classifier; install pickeropt again"):
         general_checkpoint()
 

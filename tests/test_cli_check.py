@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from pickeropt.cli import app
-from pickeropt.frame.config import RIGHT, WRONG, FrameConfig, Site
+from pickeropt.frame.frame_config import RIGHT, WRONG, FrameConfig, Site
 from pickeropt.frame.frames import IDENTITY, Frame
 from pickeropt.frame.look import judge_frame
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.mrc import write_mrc
 from pickeropt.io.picks import read_picks
 
 ANGSTROM = str(DIAMETER * PIXEL_SIZE)

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pickeropt import console
-from pickeropt.finetune.config import FinetuneReport
-from pickeropt.prune.config import PruneSummary
+from pickeropt.commands import console
+from pickeropt.finetune.finetune_config import FinetuneReport
+from pickeropt.prune.prune_config import PruneSummary
 
 REPORT = FinetuneReport(
     checkpoint=Path("model.safetensors"),

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from pickeropt.cli import app
-from pickeropt.convert.config import ConvertConfig
+from pickeropt.convert.convert_config import ConvertConfig
 from pickeropt.convert.run import convert
 from pickeropt.convert.targets import TARGETS
 from pickeropt.errors import FormatError, GeometryError, MicrographError, OutputError, PickeroptError
 from pickeropt.frame.frames import FRAMES, Frame
 from pickeropt.io.inputs import read_inputs
 from pickeropt.io.lists import read_coordinate_list
-from pickeropt.io.micrographs import write_mrc
-from pickeropt.io.picks import placed, read_picks
+from pickeropt.io.mrc import write_mrc
+from pickeropt.io.picks import read_picks
+from pickeropt.io.picks_file import placed
 
 HEIGHT, WIDTH = 50, 80
 ENDINGS = {"topaz": ".txt", "xy": ".txt", "eman2": "_info.json", "xmipp": ".pos", "cryoppp": ".csv"}

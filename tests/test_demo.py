@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pickeropt.demo import MARKER, DemoConfig, DemoReport, make_demo, run_demo
+from pickeropt.demonstration import MARKER, DemoConfig, DemoReport, make_demo, run_demo
 from pickeropt.errors import OutputError
 from pickeropt.io.micrographs import read_micrograph
 from pickeropt.io.picks import read_picks
@@ -115,7 +115,9 @@ def test_the_same_seed_gives_the_same_in_the_place_of_an_earlier_demo(tmp_path):
 
 def test_the_command_passes_its_seed_on(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr("pickeropt.demo.make_demo", lambda out, config, say: asked.append((out, config)))
+    monkeypatch.setattr(
+        "pickeropt.demonstration.make_demo", lambda out, config, say: asked.append((out, config))
+    )
     run_demo(tmp_path, 5, None)
     assert asked == [(tmp_path, DemoConfig(seed=5))]
 

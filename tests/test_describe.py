@@ -8,11 +8,11 @@ import torch
 from model_world import SPEC as DENSE
 
 from pickeropt.datasets.boxes import cut_boxes
-from pickeropt.datasets.views import make_view
 from pickeropt.describe import describe_boxes, describe_micrograph, fitted_boxes
 from pickeropt.errors import GeometryError
 from pickeropt.models.backbone import Backbone, inference_copy
 from pickeropt.models.features import box_features, dense_features
+from pickeropt.models.views import make_view
 from pickeropt.records import FloatArray
 
 BOXED = replace(DENSE, dense=False, centred=False)

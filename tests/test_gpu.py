@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from pickeropt.finetune.run import finetune
+from pickeropt.finetune.finetuning import finetune
 from pickeropt.io.micrographs import read_micrograph
 from pickeropt.pickers.deepem import picker as deepem_picker
 from pickeropt.pickers.deepem import training as deepem
@@ -23,7 +23,7 @@ from pickeropt.pickers.records import Job, Labelled, Material
 from pickeropt.pickers.yolo import picker as yolo_picker
 from pickeropt.pickers.yolo import training as yolo
 from pickeropt.pickers.yolo.settings import YoloSettings
-from pickeropt.pretrain.run import pretrain
+from pickeropt.pretrain.pretraining import pretrain
 from pickeropt.prune.scorer import load_scorer
 from tests.finetune import finetune_world
 from tests.pickers.deeppicker.deeppicker_world import micrograph

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pickeropt.datasets.shots import read_labelled_star
 from pickeropt.evaluate.report import evaluate_scores
-from pickeropt.finetune.config import FinetuneConfig
-from pickeropt.finetune.run import finetune
-from pickeropt.io.micrographs import write_mrc
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
+from pickeropt.finetune.finetune_config import FinetuneConfig
+from pickeropt.finetune.finetuning import finetune
+from pickeropt.io.mrc import write_mrc
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
 from pickeropt.prune.scorer import load_scorer
+from pickeropt.shots import read_labelled_star
 
 BINNING = 2
 TRAINING = ("Falcon_2012_06_12-15_07_41_0", "Falcon_2012_06_12-15_27_22_0")

@@ -13,8 +13,7 @@ from sklearn.metrics import classification_report
 from torch import Tensor, nn
 
 from pickeropt.errors import PickeroptError
-from pickeropt.models.head import BranchedHead, FeatureLayout, multi_loss
-from pickeropt.training import (
+from pickeropt.models.fitting import (
     SgdSchedule,
     choose_device,
     fit_head,
@@ -26,6 +25,7 @@ from pickeropt.training import (
     shares_of_classes,
     train_sgd,
 )
+from pickeropt.models.head import BranchedHead, FeatureLayout, multi_loss
 
 
 def clouds(counts: Sequence[int], distance: float, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -228,7 +228,7 @@ def test_precision_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -> 
     """Some builds have no operator to ask, and must not be asked where the answer is no."""
     cpu = torch.device("cpu")
     assert inference_dtype(cpu) in (torch.bfloat16, torch.float32)
-    monkeypatch.setattr("pickeropt.training._has_bf16_instructions", lambda: False)
+    monkeypatch.setattr("pickeropt.models.fitting._has_bf16_instructions", lambda: False)
     monkeypatch.setattr(torch.ops, "mkldnn", None)
     assert inference_dtype(cpu) == torch.float32
 

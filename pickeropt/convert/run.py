@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.convert.config import ConvertConfig, ConvertReport
-from pickeropt.convert.gather import Group, bare_stem, gather
+from pickeropt.convert.conversion import Group, bare_stem, gather
+from pickeropt.convert.convert_config import ConvertConfig, ConvertReport
 from pickeropt.convert.targets import TARGETS, choose_target, encode, losses
 from pickeropt.errors import GeometryError, OutputError, PickeroptError
 from pickeropt.io.inputs import Inputs, read_inputs

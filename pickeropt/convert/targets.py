@@ -14,7 +14,7 @@ from pickeropt.io.cryosparc_fields import write_cs
 from pickeropt.io.deeppicker import write_deeppicker
 from pickeropt.io.delimited import write_cryoppp, write_csv, write_topaz, write_xy
 from pickeropt.io.eman2 import write_info_json
-from pickeropt.io.relion import write_star
+from pickeropt.io.relion_star import write_star
 from pickeropt.io.xmipp import write_pos
 from pickeropt.records import Picks
 

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from pickeropt.datasets.views import ViewFrame, level_and_noise, normalised, rescaled
 from pickeropt.errors import GeometryError
+from pickeropt.models.views import ViewFrame, level_and_noise, normalised, rescaled
 from pickeropt.records import FloatArray
 
 

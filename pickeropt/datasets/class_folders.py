@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from pickeropt.datasets.boxes import cut_boxes
 from pickeropt.datasets.class_config import BY, BuildConfig
 from pickeropt.datasets.class_points import ClassPoints, gather_points
-from pickeropt.datasets.splits import choose_shots
-from pickeropt.datasets.views import level_and_noise, make_view
 from pickeropt.errors import GeometryError, MicrographError, OutputError, PickeroptError, ShotsError
+from pickeropt.finetune.splits import choose_shots
 from pickeropt.io.labels import read_labels
-from pickeropt.io.micrographs import read_micrograph, write_mrc
+from pickeropt.io.micrographs import read_micrograph
+from pickeropt.io.mrc import write_mrc
 from pickeropt.io.tables import partial_name, write_bytes_atomically
+from pickeropt.models.views import level_and_noise, make_view
 from pickeropt.records import FloatArray
 
 FORMAT = "pickeropt class folders 1"

@@ -101,7 +101,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> tuple[Path, Path]:
     Each appears whole or not at all and replaces one of that name. Returns their paths.
     Raises OutputError where the folder cannot be written.
     """
-    from pickeropt.evaluate.figure import pr_curve_png  # matplotlib takes a second to import
+    from pickeropt.evaluate.figure import pr_curve_png
 
     json_path, png_path = out / "evaluation.json", out / "pr_curve.png"
     text = json.dumps(evaluation.as_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pickeropt.datasets.shots import BoxShots, Shots
 from pickeropt.errors import GeometryError, ShotsError
-from pickeropt.finetune.config import FinetuneConfig
-from pickeropt.frame.config import WRONG, FrameConfig, Site
+from pickeropt.finetune.finetune_config import FinetuneConfig
+from pickeropt.frame.frame_config import WRONG, FrameConfig, Site
 from pickeropt.frame.look import judge_frame
 from pickeropt.frame.remedy import describe
 from pickeropt.io.micrographs import read_micrograph_header
 from pickeropt.records import PARTICLE, FloatArray
+from pickeropt.shots import BoxShots, Shots
 
 MIDDLE, WHOLE, AROUND = 0.3, 0.45, (0.5, 0.75)
 """Radii in particle diameters. The fringe of defocus is brightest just inside the longest diameter, and a

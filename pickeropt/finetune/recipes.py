@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from pickeropt.classifier import PickClassifier
-from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.models.backbone import Backbone
 from pickeropt.models.features import box_features
+from pickeropt.models.fitting import SgdSchedule, fit_head, inference_dtype, train_sgd
 from pickeropt.models.head import LIMIT, multi_loss
 from pickeropt.models.initial import initial_backbone, initial_head, unfold_batch_norm
-from pickeropt.models.opinion import SourceHead, fits
+from pickeropt.models.source_head import SourceHead, fits
 from pickeropt.models.spec import ModelSpec
-from pickeropt.training import SgdSchedule, fit_head, inference_dtype, train_sgd
 
 PENALTY = 500.0
 """Weight of |weights|²/2 against the summed loss of all shots; divided by their number in the mean."""

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pickeropt.classifier import PickClassifier
-from pickeropt.datasets.splits import Split, validation_split
-from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.recipes import fit_default
+from pickeropt.finetune.splits import Split, validation_split
+from pickeropt.models.fitting import Quality, fit_temperature, quality
 from pickeropt.records import PARTICLE
-from pickeropt.training import Quality, fit_temperature, quality
 
 SPLITS = 5
 """Splits that the default recipe is measured on; its classifier is fitted in a second."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import cKDTree
 
-from pickeropt.frame.config import Site
+from pickeropt.frame.frame_config import Site
 from pickeropt.frame.names import propose_rule
 from pickeropt.io.micrographs import MicrographHeader
 from pickeropt.io.picks_file import PicksFile

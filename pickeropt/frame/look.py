@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import MicrographError
-from pickeropt.frame.config import FrameConfig, Score, Site, Verdict
 from pickeropt.frame.evidence import Evidence, look
+from pickeropt.frame.frame_config import FrameConfig, Score, Site, Verdict
 from pickeropt.frame.verdict import judge
 from pickeropt.io.micrographs import read_micrograph
 

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from pickeropt.frame.config import RIGHT, WRONG, Verdict
+from pickeropt.frame.frame_config import RIGHT, WRONG, Verdict
 from pickeropt.frame.frames import IDENTITY, Frame
 from pickeropt.io.lists import is_coordinate_list, is_suffix_file
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.frame.config import RIGHT, UNSURE, WRONG, Candidate, FrameConfig, Opinion, Verdict
 from pickeropt.frame.evidence import Ask, Evidence, Tally, shift_sums, tally, tally_scores, total
+from pickeropt.frame.frame_config import RIGHT, UNSURE, WRONG, Candidate, FrameConfig, Opinion, Verdict
 from pickeropt.frame.frames import FRAMES, IDENTITY, SHIFTED, Frame
 
 SHOWN = 5

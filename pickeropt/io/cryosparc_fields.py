@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError, GeometryError
 from pickeropt.io.npy_table import NpyTable
-from pickeropt.io.relion import Names
+from pickeropt.io.relion_star import Names
 from pickeropt.records import Picks
 
 NAME = "location/micrograph_path"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.io.json_spans import JsonError, entry_spans
+from pickeropt.io.eman import JsonError, entry_spans
 from pickeropt.io.picks_file import PicksFile, check_keep
 from pickeropt.io.rows import plain, spans_in_turn
 from pickeropt.io.text import TextFile

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from pickeropt.errors import MicrographError
-from pickeropt.io.picks import PicksFile
+from pickeropt.io.picks_file import PicksFile
 
 EXTENSIONS = (".mrc", ".mrcs", ".tif", ".tiff")
 PICKER_SUFFIXES = (

@@ -15,8 +15,9 @@ from pickeropt.io.lists import (
     read_coordinate_list,
     read_suffix_file,
 )
-from pickeropt.io.picks import PicksFile, is_picks, read_picks
-from pickeropt.io.relion import X
+from pickeropt.io.picks import is_picks, read_picks
+from pickeropt.io.picks_file import PicksFile
+from pickeropt.io.relion_star import X
 from pickeropt.io.text import read_content
 from pickeropt.io.walk import check_name, walk
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError, OutputError
-from pickeropt.io.picks import PicksFile, read_picks
-from pickeropt.io.relion import CLASS, MICROGRAPH, X, Y
+from pickeropt.io.picks import read_picks
+from pickeropt.io.picks_file import PicksFile
+from pickeropt.io.relion_star import CLASS, MICROGRAPH, X, Y
 from pickeropt.io.star import Block, column_spans, find_block, read_blocks
 from pickeropt.io.tables import write_bytes_atomically
 from pickeropt.io.text import TextFile, column, numbers

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError
-from pickeropt.io.relion import COORDINATE_FILE, MICROGRAPH
+from pickeropt.io.relion_star import COORDINATE_FILE, MICROGRAPH
 from pickeropt.io.rows import LONGEST_LINE
 from pickeropt.io.star import check_labels, column_spans, find_block, read_blocks, star_token
 from pickeropt.io.text import column, read_content, read_text

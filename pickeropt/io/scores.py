@@ -20,7 +20,7 @@ from pickeropt.errors import FormatError
 from pickeropt.io.cbox import find_cbox
 from pickeropt.io.delimited import table_layout
 from pickeropt.io.picks_file import PicksFile
-from pickeropt.io.relion import SCORE, X, Y
+from pickeropt.io.relion_star import SCORE, X, Y
 from pickeropt.io.star import Block, column_spans, find_block, read_blocks
 from pickeropt.io.text import (
     Spans,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import OutputError
-from pickeropt.io.relion import CLASS, MICROGRAPH, SCORE, X, Y
+from pickeropt.io.relion_star import CLASS, MICROGRAPH, SCORE, X, Y
 
 
 def partial_name(path: Path) -> Path:

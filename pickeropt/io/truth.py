@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pickeropt.errors import OutputError
 from pickeropt.io.labels import DIAMETER, PIXEL_SIZE, SOURCE
-from pickeropt.io.relion import CLASS, MICROGRAPH, X, Y
+from pickeropt.io.relion_star import CLASS, MICROGRAPH, X, Y
 from pickeropt.io.tables import write_bytes_atomically
 
 COLUMNS = (

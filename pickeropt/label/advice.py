@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pickeropt.label.active_learning import FeaturePool, labels_of
 from pickeropt.label.jobs import OnProgress
-from pickeropt.label.pool import FeaturePool, labels_of
 from pickeropt.label.results import Results
 from pickeropt.label.session import Session
 
@@ -91,8 +91,8 @@ class Adviser:
 
     def _fit(self, classifier: "PickClassifier") -> "tuple[NDArray[np.float64], NDArray[np.int64]]":
         """(n, k) probabilities and (n,) labels of the pool; estimate and guesses go to the results."""
-        from pickeropt.label.estimate import estimate
         from pickeropt.label.refit import refit
+        from pickeropt.label.suggestions import estimate
 
         begun = time.perf_counter()
         ids, groups, _, _ = self._pool.rows()

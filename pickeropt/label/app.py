@@ -13,9 +13,9 @@ from starlette.exceptions import HTTPException
 from pickeropt.errors import MicrographError, OutputError, PickeroptError
 from pickeropt.label import views
 from pickeropt.label.gallery import Query as Wanted
+from pickeropt.label.label_store import Box
 from pickeropt.label.pictures import Wish
 from pickeropt.label.server import LabelServer
-from pickeropt.label.store import Box
 
 PAGE = Path(__file__).parent / "page"
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import PickeroptError
-from pickeropt.label.store import UNSEEN, LabelStore
+from pickeropt.label.label_store import UNSEEN, LabelStore
 from pickeropt.label.table import SKIPPED, UNLABELLED, Columns
 
 ORDERS = ("file", "random", "merit", "score", "suggested", "uncertain", "labelled")

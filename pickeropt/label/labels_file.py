@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import OutputError
-from pickeropt.io.relion import CLASS, MICROGRAPH, X, Y
+from pickeropt.io.relion_star import CLASS, MICROGRAPH, X, Y
 from pickeropt.io.star import star_token
 from pickeropt.io.tables import write_bytes_atomically
 

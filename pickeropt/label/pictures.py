@@ -6,7 +6,7 @@ from math import ceil
 
 import numpy as np
 
-from pickeropt.datasets.display import (
+from pickeropt.display import (
     CONTRAST,
     LOWPASS,
     Filter,
@@ -19,9 +19,9 @@ from pickeropt.datasets.display import (
     micrograph_look,
 )
 from pickeropt.errors import PickeroptError
+from pickeropt.label.label_store import Box
 from pickeropt.label.micrographs import Micrographs
 from pickeropt.label.pixels import TILE, Pixels
-from pickeropt.label.store import Box
 from pickeropt.records import FloatArray
 
 SAMPLES, SAMPLE = 3, 192

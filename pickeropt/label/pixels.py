@@ -7,7 +7,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.datasets.display import cut
+from pickeropt.display import cut
 from pickeropt.io.micrographs import map_micrograph
 from pickeropt.label.micrographs import Micrographs
 from pickeropt.records import FloatArray

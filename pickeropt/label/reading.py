@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from pickeropt.errors import FormatError, PickeroptError
-from pickeropt.io.picks import PicksFile, read_picks
+from pickeropt.io.picks import read_picks
+from pickeropt.io.picks_file import PicksFile
 
 
 def read_apart(path: Path) -> PicksFile:

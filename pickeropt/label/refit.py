@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pickeropt.classifier import PickClassifier
-from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.recipes import make_classifier
 from pickeropt.finetune.trials import fit_measured
 from pickeropt.records import PARTICLE

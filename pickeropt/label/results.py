@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError
 from pickeropt.label.gallery import Gallery
+from pickeropt.label.label_store import FIRST_ADDED
 from pickeropt.label.loading import Loader
 from pickeropt.label.session import Session
-from pickeropt.label.store import FIRST_ADDED
 from pickeropt.label.table import Columns
-from pickeropt.prune.config import Finish
+from pickeropt.prune.prune_config import Finish
 
 PIECE = 20_000
 """Rows of scores.csv that are Python objects at once."""

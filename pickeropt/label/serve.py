@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pickeropt.errors import PickeroptError
-from pickeropt.label.config import LabelConfig, is_loopback
-from pickeropt.prune.config import Finish
+from pickeropt.label.label_config import LabelConfig, is_loopback
+from pickeropt.prune.prune_config import Finish
 
 PORTS = range(20_000, 32_000)
 """Below those that systems give out by themselves."""
@@ -35,8 +35,8 @@ def serve(
         what = f"the page needs {error.name}, which is not installed"
         raise PickeroptError(f"{what}; install it with: pip install 'pickeropt[ui]'") from error
     from pickeropt.label.app import make_app
-    from pickeropt.label.guard import Guard
     from pickeropt.label.server import LabelServer
+    from pickeropt.label.serving import Guard
 
     bound = _bind_for(config)
     port = int(bound.getsockname()[1])

@@ -7,14 +7,14 @@ from threading import RLock
 import numpy as np
 
 from pickeropt.errors import FormatError, GeometryError, PickeroptError
-from pickeropt.io.picks import PicksFile, read_picks
-from pickeropt.io.picks_file import placed
-from pickeropt.io.relion import CLASS
+from pickeropt.io.picks import read_picks
+from pickeropt.io.picks_file import PicksFile, placed
+from pickeropt.io.relion_star import CLASS
 from pickeropt.io.tables import write_bytes_atomically
-from pickeropt.label.config import LabelConfig
+from pickeropt.label.label_config import LabelConfig
+from pickeropt.label.label_store import Action, Box, LabelStore
 from pickeropt.label.labels_file import LabelsFile, labelled_star
 from pickeropt.label.micrographs import Micrographs
-from pickeropt.label.store import Action, Box, LabelStore
 from pickeropt.label.table import SKIPPED, PickTable
 
 SAME = 0.01

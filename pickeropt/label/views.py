@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 import pickeropt
 from pickeropt.errors import PickeroptError
-from pickeropt.label.config import TARGETS
 from pickeropt.label.gallery import number
+from pickeropt.label.label_config import TARGETS
 from pickeropt.label.table import UNLABELLED
 
 if TYPE_CHECKING:

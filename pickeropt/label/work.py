@@ -11,7 +11,7 @@ from pickeropt.label.jobs import OnProgress
 from pickeropt.label.labels_file import digest, keep_copy
 from pickeropt.label.results import Results
 from pickeropt.label.session import Session
-from pickeropt.prune.config import Finish
+from pickeropt.prune.prune_config import Finish
 
 
 class Work:
@@ -34,9 +34,9 @@ class Work:
         Raises PickeroptError as `read_labelled_star` and `finetune` do.
         """
         on_progress("reading the labels", 0, 0)
-        from pickeropt.datasets.shots import read_labelled_star
-        from pickeropt.finetune.config import FinetuneConfig
-        from pickeropt.finetune.run import finetune
+        from pickeropt.finetune.finetune_config import FinetuneConfig
+        from pickeropt.finetune.finetuning import finetune
+        from pickeropt.shots import read_labelled_star
 
         config = self._session.config
         shots = read_labelled_star(config.out, self._folders())
@@ -76,8 +76,8 @@ class Work:
         Raises PickeroptError as `prune` does, OutputError for a folder of another model or other picks.
         """
         on_progress("starting the model", 0, 0)
-        from pickeropt.prune.config import PruneConfig
-        from pickeropt.prune.run import prune
+        from pickeropt.prune.prune_config import PruneConfig
+        from pickeropt.prune.pruning import prune
         from pickeropt.prune.scorer import load_scorer
 
         config = self._session.config

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pickeropt.errors import CheckpointError
 from pickeropt.models.backbone import Backbone, deepest_stage, load_backbone_weights
-from pickeropt.models.opinion import SourceHead, read_source_head
+from pickeropt.models.source_head import SourceHead, read_source_head
 
 SHIPPED = "resnet18_v3.safetensors"
 """The backbone inside the package; `models/weights/README.md` says how it was made."""

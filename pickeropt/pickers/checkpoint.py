@@ -14,8 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pickeropt import __version__
-from pickeropt.checkpoint import with_sorted_metadata
 from pickeropt.errors import CheckpointError
+from pickeropt.models.classifier import with_sorted_metadata
 from pickeropt.pickers import kinds
 from pickeropt.pickers.config import KINDS
 from pickeropt.pickers.records import Picker, Trained

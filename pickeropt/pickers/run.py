@@ -18,14 +18,14 @@ from pickeropt.io.find import EXTENSIONS, MicrographFinder
 from pickeropt.io.inputs import SUMMARY
 from pickeropt.io.micrographs import read_micrograph, read_micrograph_header
 from pickeropt.io.pixel_size import choose_pixel_size
-from pickeropt.io.relion import write_star
+from pickeropt.io.relion_star import write_star
 from pickeropt.io.tables import write_bytes_atomically
+from pickeropt.models.fitting import choose_device
 from pickeropt.pickers.checkpoint import PickerFile, load_picker, read_picker
 from pickeropt.pickers.config import PickRunConfig, PickRunReport
 from pickeropt.pickers.records import Detections, OnProgress, Picker
 from pickeropt.records import FloatArray
-from pickeropt.training import choose_device
-from pickeropt.workspace import Workspace, check_not_input, check_out, open_workspace, record_key
+from pickeropt.resumable import Workspace, check_not_input, check_out, open_workspace, record_key
 
 ENDINGS = {"star": "_autopick.star", "box": ".box", "cbox": ".cbox"}
 """What follows a micrograph's name without extension in that of its file of picks."""

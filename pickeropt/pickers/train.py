@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from pickeropt.errors import CheckpointError, PickeroptError
+from pickeropt.models.fitting import choose_device, seed_everything
 from pickeropt.pickers import kinds
 from pickeropt.pickers.checkpoint import PickerFile, picker_bytes, read_picker
 from pickeropt.pickers.config import PickTrainConfig, PickTrainReport
 from pickeropt.pickers.material import read_material, read_unlabelled
 from pickeropt.pickers.records import Job, Labelled, Material, OnProgress, Trained
-from pickeropt.training import choose_device, seed_everything
 from pickeropt.training_state import TrainingFolder
 
 

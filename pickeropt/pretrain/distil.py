@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pickeropt.models.features import typical_feature
-from pickeropt.pretrain.views import ViewStore
+from pickeropt.pretrain.training_views import ViewStore
 
 WINDOWS = (0.5, 1.2, 2.7)
 """Sides of the pooled windows in particle diameters: those of finetune's default recipe, so that it can

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from pickeropt.io.tables import write_bytes_atomically
 from pickeropt.models.backbone import Backbone, inference_copy
+from pickeropt.models.fitting import inference_dtype
 from pickeropt.models.orientations import EIGHT, averaged_maps
-from pickeropt.pretrain.config import OnProgress
 from pickeropt.pretrain.distil import point_features
 from pickeropt.pretrain.learner import THINNING
 from pickeropt.pretrain.loop import Run
-from pickeropt.pretrain.views import View, ViewStore, missing
-from pickeropt.training import inference_dtype
+from pickeropt.pretrain.pretrain_config import OnProgress
+from pickeropt.pretrain.training_views import View, ViewStore, missing
 
 ORIENTATIONS = (EIGHT[0], EIGHT[5])
 """Each view is seen in these: the plain one, and one that is turned and mirrored."""

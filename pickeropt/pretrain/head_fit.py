@@ -11,13 +11,13 @@ import torch
 from sklearn.metrics import f1_score, roc_auc_score
 from torch import Tensor, nn
 
-from pickeropt.pretrain.config import OnProgress
-from pickeropt.pretrain.default_recipe import DistilRecipe
 from pickeropt.pretrain.frozen import Points, read_points, write_features
 from pickeropt.pretrain.learner import LinearHead
 from pickeropt.pretrain.log import FITTED, open_tensorboard, report_row, write_log
 from pickeropt.pretrain.loop import Run
 from pickeropt.pretrain.parents import Parents, even_weights
+from pickeropt.pretrain.pretrain_config import OnProgress
+from pickeropt.pretrain.pretrain_recipes import DistilRecipe
 from pickeropt.pretrain.workplace import Workplace
 from pickeropt.records import PARTICLE
 

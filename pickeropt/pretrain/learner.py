@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pickeropt.models.backbone import Backbone
-from pickeropt.pretrain.config import Schedule
+from pickeropt.pretrain.pretrain_config import Schedule
 
 CUTTING, DRAWING, ORDER, THINNING = 0, 1, 2, 3
 """Streams of random numbers beside the seed."""

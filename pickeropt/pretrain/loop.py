@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pickeropt.pretrain.config import OnProgress, PretrainConfig
 from pickeropt.pretrain.learner import MEASURED, TERMS, Learner, Recipe
 from pickeropt.pretrain.log import Row, RunLog, open_tensorboard, report_row
-from pickeropt.pretrain.parallel import World
+from pickeropt.pretrain.pretrain_config import OnProgress, PretrainConfig
 from pickeropt.pretrain.state import Averages, load_state, save_state, start_averages, update_averages
+from pickeropt.pretrain.training_loop import World
 from pickeropt.pretrain.workplace import Workplace
 
 

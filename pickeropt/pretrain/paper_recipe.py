@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pickeropt.models.fitting import inference_dtype
 from pickeropt.models.initial import unfold_batch_norm
-from pickeropt.pretrain.config import PretrainConfig
 from pickeropt.pretrain.learner import (
     TERMS,
     Learner,
@@ -19,9 +19,9 @@ from pickeropt.pretrain.learner import (
     split,
     stairs,
 )
-from pickeropt.pretrain.material import DataSet
-from pickeropt.pretrain.views import box_groups, fitted_box
-from pickeropt.training import inference_dtype
+from pickeropt.pretrain.pretrain_config import PretrainConfig
+from pickeropt.pretrain.training_set import DataSet
+from pickeropt.pretrain.training_views import box_groups, fitted_box
 
 MEASURED_AT_ONCE = 64
 

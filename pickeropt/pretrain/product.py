@@ -21,12 +21,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pickeropt import __version__
-from pickeropt.checkpoint import with_sorted_metadata
+from pickeropt.models.classifier import with_sorted_metadata
 from pickeropt.models.spec import ModelSpec
-from pickeropt.pretrain.config import PretrainConfig
 from pickeropt.pretrain.distil import WINDOWS
 from pickeropt.pretrain.learner import Learner, LinearHead
-from pickeropt.pretrain.material import DataSet
+from pickeropt.pretrain.pretrain_config import PretrainConfig
+from pickeropt.pretrain.training_set import DataSet
 
 FORMAT = "pickeropt backbone 1"
 VIEW_DIAMETER = 62.0

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pickeropt.pretrain.config import PretrainConfig
-from pickeropt.pretrain.material import DataSet
+from pickeropt.pretrain.pretrain_config import PretrainConfig
+from pickeropt.pretrain.training_set import DataSet
 from pickeropt.training_state import TrainingFolder
 
 UNIMPORTANT = ("device", "tensorboard", "log_every", "save_every")

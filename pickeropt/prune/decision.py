@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.prune.adjust import at_prior, with_picker_score
-from pickeropt.prune.config import REASONS, Filters, PruneConfig
 from pickeropt.prune.filters import Measure, out_of_bounds, too_close
 from pickeropt.prune.picker_score import Labelled
 from pickeropt.prune.plan import Plan
 from pickeropt.prune.prior import NEUTRAL
+from pickeropt.prune.prune_config import REASONS, Filters, PruneConfig
 from pickeropt.prune.scoring import Sight
 from pickeropt.prune.summary import Judged
 from pickeropt.records import FloatArray, Scores

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from pickeropt.datasets.domains import relative_domains
 from pickeropt.errors import MicrographError
-from pickeropt.prune.config import REASONS, Filters
+from pickeropt.prune.prune_config import REASONS, Filters
 from pickeropt.records import FloatArray, Micrograph
 
 EXTREME = 3.0

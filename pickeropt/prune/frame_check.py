@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pickeropt.errors import GeometryError
-from pickeropt.frame.config import WRONG, FrameConfig, Site, Verdict
+from pickeropt.frame.frame_config import WRONG, FrameConfig, Site, Verdict
 from pickeropt.frame.look import judge_frame
 from pickeropt.frame.remedy import describe
-from pickeropt.prune.config import PruneConfig
+from pickeropt.prune.prune_config import PruneConfig
 
 if TYPE_CHECKING:
     from pickeropt.prune.plan import Plan

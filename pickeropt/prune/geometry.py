@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pickeropt.errors import CheckpointError, GeometryError, PickeroptError
 from pickeropt.io.pixel_size import AGREE
-from pickeropt.prune.config import Filters, MicrographScorer, PruneConfig
+from pickeropt.prune.prune_config import Filters, MicrographScorer, PruneConfig
 from pickeropt.records import PARTICLE
 
 SMALLEST_DIAMETER = 4

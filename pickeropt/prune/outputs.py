@@ -17,7 +17,7 @@ from pickeropt.io.inputs import SUMMARY, Inputs
 from pickeropt.io.lists import rewrite_coordinate_list
 from pickeropt.io.picks import companion_subsets, subset
 from pickeropt.io.scores import with_scores
-from pickeropt.prune.config import REASONS, PruneConfig, PruneSummary
+from pickeropt.prune.prune_config import REASONS, PruneConfig, PruneSummary
 from pickeropt.prune.recorded import record
 
 if TYPE_CHECKING:

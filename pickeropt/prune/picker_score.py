@@ -18,13 +18,13 @@ from scipy.optimize import minimize
 from scipy.spatial import cKDTree
 from scipy.special import expit, logit
 
-from pickeropt.datasets.shots import Shots, read_labelled_star
 from pickeropt.errors import ShotsError
 from pickeropt.io.inputs import SUMMARY
-from pickeropt.prune.config import PruneConfig
 from pickeropt.prune.outputs import KEPT, REJECTED
 from pickeropt.prune.plan import Plan
+from pickeropt.prune.prune_config import PruneConfig
 from pickeropt.records import PARTICLE
+from pickeropt.shots import Shots, read_labelled_star
 
 FEWEST = 5
 """Shots on picks that are needed of particles, and of all else."""

@@ -16,10 +16,10 @@ from pickeropt.io.inputs import Inputs, ListSource, Source, read_inputs
 from pickeropt.io.micrographs import MicrographHeader, read_micrograph_header
 from pickeropt.io.picks_file import placed, row_place
 from pickeropt.io.pixel_size import choose_pixel_size
-from pickeropt.prune.config import MicrographScorer, PruneConfig
 from pickeropt.prune.frame_check import check_frame
 from pickeropt.prune.geometry import check_inside, check_settings, frame_warnings, taught_warnings
-from pickeropt.workspace import check_not_input, check_out
+from pickeropt.prune.prune_config import MicrographScorer, PruneConfig
+from pickeropt.resumable import check_not_input, check_out
 
 HEADER_THREADS = 8
 

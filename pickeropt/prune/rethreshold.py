@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError, OutputError, PickeroptError
-from pickeropt.folder_lock import cannot_write
+from pickeropt.files import cannot_write
 from pickeropt.io.inputs import SUMMARY, Inputs
-from pickeropt.prune.config import REASONS, Finish, PruneSummary
 from pickeropt.prune.outputs import OWN, SCORES, fields_of, former_evaluation, write_json, write_picks
+from pickeropt.prune.prune_config import REASONS, Finish, PruneSummary
 from pickeropt.prune.recorded import read_recorded
 from pickeropt.prune.summary import NOTHING_KEPT, Judged, counts
 from pickeropt.records import FloatArray
-from pickeropt.workspace import bring_back, open_workspace, partial_folder
+from pickeropt.resumable import bring_back, open_workspace, partial_folder
 
 
 @dataclass(frozen=True)

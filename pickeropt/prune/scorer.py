@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pickeropt.checkpoint import Checkpoint, general_checkpoint, load_checkpoint
 from pickeropt.describe import describe_micrograph
 from pickeropt.errors import GeometryError, MicrographError
 from pickeropt.models.backbone import Backbone, inference_copy
+from pickeropt.models.classifier import Checkpoint, general_checkpoint, load_checkpoint
+from pickeropt.models.fitting import choose_device, inference_dtype
 from pickeropt.records import FloatArray, Micrograph
-from pickeropt.training import choose_device, inference_dtype
 
 GENERAL = (
     "the general model was used, which has never seen this particle; label some twenty shots of each class "

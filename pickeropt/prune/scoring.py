@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 import pickeropt
 from pickeropt.errors import MicrographError, PickeroptError
 from pickeropt.io.micrographs import read_micrograph
-from pickeropt.prune.config import MicrographScorer
 from pickeropt.prune.filters import Measure, domain_sizes, grid_of, pixel_measures
 from pickeropt.prune.plan import Plan, Task
+from pickeropt.prune.prune_config import MicrographScorer
 from pickeropt.records import PARTICLE, FloatArray, Micrograph
-from pickeropt.workspace import Workspace, record_key
+from pickeropt.resumable import Workspace, record_key
 
 OnProgress = Callable[[int, int], None]
 ROUNDING = 1e-3

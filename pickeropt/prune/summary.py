@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.prune.config import REASONS
+from pickeropt.prune.prune_config import REASONS
 
 WORST = 5
 NOTHING_KEPT = "every pick is rejected; is the model of this particle, and is the threshold right?"

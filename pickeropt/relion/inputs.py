@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pickeropt.errors import FormatError, GeometryError
 from pickeropt.io.lists import is_coordinate_list, read_coordinate_list
-from pickeropt.io.relion import MICROGRAPH, pixel_size
+from pickeropt.io.relion_star import MICROGRAPH, pixel_size
 from pickeropt.io.star import check_labels, column_spans, find_block, read_blocks
 from pickeropt.io.text import column, read_text
-from pickeropt.relion.layout import SUFFIX_FILE, root_path
+from pickeropt.relion.job_outputs import SUFFIX_FILE, root_path
 
 
 @dataclass(frozen=True)

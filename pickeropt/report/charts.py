@@ -7,10 +7,10 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from pickeropt.report.ice_and_defocus import Quantity
 from pickeropt.report.kinds import Kind, Tally
-from pickeropt.report.optics import Quantity
-from pickeropt.report.pictures import halo, outline
 from pickeropt.report.reading import Run
+from pickeropt.report.report_pictures import halo, outline
 
 WIDTH, HEIGHT = 620, 230
 LEFT, RIGHT, TOP, BOTTOM = 64, 22, 14, 44

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pickeropt.datasets.display import Image8
+from pickeropt.display import Image8
 from pickeropt.report.kinds import Kind, Rows, by_score, closest, spread
-from pickeropt.report.pictures import BOX
 from pickeropt.report.reading import Run
+from pickeropt.report.report_pictures import BOX
 
 COUNT = 24
 """Boxes of a sheet at most."""

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from pickeropt.datasets.boxes import cut_boxes, cut_normalised_boxes, fit_box
-from pickeropt.datasets.views import CLIP, ViewFrame, make_view, normalised
 from pickeropt.errors import GeometryError
+from pickeropt.models.views import CLIP, ViewFrame, make_view, normalised
 from pickeropt.records import FloatArray
 
 PLAIN = ViewFrame(1.0, 1.0, 0, 0)

@@ -9,7 +9,6 @@ import pytest
 from pickeropt.datasets.class_config import BuildConfig
 from pickeropt.datasets.class_folders import build_class_folders, entry_of
 from pickeropt.datasets.class_points import gather_points
-from pickeropt.datasets.shots import read_class_boxes
 from pickeropt.datasets.simulate import SimulationConfig, labelled_points, make_species, simulate_micrographs
 from pickeropt.errors import (
     FormatError,
@@ -19,12 +18,12 @@ from pickeropt.errors import (
     PickeroptError,
     ShotsError,
 )
-from pickeropt.finetune.config import FinetuneConfig
-from pickeropt.finetune.run import finetune
+from pickeropt.finetune.finetune_config import FinetuneConfig
+from pickeropt.finetune.finetuning import finetune
 from pickeropt.io.labels import LabelRows, read_labels, write_labels
-from pickeropt.io.micrographs import write_mrc
-from pickeropt.io.mrc import read_mrc_header, read_mrc_sections
+from pickeropt.io.mrc import read_mrc_header, read_mrc_sections, write_mrc
 from pickeropt.io.stacks import read_class_folder
+from pickeropt.shots import read_class_boxes
 
 PIXEL_SIZE = 2.0
 NATIVE = 124.0  # Å: 62 px, so that nothing is resampled

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pickeropt.datasets.display import (
+from pickeropt.display import (
     Filter,
     Look,
     as_jpeg,

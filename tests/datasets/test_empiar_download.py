@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from empiar_server import Fault, Site, serving
 
-from pickeropt.datasets.empiar.download import Wanted, download, part_of
+from pickeropt.datasets.empiar.http_download import Wanted, download, part_of
 from pickeropt.datasets.empiar.request import Patience, fetch_text, remote_size
 from pickeropt.errors import DownloadError, FormatError
-from pickeropt.io.micrographs import read_micrograph_header, write_mrc
+from pickeropt.io.micrographs import read_micrograph_header
+from pickeropt.io.mrc import write_mrc
 
 BODY = bytes(np.random.default_rng(0).integers(0, 256, 10_000, dtype=np.uint8))
 HALF = len(BODY) // 2

@@ -11,22 +11,22 @@ import typer
 from empiar_server import Fault, Site, serving, tar_gz
 from typer.testing import CliRunner
 
-from pickeropt import cli_empiar
+from pickeropt.commands import dataset as cli_empiar
 from pickeropt.datasets.class_config import BuildConfig
 from pickeropt.datasets.class_folders import build_class_folders
 from pickeropt.datasets.class_points import gather_points
 from pickeropt.datasets.empiar.archive import extract_coordinates, list_folder, local_name, stem_of
 from pickeropt.datasets.empiar.config import EmpiarConfig
 from pickeropt.datasets.empiar.described import ask_empiar
-from pickeropt.datasets.empiar.download import part_of
+from pickeropt.datasets.empiar.download_plan import make_plan
 from pickeropt.datasets.empiar.fetch import fetch
+from pickeropt.datasets.empiar.http_download import part_of
 from pickeropt.datasets.empiar.manifest import Said, choose_entries, load_manifest
-from pickeropt.datasets.empiar.plan import make_plan
 from pickeropt.datasets.empiar.request import Patience
 from pickeropt.errors import DownloadError, FormatError, GeometryError, OutputError, PickeroptError
 from pickeropt.io.cryoppp import read_cryoppp
 from pickeropt.io.labels import read_labels
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.mrc import write_mrc
 
 HEIGHT, WIDTH = 250, 300
 DATA = "/10017/data/"
@@ -366,7 +366,7 @@ def test_files_of_another_choice_pay_for_nothing(site, tmp_path):
 
 def test_too_little_room_is_said_before_anything_is_fetched(site, tmp_path, monkeypatch):
     usage = shutil._ntuple_diskusage(10**6, 0, 1000)
-    monkeypatch.setattr("pickeropt.datasets.empiar.plan.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("pickeropt.datasets.empiar.download_plan.shutil.disk_usage", lambda path: usage)
     with pytest.raises(OutputError, match="are free"):
         make_plan(beta_gal(), config_of(site, tmp_path))
     assert site.gets("/labels/10017.tar.gz") == []
@@ -543,7 +543,7 @@ def test_nothing_is_fetched_unasked(site, tmp_path, command, monkeypatch, known)
     words = ["empiar", "--out", tmp_path, "--base-url", site.url, "--labels-url", site.url + "/labels"]
     assert command(*words, "--entries", "10017", "--max-micrographs", 4, "--yes").exit_code == 0
     if not known:
-        monkeypatch.setattr("pickeropt.datasets.empiar.plan.remote_size", lambda url, patience: None)
+        monkeypatch.setattr("pickeropt.datasets.empiar.download_plan.remote_size", lambda url, patience: None)
     both = [*words, "--entries", "10017,10028", "--max-micrographs", 2]
     result = command(*both)
     assert "nobody is here to agree" in str(result.exception)

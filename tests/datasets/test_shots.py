@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pickeropt.datasets.shots import Shots, read_class_files, read_labelled_star
 from pickeropt.errors import FormatError, GeometryError, MicrographError, PickeroptError, ShotsError
+from pickeropt.shots import Shots, read_class_files, read_labelled_star
 
 Row = tuple[str, float, float, str]
 HEADER = "data_\n\nloop_\n_rlnMicrographName #1\n_rlnCoordinateX #2\n_rlnCoordinateY #3\n_pickeroptClass #4\n"

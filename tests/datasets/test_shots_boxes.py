@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pickeropt.datasets.shots import read_class_boxes
 from pickeropt.errors import ShotsError
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.mrc import write_mrc
+from pickeropt.shots import read_class_boxes
 
 
 def test_class_boxes(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 from pickeropt.cli import Commands
 from pickeropt.cli_dataset import dataset_app
 from pickeropt.datasets.class_points import gather_points
+from pickeropt.datasets.dataset_config import DatasetConfig
 from pickeropt.datasets.simulate import CARBON_KINDS, CONTAMINANT_KINDS, DEFAULT_SPECIES, MASK_CLASSES
-from pickeropt.datasets.simulate.dataset import choose_species, grid_of, simulate_dataset
 from pickeropt.datasets.simulate.parallel import run_all
-from pickeropt.datasets.simulate_config import DatasetConfig
+from pickeropt.datasets.simulate.simulated_dataset import choose_species, grid_of, simulate_dataset
 from pickeropt.errors import OutputError
 from pickeropt.io.labels import read_labels
 from pickeropt.io.micrographs import read_micrograph
@@ -141,7 +141,7 @@ def test_an_unfinished_set_goes_on_and_a_finished_one_grows(made: Path, tmp_path
 
 def test_a_run_killed_outright_goes_on_and_leaves_no_process(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from pickeropt.datasets.simulate.dataset import *\n"
+        "import sys; from pathlib import Path; from pickeropt.datasets.simulate.simulated_dataset import *\n"
         "if __name__ == '__main__':\n"
         f"    simulate_dataset(Path(sys.argv[1]), {replace(SMALL, micrographs=40)!r}, workers=2)\n"
     )

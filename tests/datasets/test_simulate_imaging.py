@@ -8,7 +8,6 @@ from scipy import stats
 
 from pickeropt.datasets.simulate import SimulationConfig, make_species, real_species, simulate_micrograph
 from pickeropt.datasets.simulate.canvas import Canvas
-from pickeropt.datasets.simulate.config import MASK_CLASSES
 from pickeropt.datasets.simulate.exposure import add_hot_pixels
 from pickeropt.datasets.simulate.optics import (
     Optics,
@@ -25,6 +24,7 @@ from pickeropt.datasets.simulate.optics import (
 )
 from pickeropt.datasets.simulate.particles import Particles, add_blobs, draw_angles, project
 from pickeropt.datasets.simulate.presets import CRYOLO_SNR, DEEPEM_SNR, PRESETS
+from pickeropt.datasets.simulate.simulation_config import MASK_CLASSES
 from pickeropt.errors import GeometryError
 
 BARE = replace(

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pickeropt.datasets.views import CLIP, GRID, ViewFrame, make_view, normalised
 from pickeropt.errors import GeometryError
+from pickeropt.models.views import CLIP, GRID, ViewFrame, make_view, normalised
 from pickeropt.records import FloatArray
 
 

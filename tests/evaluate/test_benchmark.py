@@ -12,25 +12,25 @@ import torch
 from benchmark_world import DIAMETER, class_folder, micrographs
 from safetensors.torch import save_file
 
-from pickeropt.checkpoint import load_checkpoint
-from pickeropt.cli_benchmark import run_benchmark
+from pickeropt.benchmark import fits
+from pickeropt.benchmark.benchmark_config import BenchmarkConfig
+from pickeropt.benchmark.benchmark_sets import read_sets
+from pickeropt.benchmark.benchmarking import benchmark
+from pickeropt.benchmark.fits import Bench, logistic_regression
+from pickeropt.benchmark.results import read_records
+from pickeropt.commands.benchmark import run_benchmark
 from pickeropt.errors import CheckpointError, OutputError, PickeroptError, ShotsError
-from pickeropt.evaluate.benchmark import fits
-from pickeropt.evaluate.benchmark.config import BenchmarkConfig
 from pickeropt.evaluate.benchmark.draws import draw
-from pickeropt.evaluate.benchmark.fits import Bench, logistic_regression
-from pickeropt.evaluate.benchmark.records import read_records
 from pickeropt.evaluate.benchmark.rows import Method
-from pickeropt.evaluate.benchmark.run import benchmark
-from pickeropt.evaluate.benchmark.sets import read_sets
 from pickeropt.evaluate.benchmark.starts import Start, find_starts, leave_out_notes
+from pickeropt.finetune import finetuning as finetune_run
 from pickeropt.finetune import recipes
-from pickeropt.finetune import run as finetune_run
-from pickeropt.finetune.config import FinetuneConfig
-from pickeropt.finetune.run import finetune
-from pickeropt.finetune.sight import LooseShots
+from pickeropt.finetune.finetune_config import FinetuneConfig
+from pickeropt.finetune.finetuning import finetune
+from pickeropt.finetune.shot_features import LooseShots
 from pickeropt.models.backbone import Backbone
-from pickeropt.training import SgdSchedule
+from pickeropt.models.classifier import load_checkpoint
+from pickeropt.models.fitting import SgdSchedule
 
 QUICK = BenchmarkConfig(
     tables=(2,),
@@ -347,7 +347,7 @@ def test_the_command_line_has_the_defaults_of_the_config(monkeypatch, capsys):
         asked.update(data=data, config=config, out=out, folders=folders)
         raise ShotsError("enough")
 
-    monkeypatch.setattr("pickeropt.evaluate.benchmark.run.benchmark", stand_in)
+    monkeypatch.setattr("pickeropt.benchmark.benchmarking.benchmark", stand_in)
     given = {
         name: p.default for name, p in inspect.signature(run_benchmark).parameters.items() if name != "data"
     }

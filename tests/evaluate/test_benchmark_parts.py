@@ -8,18 +8,18 @@ import pytest
 import torch
 from benchmark_world import DIAMETER, boxes, class_folder, micrographs, write_star
 
+from pickeropt.benchmark.benchmark_config import BenchmarkConfig
+from pickeropt.benchmark.benchmark_sets import read_sets
+from pickeropt.benchmark.fits import with_losses
+from pickeropt.benchmark.results import Record, read_records, write_records
+from pickeropt.benchmark.tables import Told, macro_f1, markdown
 from pickeropt.errors import FormatError, GeometryError, PickeroptError, ShotsError
-from pickeropt.evaluate.benchmark.config import BenchmarkConfig
 from pickeropt.evaluate.benchmark.draws import draw, draw_seed, held_out
-from pickeropt.evaluate.benchmark.fits import with_losses
-from pickeropt.evaluate.benchmark.records import Record, read_records, write_records
 from pickeropt.evaluate.benchmark.rows import TABLE_3, Method, needed, table_3, table_4
-from pickeropt.evaluate.benchmark.sets import read_sets
 from pickeropt.evaluate.benchmark.statistics import Results, differences, summary
-from pickeropt.evaluate.benchmark.tables import Told, macro_f1, markdown
-from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.recipes import make_classifier
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.mrc import write_mrc
 
 CONFIG = BenchmarkConfig()
 METHOD = Method("pretrained", "default", (1.0, 0.3))

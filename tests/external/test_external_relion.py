@@ -9,7 +9,7 @@ import pytest
 from external_programs import find, pickeropt, run, star_rows
 
 from pickeropt.datasets.simulate import SimulationConfig, make_species, simulate_micrograph
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.mrc import write_mrc
 
 pytestmark = pytest.mark.external
 

@@ -10,17 +10,18 @@ import torch
 from finetune_world import CONFIG, DIAMETER, PIXEL_SIZE
 from model_world import PARENTS, SOURCES, source_head, source_metadata, source_spec, write_source
 
-from pickeropt.datasets.shots import Shots
 from pickeropt.describe import describe_micrograph
 from pickeropt.errors import CheckpointError, GeometryError
 from pickeropt.finetune import recipes
 from pickeropt.finetune.recipes import ShotBoxes, augment, fit_default, fit_paper, make_classifier
-from pickeropt.finetune.sight import hold_loose, locate
-from pickeropt.io.micrographs import read_micrograph, write_mrc
+from pickeropt.finetune.shot_features import hold_loose, locate
+from pickeropt.io.micrographs import read_micrograph
+from pickeropt.io.mrc import write_mrc
 from pickeropt.models.backbone import Backbone
+from pickeropt.models.fitting import SgdSchedule, fit_head
 from pickeropt.models.head import LIMIT
 from pickeropt.models.initial import initial_head
-from pickeropt.training import SgdSchedule, fit_head
+from pickeropt.shots import Shots
 
 NAMES = ("particle", "ice")
 BARE = replace(CONFIG, init="none")
@@ -276,7 +277,7 @@ def test_boxes_in_the_order_of_the_shots(shots: Shots, monkeypatch: pytest.Monke
 
 
 def test_a_box_as_wide_as_the_particle_will_do() -> None:
-    from pickeropt.datasets.shots import BoxShots
+    from pickeropt.shots import BoxShots
 
     boxes = tuple(np.random.default_rng(0).standard_normal((2, 40, 44)).astype(np.float32))
     loose = BoxShots(NAMES, np.array([0, 1]), boxes, ("a", "b"))

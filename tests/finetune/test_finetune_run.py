@@ -10,18 +10,20 @@ import pytest
 import torch
 from finetune_world import CONFIG, DIAMETER, PIXEL_SIZE, SHAPE, make_shots, noise_boxes
 
-from pickeropt.checkpoint import load_checkpoint
-from pickeropt.datasets.shots import BoxShots, Shots
 from pickeropt.errors import GeometryError, MicrographError, OutputError, PickeroptError, ShotsError
-from pickeropt.finetune import recipes, run, trials
+from pickeropt.finetune import finetuning as run
+from pickeropt.finetune import recipes, trials
 from pickeropt.finetune.contrast_and_frame import are_bright, check_shot_frame
-from pickeropt.finetune.run import finetune
-from pickeropt.finetune.sight import locate
-from pickeropt.io.micrographs import read_micrograph, write_mrc
+from pickeropt.finetune.finetuning import finetune
+from pickeropt.finetune.shot_features import locate
+from pickeropt.io.micrographs import read_micrograph
+from pickeropt.io.mrc import write_mrc
+from pickeropt.models.classifier import load_checkpoint
+from pickeropt.models.fitting import SgdSchedule
 from pickeropt.models.initial import initial_head
 from pickeropt.prune.scorer import load_scorer
 from pickeropt.records import Micrograph
-from pickeropt.training import SgdSchedule
+from pickeropt.shots import BoxShots, Shots
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def no_compute(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("_fit_default", "_fit_paper", "save_checkpoint"):
         monkeypatch.setattr(run, name, fail)
-    monkeypatch.setattr("pickeropt.finetune.sight.read_micrograph", fail)
+    monkeypatch.setattr("pickeropt.finetune.shot_features.read_micrograph", fail)
 
 
 def test_the_default_recipe(shots: Shots, tmp_path: Path) -> None:

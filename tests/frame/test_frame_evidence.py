@@ -6,16 +6,7 @@ import numpy as np
 import pytest
 from frame_world import DIAMETER, draw
 
-from pickeropt.frame.evidence import (
-    GRID,
-    Evidence,
-    contrast,
-    look,
-    shift_sums,
-    tally,
-    tally_scores,
-    total,
-)
+from pickeropt.frame.evidence import GRID, Evidence, contrast, look, shift_sums, tally, tally_scores, total
 from pickeropt.frame.frames import FRAMES, IDENTITY, Frame
 
 RANKS = np.arange(24, dtype=np.float32).reshape(4, 6) / 23 * 2 - 1

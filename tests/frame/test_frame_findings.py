@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from frame_world import box_file
 
-from pickeropt.frame.config import RIGHT, UNSURE, WRONG, Opinion, Site, Verdict
 from pickeropt.frame.findings import (
     FAULT,
     FINE,
@@ -17,6 +16,7 @@ from pickeropt.frame.findings import (
     check_outside,
     check_pixel_sizes,
 )
+from pickeropt.frame.frame_config import RIGHT, UNSURE, WRONG, Opinion, Site, Verdict
 from pickeropt.frame.frames import IDENTITY, Frame
 from pickeropt.frame.remedy import describe, percent, remedy
 from pickeropt.io.micrographs import MicrographHeader

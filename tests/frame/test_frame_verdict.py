@@ -7,10 +7,10 @@ import pytest
 from frame_world import DIAMETER, SHAPE, draw, site, write
 from numpy.typing import NDArray
 
-from pickeropt.frame.config import RIGHT, UNSURE, WRONG, FrameConfig, Site
+from pickeropt.frame.frame_config import RIGHT, UNSURE, WRONG, FrameConfig, Site
 from pickeropt.frame.frames import IDENTITY, Frame
 from pickeropt.frame.look import choose_picks, choose_sites, judge_frame
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.mrc import write_mrc
 
 CONFIG = FrameConfig()
 HEIGHT, WIDTH = SHAPE

@@ -5,7 +5,7 @@ import pytest
 
 from pickeropt.errors import MicrographError
 from pickeropt.io.find import MicrographFinder
-from pickeropt.io.picks import PicksFile
+from pickeropt.io.picks_file import PicksFile
 from pickeropt.records import Picks
 
 

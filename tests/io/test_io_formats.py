@@ -9,7 +9,8 @@ import pytest
 from pickeropt.errors import FormatError
 from pickeropt.io.cryoppp import read_cryoppp
 from pickeropt.io.lists import is_suffix_file, read_suffix_file, rewrite_coordinate_list
-from pickeropt.io.picks import is_picks, placed, read_picks, row_place, subset
+from pickeropt.io.picks import is_picks, read_picks, subset
+from pickeropt.io.picks_file import placed, row_place
 
 CBOX = """
 data_global

@@ -9,13 +9,8 @@ import pytest
 from PIL import Image
 
 from pickeropt.errors import MicrographError
-from pickeropt.io.micrographs import (
-    map_micrograph,
-    micrograph_shape,
-    read_micrograph,
-    read_micrograph_header,
-    write_mrc,
-)
+from pickeropt.io.micrographs import map_micrograph, micrograph_shape, read_micrograph, read_micrograph_header
+from pickeropt.io.mrc import write_mrc
 
 PIXELS = np.array([[1, 2, 3], [4, 5, 100]])
 

@@ -12,8 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pickeropt.io import text
-from pickeropt.io.picks import PicksFile, read_picks, subset
-from pickeropt.io.relion import NO_SCORE
+from pickeropt.io.picks import read_picks, subset
+from pickeropt.io.picks_file import PicksFile
+from pickeropt.io.relion_star import NO_SCORE
 
 blank = st.sampled_from([" ", "  ", "\t", " \t ", "      "])
 edge = st.sampled_from(["", " ", "\t", "   "])

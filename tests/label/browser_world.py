@@ -15,7 +15,7 @@ import numpy as np
 from playwright.sync_api import Browser, Locator, Page, Playwright
 
 from pickeropt.datasets.simulate import SimulationConfig, labelled_points, make_species, simulate_micrograph
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.mrc import write_mrc
 from pickeropt.io.picks import read_picks
 from pickeropt.io.tables import write_coordinate_star
 

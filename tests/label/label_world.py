@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from starlette.testclient import TestClient
 
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.mrc import write_mrc
 from pickeropt.label.app import make_app
-from pickeropt.label.config import LabelConfig
-from pickeropt.label.guard import Guard
+from pickeropt.label.label_config import LabelConfig
 from pickeropt.label.server import LabelServer
-from pickeropt.prune.config import Finish
+from pickeropt.label.serving import Guard
+from pickeropt.prune.prune_config import Finish
 
 TOKEN = "right-token"
 HOST = "http://127.0.0.1:8000"

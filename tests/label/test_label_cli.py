@@ -5,7 +5,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from pickeropt.cli import app
-from pickeropt.label.config import LabelConfig
+from pickeropt.label.label_config import LabelConfig
 
 
 def test_options_reach_the_server(monkeypatch):

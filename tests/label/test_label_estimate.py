@@ -11,7 +11,8 @@ from sklearn.metrics import f1_score
 from pickeropt.classifier import PickClassifier
 from pickeropt.finetune.recipes import fit_default
 from pickeropt.finetune.trials import fresh_head
-from pickeropt.label.estimate import (
+from pickeropt.label.refit import UNLABELLED, fewshot_classifier, general_probabilities, refit
+from pickeropt.label.suggestions import (
     FEWEST,
     FOLDS,
     doubt_ranks,
@@ -23,7 +24,6 @@ from pickeropt.label.estimate import (
     rank_weights,
     what_is_missing,
 )
-from pickeropt.label.refit import UNLABELLED, fewshot_classifier, general_probabilities, refit
 from pickeropt.models.backbone import Backbone
 
 CLASSES = ("particle", "background", "contaminant", "carbon")

@@ -9,8 +9,8 @@ from starlette.testclient import TestClient
 
 from pickeropt.label import app as app_module
 from pickeropt.label.app import make_app
-from pickeropt.label.guard import Guard
 from pickeropt.label.serve import addresses
+from pickeropt.label.serving import Guard
 
 
 @pytest.fixture

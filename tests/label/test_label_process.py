@@ -146,7 +146,7 @@ def test_help_needs_no_server():
 
 
 def test_serving_and_labelling_need_no_torch():
-    code = "import sys; import pickeropt.label.app, pickeropt.label.server, pickeropt.label.guard\n"
+    code = "import sys; import pickeropt.label.app, pickeropt.label.server, pickeropt.label.serving\n"
     code += "print([m for m in ('torch', 'scipy', 'pandas', 'timm') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[0] == "[]"

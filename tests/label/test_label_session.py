@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from label_world import config_of, label, make_world, post, rows_of, serving
 
-from pickeropt.datasets.shots import read_labelled_star
 from pickeropt.errors import FormatError, GeometryError, MicrographError, OutputError, ShotsError
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.mrc import write_mrc
 from pickeropt.label import loading, views
+from pickeropt.label.label_store import FIRST_ADDED, Box, LabelStore
 from pickeropt.label.labels_file import LabelsFile, labelled_star
 from pickeropt.label.server import LabelServer
-from pickeropt.label.store import FIRST_ADDED, Box, LabelStore
 from pickeropt.label.table import PickTable
+from pickeropt.shots import read_labelled_star
 
 
 def test_opening_again_goes_on(tmp_path):

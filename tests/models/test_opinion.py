@@ -11,7 +11,7 @@ from model_world import PARENTS, source_head, source_metadata, source_spec, sour
 from safetensors.torch import load_file, save_file
 
 from pickeropt.errors import CheckpointError
-from pickeropt.models.opinion import (
+from pickeropt.models.source_head import (
     ABSENT,
     DOUBT,
     Opinion,

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.mrc import write_mrc
 from pickeropt.io.tables import write_coordinate_star
 from pickeropt.pickers.records import Detections, Job, Material, Trained
 from pickeropt.records import Micrograph

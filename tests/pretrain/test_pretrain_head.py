@@ -17,9 +17,9 @@ from pickeropt.pretrain.distil import point_features
 from pickeropt.pretrain.frozen import ORIENTATIONS, Points, feature_path, read_points, write_features
 from pickeropt.pretrain.head_fit import fit_linear, held_back_figures, standardisation
 from pickeropt.pretrain.learner import Learner, LinearHead
-from pickeropt.pretrain.parallel import World
 from pickeropt.pretrain.parents import Parents, even_weights
-from pickeropt.pretrain.views import View, open_store, write_piece
+from pickeropt.pretrain.training_loop import World
+from pickeropt.pretrain.training_views import View, open_store, write_piece
 
 THREE = Parents(("particle", "carbon"), (2, 1))
 """Of source classes 0 and 1, and of 2."""

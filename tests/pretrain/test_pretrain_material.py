@@ -8,7 +8,7 @@ import pytest
 from pretrain_world import DIAMETER, PIXEL_SIZE, make_folders, make_micrographs
 
 from pickeropt.errors import FormatError, MicrographError, PickeroptError
-from pickeropt.pretrain.material import find_unlabelled, read_data_set
+from pickeropt.pretrain.training_set import find_unlabelled, read_data_set
 
 
 def test_simulated_micrographs(tmp_path: Path) -> None:

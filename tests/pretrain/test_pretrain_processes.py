@@ -12,7 +12,7 @@ from pretrain_pair import DATA, several
 from pretrain_world import make_folders, make_micrographs, make_weights
 from safetensors.torch import load_file
 
-from pickeropt.pretrain.run import pretrain
+from pickeropt.pretrain.pretraining import pretrain
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from pickeropt.errors import PickeroptError
 from pickeropt.models.backbone import Backbone
 from pickeropt.models.initial import initial_backbone
 from pickeropt.models.orientations import EIGHT, turn
-from pickeropt.pretrain.config import RECIPES, PretrainConfig, Schedule, check_config
 from pickeropt.pretrain.learner import (
     Learner,
     Order,
@@ -23,6 +22,7 @@ from pickeropt.pretrain.learner import (
     stairs,
 )
 from pickeropt.pretrain.paper_recipe import turned
+from pickeropt.pretrain.pretrain_config import RECIPES, PretrainConfig, Schedule, check_config
 from pickeropt.pretrain.state import load_state, save_state, start_averages, update_averages
 
 

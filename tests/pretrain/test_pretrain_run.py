@@ -18,16 +18,16 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from pickeropt.classifier import general_classifier
-from pickeropt.cli_pretrain import run_pretrain
+from pickeropt.commands.pretrain import run_pretrain
 from pickeropt.errors import CheckpointError, OutputError, PickeroptError
-from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.recipes import LEAN, fit_default, make_classifier
 from pickeropt.models.initial import initial_backbone
-from pickeropt.models.opinion import fits, read_source_head
+from pickeropt.models.source_head import fits, read_source_head
 from pickeropt.pretrain import log
-from pickeropt.pretrain.config import PretrainReport
 from pickeropt.pretrain.head_fit import RIDGES
-from pickeropt.pretrain.run import pretrain
+from pickeropt.pretrain.pretrain_config import PretrainReport
+from pickeropt.pretrain.pretraining import pretrain
 
 
 @pytest.fixture(scope="module")

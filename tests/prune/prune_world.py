@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.mrc import write_mrc
 from pickeropt.records import FloatArray, Micrograph
 
 PIXEL_SIZE = 2.0

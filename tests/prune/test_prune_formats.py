@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from prune_world import SHAPE, FakeScorer, coordinate_star, coordinates_of, make_micrographs, tree
 
-from pickeropt.convert.config import ConvertConfig
+from pickeropt.convert.convert_config import ConvertConfig
 from pickeropt.convert.run import convert
 from pickeropt.errors import FormatError, GeometryError, OutputError
 from pickeropt.io.deeppicker import write_deeppicker
 from pickeropt.io.inputs import read_inputs
-from pickeropt.io.picks import placed, read_picks
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
+from pickeropt.io.picks import read_picks
+from pickeropt.io.picks_file import placed
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
 from pickeropt.records import Picks
 
 COUNT = 12

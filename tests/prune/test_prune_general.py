@@ -11,12 +11,12 @@ from model_world import SPEC, random_model
 from prune_world import make_project
 from typer.testing import CliRunner
 
-from pickeropt.checkpoint import general_checkpoint, load_checkpoint
 from pickeropt.cli import app
 from pickeropt.datasets.simulate import SimulationConfig, labelled_points, make_species, simulate_micrographs
 from pickeropt.errors import GeometryError
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
+from pickeropt.models.classifier import general_checkpoint, load_checkpoint
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
 from pickeropt.prune.scorer import load_scorer
 from pickeropt.records import DEFAULT_CLASSES, Micrograph
 

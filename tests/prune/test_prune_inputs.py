@@ -30,8 +30,8 @@ from pickeropt.errors import (
 from pickeropt.io.inputs import read_inputs
 from pickeropt.io.lists import read_coordinate_list
 from pickeropt.io.picks import read_picks
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
 
 
 def config_for(root: Path, **changes: object) -> PruneConfig:
@@ -402,7 +402,7 @@ def test_a_write_error_leaves_no_output(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*arguments: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("pickeropt.prune.run.write_scores", full)
+    monkeypatch.setattr("pickeropt.prune.pruning.write_scores", full)
     with pytest.raises(OutputError, match="No space left"):
         prune([project], config_for(tmp_path), FakeScorer())
     assert not (tmp_path / "out").exists()

@@ -10,13 +10,13 @@ from prune_world import FakeScorer, coordinates_of, make_project, tree
 from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
-from pickeropt.datasets.shots import Shots
 from pickeropt.errors import FormatError, ShotsError
 from pickeropt.io.tables import write_labelled_star
-from pickeropt.prune.config import PruneConfig
 from pickeropt.prune.picker_score import LIMIT, SPREAD, ShotsOnPicks, combine, match_shots
 from pickeropt.prune.plan import Plan, Task
-from pickeropt.prune.run import prune
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
+from pickeropt.shots import Shots
 
 
 def drawn(count: int, of_picker: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,9 +13,9 @@ from prune_world import FakeScorer, make_project, tree
 from pickeropt.errors import PickeroptError
 from pickeropt.evaluate.scored import read_scores
 from pickeropt.prune.adjust import with_particle
-from pickeropt.prune.config import PruneConfig
 from pickeropt.prune.prior import LEAST, estimate_prior, reweighted
-from pickeropt.prune.run import prune
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
 from pickeropt.records import Scores
 
 probabilities = st.lists(st.floats(0.001, 0.999), min_size=1, max_size=30).map(np.array)

@@ -13,9 +13,9 @@ import pytest
 from prune_world import FakeScorer, make_micrographs, make_project, tree
 
 from pickeropt.errors import MicrographError, OutputError
-from pickeropt.io.micrographs import write_mrc
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
+from pickeropt.io.mrc import write_mrc
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
 
 
 def config_for(root: Path, **changes: object) -> PruneConfig:
@@ -206,7 +206,7 @@ def test_two_runs_do_not_mix(tmp_path: Path) -> None:
     log = tmp_path / "log"
     code = (
         "import sys; from pathlib import Path; from prune_world import FakeScorer\n"
-        "from pickeropt.prune.run import prune; from pickeropt.prune.config import PruneConfig\n"
+        "from pickeropt.prune.pruning import prune; from pickeropt.prune.prune_config import PruneConfig\n"
         "root = Path(sys.argv[1])\n"
         "config = PruneConfig(micrographs=(root / 'mics',), out=root / 'out')\n"
         "prune([root / 'picks'], config, FakeScorer(log=root / 'log', seconds=0.3))\n"

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from prune_world import FakeScorer, coordinate_star, coordinates_of, make_micrographs, make_project, tree
 
-from pickeropt import workspace
+from pickeropt import resumable as workspace
 from pickeropt.errors import FormatError, OutputError, PickeroptError
-from pickeropt.prune.config import Filters, PruneConfig
 from pickeropt.prune.outputs import OWN
+from pickeropt.prune.prune_config import Filters, PruneConfig
+from pickeropt.prune.pruning import prune
 from pickeropt.prune.rethreshold import rethreshold
-from pickeropt.prune.run import prune
 
 CHANGES = {
     "plain": {},
@@ -109,7 +109,7 @@ def test_the_command_loads_no_model(tmp_path: Path) -> None:
     assert "threshold 0.7" in done.stdout
     loaded = set(done.stderr.split("modules", 1)[1].split())
     assert "pickeropt.prune.rethreshold" in loaded
-    assert not loaded & {"torch", "timm", "sklearn", "scipy", "pandas", "pickeropt.prune.run"}
+    assert not loaded & {"torch", "timm", "sklearn", "scipy", "pandas", "pickeropt.prune.pruning"}
     assert summary_of(tmp_path / "out")["threshold"] == 0.7
 
 

@@ -29,8 +29,8 @@ import pickeropt
 from pickeropt.errors import OutputError
 from pickeropt.evaluate.scored import read_scores
 from pickeropt.io.micrographs import read_micrograph
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from model_world import random_model
 from prune_world import SHAPE, data_rows, make_project
 
 from pickeropt.errors import CheckpointError, MicrographError, PickeroptError
-from pickeropt.prune.config import MicrographScorer, PruneConfig
-from pickeropt.prune.run import prune
+from pickeropt.prune.prune_config import MicrographScorer, PruneConfig
+from pickeropt.prune.pruning import prune
 from pickeropt.prune.scorer import CheckpointScorer, load_scorer
 from pickeropt.records import Micrograph
 

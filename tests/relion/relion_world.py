@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.mrc import write_mrc
 
 PIXEL_SIZE = 2.0
 SHAPE = (60, 80)

@@ -3,7 +3,7 @@
 import pytest
 
 from pickeropt.errors import FormatError
-from pickeropt.relion.layout import list_bytes, places, root_path, suffix_ending
+from pickeropt.relion.job_outputs import list_bytes, places, root_path, suffix_ending
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pickeropt.io.micrographs import write_mrc
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
-from pickeropt.report.make import finish_with_report
+from pickeropt.io.mrc import write_mrc
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
+from pickeropt.report.reporting import finish_with_report
 
 SHAPE, PIXEL_SIZE, DIAMETER = (96, 128), 2.0, 24.0
 CLASSES = ("particle", "ice", "carbon")

@@ -23,12 +23,12 @@ from report_world import (
 )
 
 from pickeropt.errors import FormatError, OutputError
-from pickeropt.io.micrographs import write_mrc
-from pickeropt.prune.config import Filters
+from pickeropt.io.mrc import write_mrc
+from pickeropt.prune.prune_config import Filters
 from pickeropt.prune.rethreshold import rethreshold
-from pickeropt.report import make
+from pickeropt.report import reporting as make
 from pickeropt.report.config import ReportConfig
-from pickeropt.report.make import finish_with_report, write_report
+from pickeropt.report.reporting import finish_with_report, write_report
 
 
 @pytest.fixture(scope="module")

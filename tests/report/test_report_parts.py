@@ -12,15 +12,15 @@ from report_world import PlaceScorer, make_project, prune_with_report, read_page
 from typer.testing import CliRunner
 
 from pickeropt.cli import app
-from pickeropt.prune.config import Filters, PruneConfig
+from pickeropt.prune.prune_config import Filters, PruneConfig
 from pickeropt.report import reading
 from pickeropt.report.charts import ticks
-from pickeropt.report.command import another_threshold, command_of
 from pickeropt.report.config import ReportConfig
+from pickeropt.report.ice_and_defocus import read_optics
 from pickeropt.report.kinds import closest, extremes, kinds_of, spread, tally
-from pickeropt.report.make import write_report
-from pickeropt.report.optics import read_optics
 from pickeropt.report.reading import Run, read_run
+from pickeropt.report.reporting import write_report
+from pickeropt.report.rerun_command import another_threshold, command_of
 
 
 def run_of(micrograph, score, kept=None, best=None, reason=None, **more):
@@ -236,7 +236,7 @@ def test_the_command_gives_the_same_settings(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("model.safetensors").touch()  # that finetune wrote since
     asked = []
-    pruning = "pickeropt.cli_prune.prune_and_show"
+    pruning = "pickeropt.commands.prune.prune_and_show"
     monkeypatch.setattr(pruning, lambda picks, config: asked.append((picks, config)))
     result = CliRunner().invoke(app, words[1:])
     assert result.exit_code == 0, result.output

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pickeropt.datasets.empiar.download_plan import micrographs_here
 from pickeropt.datasets.empiar.manifest import Entry, Said
-from pickeropt.datasets.empiar.plan import micrographs_here
 from pickeropt.datasets.empiar.request import Patience, fetch_text
 from pickeropt.errors import DownloadError
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from pickeropt.datasets.empiar.archive import extract_coordinates, folder_url, local_name, quoted
 from pickeropt.datasets.empiar.config import EmpiarConfig
-from pickeropt.datasets.empiar.download import Wanted, download, sha256_of
-from pickeropt.datasets.empiar.labelling import LABELS, EntryLabels, label_entry
-from pickeropt.datasets.empiar.plan import EntryPlan, Plan, archive_here, choose_names, tables_here
+from pickeropt.datasets.empiar.download_plan import EntryPlan, Plan, archive_here, choose_names, tables_here
+from pickeropt.datasets.empiar.fetching import LABELS, EntryLabels, label_entry
+from pickeropt.datasets.empiar.http_download import Wanted, download, sha256_of
 from pickeropt.errors import DownloadError, FormatError
 from pickeropt.io.labels import Labels, read_labels
 from pickeropt.io.micrographs import read_micrograph_header

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 from scipy.spatial.transform import Rotation
 
-from pickeropt.datasets.simulate.config import SOURCE_NAMES
 from pickeropt.datasets.simulate.optics import squared_frequencies
+from pickeropt.datasets.simulate.simulation_config import SOURCE_NAMES
 from pickeropt.datasets.simulate.species import Points, Species
 from pickeropt.records import FloatArray
 

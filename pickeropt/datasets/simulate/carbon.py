@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from pickeropt.datasets.simulate.canvas import Canvas, smooth_field
-from pickeropt.datasets.simulate.config import SOURCE_NAMES
 from pickeropt.datasets.simulate.contaminants import GOLD_PATH, GOLD_VOLT
 from pickeropt.datasets.simulate.ice import ICE_PATH, ICE_VOLT, WHOLE
+from pickeropt.datasets.simulate.simulation_config import SOURCE_NAMES
 from pickeropt.datasets.simulate.texture import add_grain, bend_contours, cells, smoothstep
 from pickeropt.records import FloatArray
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pickeropt
-from pickeropt.datasets.simulate.config import SimulationConfig
+from pickeropt.datasets.dataset_config import DatasetConfig
+from pickeropt.datasets.simulate.simulation_config import SimulationConfig
 from pickeropt.datasets.simulate.species import Species
-from pickeropt.datasets.simulate_config import DatasetConfig
 from pickeropt.errors import OutputError
 from pickeropt.io.tables import write_bytes_atomically
 

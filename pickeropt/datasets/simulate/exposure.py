@@ -13,16 +13,9 @@ import numpy as np
 from scipy import fft
 
 from pickeropt.datasets.simulate.canvas import Canvas
-from pickeropt.datasets.simulate.config import SimulationConfig
-from pickeropt.datasets.simulate.optics import (
-    Optics,
-    ctf_map,
-    detect,
-    drifted,
-    intensity,
-    linear_image,
-)
+from pickeropt.datasets.simulate.optics import Optics, ctf_map, detect, drifted, intensity, linear_image
 from pickeropt.datasets.simulate.particles import PARTICLE, Particles, only_particles
+from pickeropt.datasets.simulate.simulation_config import SimulationConfig
 from pickeropt.records import FloatArray
 
 

@@ -8,7 +8,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from pickeropt.datasets.simulate.canvas import Canvas, smooth_field
-from pickeropt.datasets.simulate.config import SOURCE_NAMES, SimulationConfig
+from pickeropt.datasets.simulate.simulation_config import SOURCE_NAMES, SimulationConfig
 from pickeropt.datasets.simulate.species import Points, Species
 from pickeropt.records import FloatArray
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
-from pickeropt.datasets.simulate.config import MASK_CLASSES, SOURCE_NAMES, SimulatedMicrograph
+from pickeropt.datasets.simulate.simulation_config import MASK_CLASSES, SOURCE_NAMES, SimulatedMicrograph
 
 Where = NDArray[np.bool_]
 PARTICLE, CONTAMINANT, CARBON = (MASK_CLASSES.index(name) for name in ("particle", "contaminant", "carbon"))

@@ -13,7 +13,7 @@ the ratio means exactly is said in `exposure`.
 
 from dataclasses import replace
 
-from pickeropt.datasets.simulate.config import SimulationConfig
+from pickeropt.datasets.simulate.simulation_config import SimulationConfig
 
 CRYOLO_SNR = {1: 1.25, 4: 0.093, 6: 0.041, 8: 0.023, 10: 0.014}
 """Signal-to-noise ratio of each noise level k of the crYOLO paper."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.datasets.shots import BoxShots
+from pickeropt.benchmark.benchmark_config import BOX, MICROGRAPH
 from pickeropt.errors import ShotsError
-from pickeropt.evaluate.benchmark.config import BOX, MICROGRAPH
-from pickeropt.finetune.sight import LocatedShots, LooseShots
+from pickeropt.finetune.shot_features import LocatedShots, LooseShots
 from pickeropt.records import DEFAULT_CLASSES, PARTICLE
+from pickeropt.shots import BoxShots
 
 Indices = NDArray[np.int64]
 

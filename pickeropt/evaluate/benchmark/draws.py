@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.datasets.splits import choose_shots
+from pickeropt.finetune.splits import choose_shots
 
 Indices = NDArray[np.int64]
 

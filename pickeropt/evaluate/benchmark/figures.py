@@ -7,10 +7,10 @@ from io import BytesIO
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pickeropt.evaluate.benchmark.config import BenchmarkConfig
+from pickeropt.benchmark.benchmark_config import BenchmarkConfig
+from pickeropt.benchmark.tables import macro_f1
 from pickeropt.evaluate.benchmark.rows import STARTS, main_start, table_2, table_3, table_4
 from pickeropt.evaluate.benchmark.statistics import Results, Summary, summary
-from pickeropt.evaluate.benchmark.tables import macro_f1
 
 COLOURS = ("#c2571a", "#5a8f29", "#0b6aa8", "#7b4ea3", "#444444")
 

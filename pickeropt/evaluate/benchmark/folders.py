@@ -14,16 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
+from pickeropt.benchmark.benchmark_config import BenchmarkConfig
 from pickeropt.datasets.class_folders import entry_of
-from pickeropt.datasets.shots import BoxShots
-from pickeropt.datasets.splits import choose_shots
 from pickeropt.errors import ShotsError
-from pickeropt.evaluate.benchmark.config import BenchmarkConfig
 from pickeropt.evaluate.benchmark.data_set import BenchmarkSet, Indices, choose_classes, loose_set
-from pickeropt.finetune.config import FinetuneConfig
-from pickeropt.finetune.sight import hold_loose
-from pickeropt.pretrain.material import DataSet, read_data_set
+from pickeropt.finetune.finetune_config import FinetuneConfig
+from pickeropt.finetune.shot_features import hold_loose
+from pickeropt.finetune.splits import choose_shots
+from pickeropt.pretrain.training_set import DataSet, read_data_set
 from pickeropt.records import PARTICLE
+from pickeropt.shots import BoxShots
 
 DESCRIPTION = "dataset.json"
 ENOUGH = 45

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from pickeropt.benchmark.benchmark_config import BenchmarkConfig, LossWeights
 from pickeropt.errors import PickeroptError
-from pickeropt.evaluate.benchmark.config import BenchmarkConfig, LossWeights
 
 FROZEN = "frozen"
 """Not a recipe of finetune: the features of its default recipe, and a logistic regression."""

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from pickeropt.benchmark.benchmark_config import ENTRY, BenchmarkConfig
 from pickeropt.errors import CheckpointError
-from pickeropt.evaluate.benchmark.config import ENTRY, BenchmarkConfig
 from pickeropt.evaluate.benchmark.rows import FROZEN, IMAGENET, NONE, Method
-from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.recipes import make_classifier
 from pickeropt.models.initial import SHIPPED
 from pickeropt.records import PARTICLE

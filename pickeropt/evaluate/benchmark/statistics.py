@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from pickeropt.evaluate.benchmark.records import Record
+from pickeropt.benchmark.results import Record
 from pickeropt.evaluate.benchmark.rows import Method
 
 CONFIDENCE = 0.95

@@ -9,9 +9,9 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pickeropt.datasets.boxes import cut_boxes
-from pickeropt.datasets.views import ViewFrame, make_view
 from pickeropt.errors import GeometryError
 from pickeropt.io.micrographs import read_micrograph
+from pickeropt.models.views import ViewFrame, make_view
 from pickeropt.pickers.deepem.settings import DeepEMSettings
 from pickeropt.pickers.records import Labelled
 from pickeropt.records import FloatArray

@@ -10,9 +10,9 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pickeropt.datasets.boxes import cut_boxes
-from pickeropt.datasets.views import ViewFrame, make_view
 from pickeropt.errors import GeometryError, ShotsError
 from pickeropt.io.micrographs import micrograph_shape, read_micrograph
+from pickeropt.models.views import ViewFrame, make_view
 from pickeropt.pickers.deeppicker.network import PATCH, STEP
 from pickeropt.pickers.records import Labelled, OnProgress
 from pickeropt.records import FloatArray

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pickeropt.datasets.views import check_fits
+from pickeropt.models.views import check_fits
 from pickeropt.pickers.records import Detections
 from pickeropt.pickers.yolo.boxes import Boxes, apart, boxes_of, decoded
 from pickeropt.pickers.yolo.network import YoloNetwork

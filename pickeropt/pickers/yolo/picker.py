@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from pickeropt.models.fitting import inference_dtype
 from pickeropt.pickers.records import Detections
 from pickeropt.pickers.yolo.detect import detect
 from pickeropt.pickers.yolo.network import YoloNetwork, inference_network, load_weights
 from pickeropt.pickers.yolo.settings import YoloSettings, read_settings
 from pickeropt.records import Micrograph
-from pickeropt.training import inference_dtype
 
 
 class Yolo:

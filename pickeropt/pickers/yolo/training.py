@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pickeropt.errors import ShotsError
 from pickeropt.io.micrographs import micrograph_shape, read_micrograph
+from pickeropt.models.fitting import inference_dtype
 from pickeropt.pickers.fit import fit
 from pickeropt.pickers.records import Job, Labelled, Material, Trained
 from pickeropt.pickers.yolo.augment import augmented
@@ -20,7 +21,6 @@ from pickeropt.pickers.yolo.loss import yolo_loss
 from pickeropt.pickers.yolo.network import YoloNetwork, inference_network, load_weights, weights_of
 from pickeropt.pickers.yolo.settings import STRIDE, YoloSettings
 from pickeropt.pickers.yolo.view import cut, make_view, particle_in_view, patches_of
-from pickeropt.training import inference_dtype
 
 WARM_UP = 0.05
 """Share of the steps in which the learning rate rises to its highest; then it falls to 0 as a cosine."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from pickeropt.datasets.views import check_fits, normalised, resampled
+from pickeropt.models.views import check_fits, normalised, resampled
 from pickeropt.pickers.yolo.boxes import Boxes
 from pickeropt.pickers.yolo.settings import STRIDE, YoloSettings
 from pickeropt.records import FloatArray

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pickeropt.errors import CheckpointError, GeometryError, ShotsError
-from pickeropt.io.micrographs import read_micrograph, write_mrc
+from pickeropt.io.micrographs import read_micrograph
+from pickeropt.io.mrc import write_mrc
 from pickeropt.pickers.deepem.picker import STD_WINDOW, load
 from pickeropt.pickers.deepem.settings import DeepEMSettings
 from pickeropt.pickers.deepem.threshold import found

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.mrc import write_mrc
 from pickeropt.pickers.deeppicker.settings import DeepPickerSettings
 from pickeropt.pickers.records import Job, Labelled
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from pickeropt.datasets.boxes import cut_boxes
-from pickeropt.datasets.views import ViewFrame
 from pickeropt.errors import GeometryError, ShotsError
 from pickeropt.io.micrographs import read_micrograph
+from pickeropt.models.views import ViewFrame
 from pickeropt.pickers.deeppicker.windows import (
     choose,
     cut_samples,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pickeropt.errors import CheckpointError, GeometryError, ShotsError
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.mrc import write_mrc
 from pickeropt.pickers.records import Job, Labelled, Material
 from pickeropt.pickers.yolo.settings import YoloSettings
 from pickeropt.pickers.yolo.training import batch, particle_size, rate, sampled, train

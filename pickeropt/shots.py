@@ -1,0 +1,189 @@
+"""The user's labelled shots: points on micrographs, or boxes cut by another program.
+
+Three sources: one STAR file with a class in each row, coordinate files of one class each,
+or a folder of boxes for each class.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pickeropt.datasets.shot_checks import (
+    Rows,
+    check_class_name,
+    check_counts,
+    check_inside,
+    check_one_class_each,
+    common_pixel_size,
+    is_class_name,
+)
+from pickeropt.errors import FormatError
+from pickeropt.io.find import MicrographFinder
+from pickeropt.io.inputs import read_inputs
+from pickeropt.io.labels import with_row_pixel_size
+from pickeropt.io.micrographs import micrograph_shape
+from pickeropt.io.picks import read_picks
+from pickeropt.io.picks_file import PicksFile, placed, row_place
+from pickeropt.io.relion_star import CLASS, MICROGRAPH, X, Y
+from pickeropt.io.stacks import read_class_folder
+from pickeropt.records import PARTICLE, FloatArray
+
+
+@dataclass(frozen=True)
+class Shots:
+    """n labelled points on micrographs.
+
+    class_names : `particle` first, the rest in order of first mention
+    labels : (n,) int64, into `class_names`
+    coordinates : (n, 2) float64, x and y of the centre, px
+    micrograph_index : (n,) int64, into `micrographs`
+    micrographs : files, each once, all of them used
+    pixel_size : Å/px of the optics blocks, or of the column `_pickeroptPixelSize`; None where no file has one
+    """
+
+    class_names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    coordinates: NDArray[np.float64]
+    micrograph_index: NDArray[np.int64]
+    micrographs: tuple[Path, ...]
+    pixel_size: float | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class BoxShots:
+    """n labelled boxes without micrographs.
+
+    class_names : `particle` first, the rest sorted
+    labels : (n,) int64, into `class_names`
+    boxes : n arrays (s, s) float32; s may differ between files
+    sources : n names: `FILE`, or `N@FILE` for the Nth (from 1) image of a stack
+    """
+
+    class_names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    boxes: tuple[FloatArray, ...]
+    sources: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_labelled_star(path: Path, micrographs: Sequence[Path]) -> Shots:
+    """Shots of a STAR file that has a class in each row, in the column `_pickeroptClass`.
+
+    micrographs : folders to look for the micrographs in, beside where the names lead
+
+    A row that repeats another (point and class) counts once. Raises FormatError for a file
+    without that column or that cannot be read; ShotsError for a class name that cannot be
+    one, no class `particle`, one class only, a class of fewer than 2 shots, one point in
+    two classes; MicrographError for micrographs that are missing or broken; GeometryError
+    for points outside their micrograph and for pixel sizes that differ.
+    """
+    file = read_picks(path)
+    classes = file.picks.class_names
+    if classes is None:
+        what = f"{path}: no column {CLASS} with the class of each point"
+        columns = f"{MICROGRAPH} {X} {Y} {CLASS}"
+        raise FormatError(f"{what}; add it ({columns}), or give a file for each class: --class NAME=FILE")
+    for name in dict.fromkeys(classes):
+        if not is_class_name(name):
+            check_class_name(name, row_place(file, classes.index(name)))
+    return _shots([(with_row_pixel_size(file), classes)], (), micrographs)
+
+
+def read_class_files(files: Sequence[tuple[str, Path]], micrographs: Sequence[Path]) -> Shots:
+    """Shots of files that hold one class each, as `--class NAME=FILE` gives them.
+
+    files : pairs of a class name and a coordinate file of any format, a RELION list of them
+        (autopick.star), or a folder of them; a class may come again
+    micrographs : folders to look for the micrographs in
+
+    Raises as `read_labelled_star` does, and FormatError for a file with classes of its own.
+    """
+    labelled = []
+    for name, path in files:
+        check_class_name(name, f"--class {name}={path}")
+        for file in (source.file for source in read_inputs([path], empty=True).sources):
+            own = set(file.picks.class_names or ()) - {name}
+            if own:
+                what = f"{file.path}: has classes of its own ({', '.join(sorted(own)[:4])})"
+                remedy = "give it with --shots, or remove its rows of other classes"
+                raise FormatError(f"{what}, given as {name!r}; {remedy}")
+            labelled.append((file, (name,) * len(file.picks)))
+    return _shots(labelled, [name for name, _ in files], micrographs)
+
+
+def read_class_boxes(folder: Path) -> BoxShots:
+    """Boxes of a folder that holds a folder of images, or an .mrcs stack, for each class.
+
+    Raises FormatError for what cannot be read; ShotsError for the classes, as
+    `read_labelled_star` does.
+    """
+    found = read_class_folder(folder)
+    for name in found.class_names:
+        check_class_name(name, f"{folder / name}")
+    check_counts(found.class_names, found.labels, str(folder))
+    return BoxShots(found.class_names, found.labels, tuple(found.boxes), tuple(found.sources))
+
+
+def _shots(
+    labelled: Sequence[tuple[PicksFile, Sequence[str]]], mentioned: Sequence[str], folders: Sequence[Path]
+) -> Shots:
+    """The rows of all files as one record, checked.
+
+    labelled : files, each with the class name of every row
+    mentioned : class names that must be there even without a row
+    """
+    files = [file for file, _ in labelled]
+    every = [*mentioned, *(name for _, names in labelled for name in names)]
+    class_names = tuple(sorted(dict.fromkeys(every), key=lambda name: name != PARTICLE))
+    number = {name: i for i, name in enumerate(class_names)}
+    labels = np.array([number[name] for _, names in labelled for name in names], dtype=np.int64)
+    where = ", ".join(dict.fromkeys(str(file.path) for file in files[:3])) or "no file"
+    where += ", ..." if len(files) > 3 else ""
+    check_counts(class_names, labels, where)
+    pixel_size = common_pixel_size(files)
+    paths, index = _micrographs(files, folders)
+    rows = Rows.of(_stored_rows(files, paths, index), labels, index).without_repeats()
+    check_counts(class_names, rows.labels, f"{where} (rows that repeat others left out)")
+    check_inside(rows, paths)
+    check_one_class_each(rows, paths, class_names)
+    return Shots(class_names, rows.labels, rows.coordinates, rows.micrograph_index, paths, pixel_size)
+
+
+def _stored_rows(
+    files: Sequence[PicksFile], paths: Sequence[Path], index: NDArray[np.int64]
+) -> list[PicksFile]:
+    """The files with y as the row stored; only CryoPPP's CSV counts from the other side."""
+    if not any(file.rows_from_top for file in files):
+        return list(files)
+    heights = np.array([micrograph_shape(path)[0] for path in paths])[index]
+    parts = np.split(heights, np.cumsum([len(file.picks) for file in files])[:-1])
+    return [
+        replace(file, picks=replace(file.picks, coordinates=placed(file, part)), rows_from_top=False)
+        for file, part in zip(files, parts, strict=True)
+    ]
+
+
+def _micrographs(
+    files: Sequence[PicksFile], folders: Sequence[Path]
+) -> tuple[tuple[Path, ...], NDArray[np.int64]]:
+    """The micrographs on disk, each once under whatever names, and (n,) which one a row is on."""
+    known: dict[Path, int] = {}
+    paths: list[Path] = []
+    index = [np.empty(0, dtype=np.int64)]
+    for file, found in zip(files, MicrographFinder(folders).find_all(files), strict=True):
+        places = []
+        for path in found:
+            place = known.setdefault(path.resolve(), len(known))
+            if place == len(paths):
+                paths.append(path)
+            places.append(place)
+        index.append(np.array(places, dtype=np.int64)[file.picks.micrograph_index])
+    return tuple(paths), np.concatenate(index)
