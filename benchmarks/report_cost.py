@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pickeropt.io.mrc import write_mrc
+from pickeropt.io.micrographs import write_mrc
 
 CLASSES = ("particle", "background", "contaminant", "carbon")
 PIXEL_SIZE, DIAMETER = 1.77, 191.0
@@ -33,9 +33,7 @@ print(f"{time.process_time() - begun:.1f} {most:.0f} {report.written[-1].stat().
 """
 
 
-def make_micrographs(
-    folder: Path, count: int, size: int, rng: np.random.Generator
-) -> dict[str, list[object]]:
+def make_micrographs(folder: Path, count: int, size: int, rng: np.random.Generator) -> dict[str, list[object]]:
     """Name, path and Å/px of each, as `summary.json` has them."""
     places: dict[str, list[object]] = {}
     for i in range(count):
@@ -65,9 +63,7 @@ def write_table(path: Path, names: list[str], picks: int, size: int, rng: np.ran
             for row, (p, x, y, stays, instead) in enumerate(rows):
                 best = CLASSES[0 if stays else instead]
                 rest = f"{p:.6f},{1 - p:.6f},0.000000,0.000000"
-                file.write(
-                    f"{Path(name).stem}.star,{row},{name},{x!r},{y!r},0.5,{best},{p:.6f},{rest},{stays:d}\n"
-                )
+                file.write(f"{Path(name).stem}.star,{row},{name},{x!r},{y!r},0.5,{best},{p:.6f},{rest},{stays:d}\n")
     return kept
 
 
@@ -89,9 +85,7 @@ def make_run(out: Path, count: int, picks: int, size: int, seed: int) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--micrographs", type=int, default=1000)
     parser.add_argument("--picks", type=int, default=1000, help="on each")

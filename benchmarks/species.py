@@ -1,13 +1,13 @@
 """Make the bead models of the package anew: python benchmarks/species.py FOLDER [OUT]
 
 FOLDER holds the atomic models as ENTRY.cif.gz (lower case PDB entry, biological assembly);
-the entries are those of `pickeropt.datasets.simulate.maps.PDB_ENTRIES`. Seven seconds.
+the entries are those of `pickeropt.datasets.simulate.species.PDB_ENTRIES`. Seven seconds.
 """
 
 import sys
 from pathlib import Path
 
-from pickeropt.datasets.simulate import maps
+from pickeropt.datasets.simulate import species as maps
 
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):

@@ -17,6 +17,8 @@ your data.
       table.csv         before and after pruning
       overlay.png       one micrograph with its picks, as picked and as classified
       pickeropt_demo.json   settings; marks the folder as ours
+
+One micrograph with its picks, as picked and as classified.
 """
 
 import csv
@@ -27,9 +29,14 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy import ndimage
 
 import pickeropt
 from pickeropt.datasets.simulate import (
@@ -43,19 +50,77 @@ from pickeropt.datasets.simulate import (
     simulate_picks,
 )
 from pickeropt.errors import OutputError
-from pickeropt.evaluate.evaluation import Evaluation, Quality, Ranking
-from pickeropt.evaluate.overlay import overlay_png
-from pickeropt.evaluate.report import evaluate_scores, write_evaluation
+from pickeropt.evaluate.evaluation import Evaluation, Quality, Ranking, evaluate_scores, write_evaluation
+from pickeropt.evaluate.scored import micrograph_stem, read_table
+from pickeropt.files import write_bytes_atomically
 from pickeropt.finetune.finetune_config import FinetuneConfig, FinetuneReport
 from pickeropt.finetune.finetuning import finetune
-from pickeropt.io.mrc import write_mrc
-from pickeropt.io.tables import write_bytes_atomically, write_coordinate_star, write_labelled_star
+from pickeropt.io.micrographs import read_micrograph, write_mrc
+from pickeropt.io.relion_star import write_coordinate_star, write_labelled_star
 from pickeropt.prune.prune_config import PruneConfig, PruneSummary
 from pickeropt.prune.pruning import prune
-from pickeropt.prune.scorer import load_scorer
-from pickeropt.records import DEFAULT_CLASSES, PARTICLE
+from pickeropt.prune.scoring import load_scorer
+from pickeropt.records import DEFAULT_CLASSES, PARTICLE, FloatArray
 from pickeropt.report.reporting import finish_with_report
 from pickeropt.shots import read_labelled_star
+
+SIDE = 7.0
+"""Inches of the longer side of a micrograph in the figure."""
+PICKED, KEPT = "#F0E442", "#56B4E9"
+REJECTED = (("#E69F00", "s"), ("#D55E00", "D"), ("#CC79A7", "^"), ("#009E73", "v"), ("#FFFFFF", "P"))
+"""Colour and marker of rejected classes in turn: Okabe and Ito's, told apart by shape as well."""
+
+
+def overlay_png(micrograph: Path, scores_csv: Path, diameter_px: float) -> bytes:
+    """A PNG of two panels: all picks of the micrograph, and the same by what they were taken for.
+
+    diameter_px : of the particle; the circles have it, and the image is smoothed by a tenth
+    """
+    table = read_table(scores_csv, ("micrograph", "x", "y", "class", "kept"))
+    stem = micrograph_stem(micrograph.name)
+    here = np.array([micrograph_stem(name) == stem for name in table.columns["micrograph"]], dtype=np.bool_)
+    xy = np.column_stack([table.numbers("x"), table.numbers("y")])[here]
+    kept = table.numbers("kept")[here] > 0
+    names = np.array(table.columns["class"])[here]
+    pixels = ndimage.gaussian_filter(read_micrograph(micrograph).pixels, diameter_px / 10)
+    width = 2 * SIDE * pixels.shape[1] / max(pixels.shape)
+    figure = Figure(figsize=(width, SIDE + 0.8), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    before, after = figure.subplots(1, 2)
+    for axes in (before, after):
+        _show(axes, pixels)
+    size = (0.9 * diameter_px * SIDE * 72 / max(pixels.shape)) ** 2
+    before.scatter(*xy.T, s=size, facecolors="none", edgecolors=PICKED, linewidths=1.2)
+    before.set_title(f"{micrograph.name}: {len(xy)} picks")
+    after.set_title(f"{int(kept.sum())} kept, {int((~kept).sum())} rejected")
+    after.scatter(*xy[kept].T, s=size, facecolors="none", edgecolors=KEPT, linewidths=1.6, label=f"kept ({kept.sum()})")
+    for number, name in enumerate(dict.fromkeys(sorted(names[~kept], key=lambda n: (n == PARTICLE, n)))):
+        color, marker = REJECTED[number % len(REJECTED)]
+        rows = ~kept & (names == name)
+        what = "unsure particle" if name == PARTICLE else name
+        label = f"rejected as {what} ({rows.sum()})"
+        after.scatter(
+            *xy[rows].T,
+            s=0.3 * size,
+            marker=marker,
+            facecolors="none",
+            edgecolors=color,
+            linewidths=1.6,
+            label=label,
+        )
+    figure.legend(loc="outside lower center", ncols=5, frameon=False, markerscale=0.6, fontsize=11)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _show(axes: Axes, pixels: FloatArray) -> None:
+    """Grey about the median by the noise, so that dark carbon does not hide the particles."""
+    level = float(np.median(pixels))
+    noise = max(1.4826 * float(np.median(np.abs(pixels - level))), 1e-6)
+    axes.imshow(pixels, cmap="gray", vmin=level - 5 * noise, vmax=level + 4 * noise, interpolation="nearest")
+    axes.set_axis_off()
+
 
 OnStage = Callable[[str], None]
 """Called with what begins now."""
@@ -121,9 +186,7 @@ def make_demo(out: Path, config: DemoConfig, on_stage: OnStage | None = None) ->
     scorer = load_scorer(learnt.checkpoint)
     summary = prune([out / "picks"], pruning, scorer, finish=finish_with_report)
     say("comparing with the truth")
-    evaluation = evaluate_scores(
-        out / "pruned" / "scores.csv", out / "truth", diameter_px=DIAMETER / PIXEL_SIZE
-    )
+    evaluation = evaluate_scores(out / "pruned" / "scores.csv", out / "truth", diameter_px=DIAMETER / PIXEL_SIZE)
     written = (*write_evaluation(evaluation, out / "evaluation"), out / "table.csv", out / "overlay.png")
     _write_text(out / "table.csv", _table(evaluation))
     shown = out / "micrographs" / f"{_name('prune', 0)}.mrc"
@@ -169,9 +232,7 @@ def _write_data(out: Path, config: DemoConfig) -> None:
         sim, _, rng = _draw(config, species, stream, (PARTICLE,) if number else DEFAULT_CLASSES)
         picks, name = simulate_picks(sim, rng), _name("prune", number)
         write_mrc(out / "micrographs" / f"{name}.mrc", sim.pixels, sim.pixel_size)
-        write_coordinate_star(
-            out / "picks" / f"{name}_autopick.star", picks.coordinates, picks.figure_of_merit
-        )
+        write_coordinate_star(out / "picks" / f"{name}_autopick.star", picks.coordinates, picks.figure_of_merit)
         rows = "".join(f"{x:.3f},{y:.3f}\n" for x, y in sim.coordinates.tolist())
         _write_text(out / "truth" / f"{name}.csv", f"x,y\n{rows}")
 

@@ -76,9 +76,7 @@ def micrograph_look(pixels: NDArray[np.generic], shown: Filter, patch: int = PAT
     height, width = pixels.shape
     side = min(height, width, patch * shown.binning)
     shares = (np.arange(PLACES) + 0.5) / PLACES
-    centres = [
-        (side / 2 + x * (width - side), side / 2 + y * (height - side)) for y in shares for x in shares
-    ]
+    centres = [(side / 2 + x * (width - side), side / 2 + y * (height - side)) for y in shares for x in shares]
     return look_of(np.stack([_filtered_window(pixels, centre, side, shown) for centre in centres]))
 
 
@@ -198,9 +196,7 @@ def as_jpeg(picture: NDArray[np.uint8], quality: int = 80) -> bytes:
     return buffer.getvalue()
 
 
-def _filtered_window(
-    pixels: NDArray[np.generic], centre: tuple[float, float], side: int, shown: Filter
-) -> FloatArray:
+def _filtered_window(pixels: NDArray[np.generic], centre: tuple[float, float], side: int, shown: Filter) -> FloatArray:
     """A window after the filter, binned where that shows no difference: (side // b, side // b)."""
     by = min(shown.binning, max(1, side // 16))
     margin = by * ceil(shown.length / by)

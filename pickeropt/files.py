@@ -3,10 +3,37 @@
 import errno
 import fcntl
 import os
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
 from pickeropt.errors import OutputError
+
+
+def partial_name(path: Path) -> Path:
+    """A name beside the file, to write under before renaming."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+
+
+def write_bytes_atomically(path: Path, data: bytes) -> None:
+    """Write under a temporary name beside the file, then rename; makes missing folders.
+
+    Raises OutputError where the folder cannot be written to; the file is then as before.
+    """
+    partial = partial_name(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+
 
 _TRIES = 3
 _BUSY = (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN)

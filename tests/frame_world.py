@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.frame.frame_config import Site
-from pickeropt.io.mrc import write_mrc
+from pickeropt.io.micrographs import write_mrc
 from pickeropt.records import FloatArray
 
 SHAPE = (420, 500)

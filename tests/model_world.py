@@ -9,11 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pickeropt.classifier import PickClassifier
 from pickeropt.models.backbone import Backbone
-from pickeropt.models.classifier import save_checkpoint
+from pickeropt.models.classifier import PickClassifier, save_checkpoint
+from pickeropt.models.head import ModelSpec
 from pickeropt.models.source_head import SourceHead
-from pickeropt.models.spec import ModelSpec
 
 SPEC = ModelSpec(
     backbone="resnet18",

@@ -8,9 +8,9 @@ import pytest
 import torch
 from model_world import source_head
 
-from pickeropt.classifier import PickClassifier
 from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.models.backbone import Backbone
+from pickeropt.models.classifier import PickClassifier
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -45,9 +45,7 @@ def made_up(bench, width):
         features = centres[kinds] + 0.3 * rng.normal(size=(len(kinds), width))
         seen[f"m{number}"] = torch.tensor(features, dtype=torch.float32)
         points = rng.uniform(0, 4000, (len(labels), 2))
-        labelled.append(
-            Labelled(f"m{number}", points, labels, np.zeros((10, 2)), hand == 0, np.zeros((0, 2)))
-        )
+        labelled.append(Labelled(f"m{number}", points, labels, np.zeros((10, 2)), hand == 0, np.zeros((0, 2))))
     return labelled, seen
 
 

@@ -19,16 +19,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import pickeropt
-from pickeropt.classifier import PickClassifier
 from pickeropt.errors import CheckpointError, OutputError
 from pickeropt.models.backbone import Backbone
-from pickeropt.models.classifier import FORMAT, load_checkpoint, save_checkpoint
-from pickeropt.models.head import joint_logits
-from pickeropt.models.spec import ModelSpec
+from pickeropt.models.classifier import FORMAT, PickClassifier, load_checkpoint, save_checkpoint
+from pickeropt.models.head import ModelSpec, joint_logits
 
-SPEC = replace(
-    model_world.SPEC, stages=("layer1",), channels=(64,), view_diameters=(60.0, 40.0), windows=(0.5, 1.2)
-)
+SPEC = replace(model_world.SPEC, stages=("layer1",), channels=(64,), view_diameters=(60.0, 40.0), windows=(0.5, 1.2))
 PROVENANCE = {"settings": {"recipe": "default", "seed": 7}, "shots": {"particle": 10, "ice": 8, "carbon": 6}}
 
 
@@ -179,17 +175,13 @@ def test_a_torch_file(tmp_path: Path, zipped: bool) -> None:
 def test_a_truncated_file(model: Path, share: float) -> None:
     content = model.read_bytes()
     model.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(
-        CheckpointError, match=r"model.safetensors: not a safetensors file, or a truncated one; make"
-    ):
+    with pytest.raises(CheckpointError, match=r"model.safetensors: not a safetensors file, or a truncated one; make"):
         load_checkpoint(model)
 
 
 def test_backbone_weights_are_no_model(tmp_path: Path) -> None:
     save_file({"conv1.weight": torch.zeros(1)}, str(tmp_path / "b"), {"format": "pt"})
-    with pytest.raises(
-        CheckpointError, match=r"not a 'pickeropt classifier 1': it says 'pt'; .*finetune --init`"
-    ):
+    with pytest.raises(CheckpointError, match=r"not a 'pickeropt classifier 1': it says 'pt'; .*finetune --init`"):
         load_checkpoint(tmp_path / "b")
     save_file({"conv1.weight": torch.zeros(1)}, str(tmp_path / "b"))
     with pytest.raises(CheckpointError, match="it says None"):
@@ -233,9 +225,7 @@ SAID = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(SPEC).i
 )
 def test_a_description_that_does_not_fit(model: Path, changes: dict[str, Any]) -> None:
     rewrite(model, **changes)
-    with pytest.raises(
-        CheckpointError, match=r"(?s)model.safetensors: a damaged pickeropt model .*; fine-tune again"
-    ):
+    with pytest.raises(CheckpointError, match=r"(?s)model.safetensors: a damaged pickeropt model .*; fine-tune again"):
         load_checkpoint(model)
 
 

@@ -12,11 +12,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pickeropt.classifier import PickClassifier, general_classifier
 from pickeropt.errors import CheckpointError
 from pickeropt.models.backbone import Backbone
-from pickeropt.models.classifier import general_checkpoint, load_checkpoint, save_checkpoint
-from pickeropt.models.spec import ModelSpec
+from pickeropt.models.classifier import (
+    PickClassifier,
+    general_checkpoint,
+    general_classifier,
+    load_checkpoint,
+    save_checkpoint,
+)
+from pickeropt.models.head import ModelSpec
 from pickeropt.records import DEFAULT_CLASSES
 
 ALONE = source_spec(class_names=("particle", "ice", "carbon"), loss_weights=(1.0, 0.3))
@@ -127,16 +132,14 @@ def test_the_general_model_by_hand(features: Tensor) -> None:
     """The sum of the source classes' softmax by parent, at the prior that half of the picks are particles."""
     classifier = general_classifier(Backbone("resnet18", ("layer1",)), source_head())
     each = source_probabilities(features)
-    by_parent = np.column_stack(
-        [each[:, [0, 1]].sum(1), each[:, 2], each[:, 3], each[:, [4, 5]].sum(1)]
-    ) * np.array([3.0, 1.0, 1.0, 1.0])
+    by_parent = np.column_stack([each[:, [0, 1]].sum(1), each[:, 2], each[:, 3], each[:, [4, 5]].sum(1)]) * np.array(
+        [3.0, 1.0, 1.0, 1.0]
+    )
     expected = by_parent / by_parent.sum(1, keepdims=True)
     with torch.no_grad():
         found = classifier.probabilities(features).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert (
-        classifier.spec.class_names == DEFAULT_CLASSES == ("particle", "background", "contaminant", "carbon")
-    )
+    assert classifier.spec.class_names == DEFAULT_CLASSES == ("particle", "background", "contaminant", "carbon")
     assert (classifier.spec.parents, classifier.spec.lean) == (PARENTS, 1.0)
     assert not classifier.training
 
@@ -189,8 +192,7 @@ def test_a_file_from_before_there_were_opinions(tmp_path: Path) -> None:
     features = 9 * torch.randn(6, ALONE.layout.width)  # far out, where a limit would be felt
     with torch.no_grad():
         logits = [
-            branch((features - classifier.head.mean) * classifier.head.scale)
-            for branch in classifier.head.branches
+            branch((features - classifier.head.mean) * classifier.head.scale) for branch in classifier.head.branches
         ]
         expected = (logits[0] + 0.3 * logits[1]) / 1.3
         torch.testing.assert_close(loaded.logits(features), expected)

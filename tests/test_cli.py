@@ -65,7 +65,7 @@ def rooms(monkeypatch, calls, tmp_path):
     for name in ("show_finetune", "show_prune", "show_demo"):
         monkeypatch.setattr(console, name, calls.stand_in(name, None))
     replace("pickeropt.finetune.finetuning", finetune="report")
-    replace("pickeropt.prune.scorer", load_scorer="scorer")
+    replace("pickeropt.prune.scoring", load_scorer="scorer")
     replace("pickeropt.prune.pruning", prune="summary")
     return replace
 
@@ -82,9 +82,7 @@ def run(*words):
 def test_help(command, flag):
     result = run(*command, flag)
     assert result.exit_code == 0
-    assert " ".join(["Usage: pickeropt", *command]).replace("pickeropt", "") in result.stdout.replace(
-        "root", ""
-    )
+    assert " ".join(["Usage: pickeropt", *command]).replace("pickeropt", "") in result.stdout.replace("root", "")
 
 
 def test_version():
@@ -354,9 +352,7 @@ def test_no_memory(rooms, command):
         rooms(f"pickeropt.{command}.run", **{command: full})
         result = run(command, *words)
         assert result.exit_code == 2
-        assert result.stderr.startswith(
-            "error: the machine has no memory left; free some, and check --diameter"
-        )
+        assert result.stderr.startswith("error: the machine has no memory left; free some, and check --diameter")
     rooms(f"pickeropt.{command}.run", **{command: RuntimeError("out of memory, a bug of ours")})
     assert isinstance(run(command, *words).exception, RuntimeError)
 

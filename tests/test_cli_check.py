@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from pickeropt.cli import app
-from pickeropt.frame.frame_config import RIGHT, WRONG, FrameConfig, Site
-from pickeropt.frame.frames import IDENTITY, Frame
-from pickeropt.frame.look import judge_frame
-from pickeropt.io.mrc import write_mrc
+from pickeropt.frame.evidence import judge_frame
+from pickeropt.frame.frame_config import IDENTITY, RIGHT, WRONG, Frame, FrameConfig, Site
+from pickeropt.io.micrographs import write_mrc
 from pickeropt.io.picks import read_picks
 
 ANGSTROM = str(DIAMETER * PIXEL_SIZE)
@@ -58,10 +57,7 @@ def test_a_flip_is_a_fault_with_its_remedy(world: NDArray[np.float64]) -> None:
     before = path.read_bytes()
     code, output = check(str(path), "--micrographs", "mics", "--json", "out.json")
     assert code == 2
-    assert (
-        "-> convert them: pickeropt convert wrong/m01.box mended/m01.box --flip-y --micrographs mics"
-        in output
-    )
+    assert "-> convert them: pickeropt convert wrong/m01.box mended/m01.box --flip-y --micrographs mics" in output
     assert path.read_bytes() == before
     report = json.loads(Path("out.json").read_text())
     assert (report["exit_code"], report["level"], report["picks"]) == (2, "fault", 60)

@@ -25,9 +25,7 @@ def scores(tmp_path):
 
 
 def test_evaluate(scores, tmp_path):
-    result = run(
-        "evaluate", scores, "--truth", tmp_path / "truth.csv", "--radius", 5, "--out", tmp_path / "out"
-    )
+    result = run("evaluate", scores, "--truth", tmp_path / "truth.csv", "--radius", 5, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
     lines = [line.split() for line in result.stdout.splitlines()]
     assert ["before", "pruning", "3", "1", "0.333", "0.500", "0.400"] in lines

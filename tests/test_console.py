@@ -102,9 +102,7 @@ def test_prune_of_no_picks(capsys):
 
 def test_demo_shows_all_three(monkeypatch, capsys):
     monkeypatch.setattr(console, "show_evaluation", lambda evaluation, written: print(evaluation, *written))
-    report = SimpleNamespace(
-        finetune=REPORT, prune=SUMMARY, evaluation="better", written=["a.png"], seconds=95.0
-    )
+    report = SimpleNamespace(finetune=REPORT, prune=SUMMARY, evaluation="better", written=["a.png"], seconds=95.0)
     console.show_demo(report)
     shown = capsys.readouterr().out
     for part in ("accuracy 0.90", "threshold 0.5", "better a.png", "all in 1 min 35 s"):

@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from pickeropt.cli import app
+from pickeropt.convert.conversion import TARGETS, convert
 from pickeropt.convert.convert_config import ConvertConfig
-from pickeropt.convert.run import convert
-from pickeropt.convert.targets import TARGETS
 from pickeropt.errors import FormatError, GeometryError, MicrographError, OutputError, PickeroptError
-from pickeropt.frame.frames import FRAMES, Frame
+from pickeropt.frame.frame_config import FRAMES, Frame
 from pickeropt.io.inputs import read_inputs
 from pickeropt.io.lists import read_coordinate_list
-from pickeropt.io.mrc import write_mrc
+from pickeropt.io.micrographs import write_mrc
 from pickeropt.io.picks import read_picks
 from pickeropt.io.picks_file import placed
 
@@ -82,9 +81,7 @@ def test_cbox_as_cryolo_has_it(tmp_path: Path) -> None:
     convert(star(tmp_path, "10.25 20 0.5\n"), tmp_path / "m0.cbox", BOXES)
     text = (tmp_path / "m0.cbox").read_text()
     assert "\n5.25 15 <NA> 10 10 <NA> 10 10 0.5 <NA> <NA>\n" in text
-    assert text.startswith(
-        "\ndata_global\n\n_cbox_format_version 1.0\n\ndata_cryolo\n\nloop_\n_CoordinateX #1\n"
-    )
+    assert text.startswith("\ndata_global\n\n_cbox_format_version 1.0\n\ndata_cryolo\n\nloop_\n_CoordinateX #1\n")
     assert text.endswith("\n\ndata_cryolo_include\n\nloop_\n_slice_index #1\n")
 
 
@@ -167,9 +164,7 @@ def test_boxes_of_the_diameter_are_even(tmp_path: Path) -> None:
     mics = micrograph(tmp_path, "m0.mrc")  # 1.5 Å/px
     convert(source, tmp_path / "h.box", ConvertConfig(diameter_angstrom=15.1, micrographs=(mics,)))
     assert read_picks(tmp_path / "h.box").box_sizes.tolist() == [[12, 12]]
-    with pytest.raises(
-        GeometryError, match="does not say their size; give the particle's diameter with --diameter"
-    ):
+    with pytest.raises(GeometryError, match="does not say their size; give the particle's diameter with --diameter"):
         convert(source, tmp_path / "x.box", ConvertConfig())
     with pytest.raises(GeometryError, match="--pixel-size"):
         convert(source, tmp_path / "x.box", ConvertConfig(diameter_angstrom=15))
@@ -237,9 +232,7 @@ def test_two_files_of_one_micrograph_are_not_mixed(tmp_path: Path) -> None:
     for name, times in (("all.txt", 1), ("all_upsampled.txt", 8)):
         rows = f"a\t{10 * times}\t{20 * times}\t-1.5\n"
         (folder / name).write_text(f"image_name\tx_coord\ty_coord\tscore\n{rows}")
-    with pytest.raises(
-        OutputError, match=r"all\.txt and .*all_upsampled\.txt both are of a; convert them one"
-    ):
+    with pytest.raises(OutputError, match=r"all\.txt and .*all_upsampled\.txt both are of a; convert them one"):
         convert(folder, tmp_path / "out.star", ConvertConfig())
 
 
@@ -253,9 +246,7 @@ def test_a_file_that_is_called_otherwise_has_a_column_of_names(tmp_path: Path, n
     assert read_picks(tmp_path / f"{name}_autopick.star").names_from_stem
 
 
-def test_the_micrographs_given_are_those_of_the_output(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_micrographs_given_are_those_of_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The binned one, which the file names, lies in the current folder too."""
     monkeypatch.chdir(tmp_path)
     micrograph(tmp_path, "m0.mrc")
@@ -278,9 +269,7 @@ def test_one_file_for_several_has_their_names(tmp_path: Path) -> None:
         np.testing.assert_array_equal(picks.micrograph_index, [0, 0, 1])
         np.testing.assert_array_equal(picks.coordinates, [[10, 20], [1, 2], [3, 4]])
         np.testing.assert_array_equal(picks.figure_of_merit, [-1.5, 0, 0.5])
-    with pytest.raises(
-        PickeroptError, match=r"x\.box: 2 micrographs, and a box file holds one; give a folder"
-    ):
+    with pytest.raises(PickeroptError, match=r"x\.box: 2 micrographs, and a box file holds one; give a folder"):
         convert(topaz(tmp_path), tmp_path / "x.box", BOXES)
 
 
@@ -397,9 +386,7 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     source = star(tmp_path, "1 2 3\n")
     out = tmp_path / "m0.csv"
     out.write_text("mine")
-    with pytest.raises(
-        OutputError, match=r"m0\.csv: exists already; choose another name, or give --overwrite"
-    ):
+    with pytest.raises(OutputError, match=r"m0\.csv: exists already; choose another name, or give --overwrite"):
         convert(source, out, ConvertConfig())
     assert out.read_text() == "mine"
     convert(source, out, ConvertConfig(overwrite=True))

@@ -7,12 +7,10 @@ import pytest
 import torch
 from model_world import SPEC as DENSE
 
-from pickeropt.datasets.boxes import cut_boxes
-from pickeropt.describe import describe_boxes, describe_micrograph, fitted_boxes
 from pickeropt.errors import GeometryError
 from pickeropt.models.backbone import Backbone, inference_copy
-from pickeropt.models.features import box_features, dense_features
-from pickeropt.models.views import make_view
+from pickeropt.models.features import box_features, dense_features, describe_boxes, describe_micrograph, fitted_boxes
+from pickeropt.models.views import cut_boxes, make_view
 from pickeropt.records import FloatArray
 
 BOXED = replace(DENSE, dense=False, centred=False)
@@ -92,18 +90,14 @@ def test_boxes_cut_elsewhere_are_seen_like_boxes_cut_here(backbone, pixels) -> N
     there = describe_boxes(backbone, spec, boxes, 2.0, 2.0 * DIAMETER)
     torch.testing.assert_close(there, here, atol=1e-4, rtol=1e-4)
     louder = [(name, 3 * box + 200) for name, box in boxes]
-    torch.testing.assert_close(
-        describe_boxes(backbone, spec, louder, 2.0, 2.0 * DIAMETER), there, atol=1e-3, rtol=1e-3
-    )
+    torch.testing.assert_close(describe_boxes(backbone, spec, louder, 2.0, 2.0 * DIAMETER), there, atol=1e-3, rtol=1e-3)
 
 
 def test_boxes_of_several_sizes_become_one_stack(pixels) -> None:
     boxes = [("a", pixels[:60, :60]), ("b", pixels[10:81, 20:91])]
     stack = fitted_boxes(ALONE, boxes, 2.0, 2.0 * DIAMETER, 24.0)
     assert stack.shape == (2, 1, 65, 65)
-    with pytest.raises(
-        GeometryError, match=r"c.mrc: a box of 30 x 30 px cannot hold .*; or leave this box out"
-    ):
+    with pytest.raises(GeometryError, match=r"c.mrc: a box of 30 x 30 px cannot hold .*; or leave this box out"):
         fitted_boxes(ALONE, [*boxes, ("c.mrc", pixels[:30, :30])], 2.0, 80.0, 24.0)
     with pytest.raises(GeometryError, match=r"d.mrc: more than half"):
         fitted_boxes(ALONE, [*boxes, ("d.mrc", 0 * pixels[:60, :60] + 3)], 2.0, 2.0 * DIAMETER, 24.0)

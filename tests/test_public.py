@@ -22,9 +22,9 @@ FUNCTIONS = {
     "pickeropt.shots.read_class_boxes": "folder",
     "pickeropt.finetune.finetuning.finetune": "shots, config, out, *, overwrite, on_progress",
     "pickeropt.prune.pruning.prune": "inputs, config, scorer, *, on_progress, finish",
-    "pickeropt.prune.scorer.load_scorer": "path, device, batch_size, diameter_angstrom",
-    "pickeropt.evaluate.report.evaluate_scores": "scores_csv, truth, radius, *, diameter_px",
-    "pickeropt.evaluate.report.write_evaluation": "evaluation, out",
+    "pickeropt.prune.scoring.load_scorer": "path, device, batch_size, diameter_angstrom",
+    "pickeropt.evaluate.evaluation.evaluate_scores": "scores_csv, truth, radius, *, diameter_px",
+    "pickeropt.evaluate.evaluation.write_evaluation": "evaluation, out",
     "pickeropt.io.picks.read_picks": "path",
     "pickeropt.io.picks.subset": "file, keep",
     "pickeropt.io.micrographs.read_micrograph": "path",
@@ -35,8 +35,7 @@ FUNCTIONS = {
 
 RECORDS = {
     "pickeropt.records.Micrograph": "path pixels pixel_size",
-    "pickeropt.records.Picks": "coordinates micrograph_names micrograph_index figure_of_merit class_names "
-    "pixel_size",
+    "pickeropt.records.Picks": "coordinates micrograph_names micrograph_index figure_of_merit class_names pixel_size",
     "pickeropt.records.Scores": "class_names probabilities",
 }
 

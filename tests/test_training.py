@@ -191,9 +191,7 @@ def test_momentum_and_seeds() -> None:
         model = nn.Linear(1, 1, bias=False)
         torch.nn.init.zeros_(model.weight)
         schedule = SgdSchedule(epochs=1, batch_size=1, learning_rate=0.1)
-        train_sgd(
-            model, lambda batch, m=model: m.weight.sum() * int(batch[0]), 4, schedule, seed, lambda *_: None
-        )
+        train_sgd(model, lambda batch, m=model: m.weight.sum() * int(batch[0]), 4, schedule, seed, lambda *_: None)
         ends.append(model.weight.item())
     assert ends[0] == ends[1] != ends[2]
     model = nn.Linear(1, 1, bias=False)

@@ -11,18 +11,23 @@ import numpy as np
 import torch
 
 from pickeropt.benchmark.benchmark_config import BenchmarkConfig, BenchmarkReport, check_config
-from pickeropt.benchmark.benchmark_sets import read_sets
-from pickeropt.benchmark.fits import Bench, OnProgress
-from pickeropt.benchmark.results import Key, Record, key_of, read_records, write_records
+from pickeropt.benchmark.benchmark_sets import BenchmarkSet, read_sets
+from pickeropt.benchmark.fits import (
+    Bench,
+    Method,
+    OnProgress,
+    Start,
+    draw,
+    draw_seed,
+    find_starts,
+    leave_out_notes,
+    needed,
+)
+from pickeropt.benchmark.results import Key, Record, Results, key_of, read_records, write_records
 from pickeropt.benchmark.tables import Told, markdown
 from pickeropt.errors import OutputError
-from pickeropt.evaluate.benchmark.data_set import BenchmarkSet
-from pickeropt.evaluate.benchmark.draws import draw, draw_seed
-from pickeropt.evaluate.benchmark.rows import Method, needed
-from pickeropt.evaluate.benchmark.starts import Start, find_starts, leave_out_notes
-from pickeropt.evaluate.benchmark.statistics import Results
 from pickeropt.evaluate.classification import classification
-from pickeropt.io.tables import write_bytes_atomically
+from pickeropt.files import write_bytes_atomically
 from pickeropt.models.fitting import choose_device
 from pickeropt.records import Scores
 
@@ -129,9 +134,7 @@ def _check_earlier(
         elif start is not None and record.weights != start.digest:
             what = f"draws of {record.data_set} with other weights than {start.title}"
         if what:
-            raise OutputError(
-                f"{book.path}: has {what}; give the settings it was begun with, or another --out"
-            )
+            raise OutputError(f"{book.path}: has {what}; give the settings it was begun with, or another --out")
     book.save()
 
 
@@ -199,9 +202,7 @@ def _notes(sets: Sequence[BenchmarkSet], book: _Book, jobs: Sequence[Job]) -> tu
     notes = [note for one in sets for note in one.notes]
     for one in sets:
         mine = [book.done[job.key] for job in jobs if job.data is one]
-        notes += [
-            f"{one.name}: {note}" for i in range(len(one.class_names)) for note in _lacking(one, mine, i)
-        ]
+        notes += [f"{one.name}: {note}" for i in range(len(one.class_names)) for note in _lacking(one, mine, i)]
     return tuple(notes)
 
 
@@ -221,7 +222,7 @@ def _lacking(data: BenchmarkSet, records: Sequence[Record], label: int) -> Itera
 
 
 def _write(out: Path, book: _Book, told: Told) -> tuple[str, tuple[Path, ...]]:
-    from pickeropt.evaluate.benchmark.figures import pictures
+    from pickeropt.benchmark.tables import pictures
 
     results = Results(book.done.values())
     text = markdown(results, told)

@@ -1,23 +1,19 @@
-"""benchmark.md: the paper's tables as they came out."""
+"""benchmark.md: the paper's tables as they came out.
+
+The tables as pictures: points with the 95 % confidence interval of each mean.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from pickeropt.benchmark.benchmark_config import BenchmarkConfig
-from pickeropt.benchmark.results import Record
-from pickeropt.evaluate.benchmark.data_set import BenchmarkSet
-from pickeropt.evaluate.benchmark.rows import (
-    STARTS,
-    Row,
-    losses,
-    main_start,
-    table_2,
-    table_3,
-    table_4,
-    text_of,
-)
-from pickeropt.evaluate.benchmark.starts import Start
-from pickeropt.evaluate.benchmark.statistics import ByDraw, Results, Summary, differences, summary
+from pickeropt.benchmark.benchmark_sets import BenchmarkSet
+from pickeropt.benchmark.fits import STARTS, Row, Start, losses, main_start, table_2, table_3, table_4, text_of
+from pickeropt.benchmark.results import ByDraw, Record, Results, Summary, differences, summary
 
 CAPTION = (
     "mean ± standard deviation over draws [95 % confidence interval of the mean, Student's t over draws]; "
@@ -91,8 +87,7 @@ def _table_2(results: Results, told: Told) -> list[str]:
     shots = sorted(set(config.shots))
     head = [f"{k} shots: {what}" for k in shots for what in ("macro-F1", "accuracy", "particle or not")]
     lines = [
-        f"## Table 2: each data set, recipe {config.recipe}, {STARTS[method.start]}, "
-        f"{losses(method.loss_weights)}",
+        f"## Table 2: each data set, recipe {config.recipe}, {STARTS[method.start]}, {losses(method.loss_weights)}",
         "",
         '"particle or not": macro-F1 of two classes, particles and all else.',
         "",
@@ -127,8 +122,7 @@ def _table_4(results: Results, told: Told) -> list[str]:
     columns = {label: _column(results, rows, names, shots) for label, names in groups}
     overall = columns[groups[0][0]]
     lines = [
-        f"## Table 4: loss weights at {shots} shots, macro-F1, recipe {config.recipe}, "
-        f"{STARTS[main_start(config)]}",
+        f"## Table 4: loss weights at {shots} shots, macro-F1, recipe {config.recipe}, {STARTS[main_start(config)]}",
         "",
         "Bold: the best of as many losses.",
         "",
@@ -136,8 +130,7 @@ def _table_4(results: Results, told: Told) -> list[str]:
     ]
     for row in rows:
         cells = [
-            _bold(_cell(columns[label][row.key], config), _is_best(row, rows, columns[label]))
-            for label, _ in groups
+            _bold(_cell(columns[label][row.key], config), _is_best(row, rows, columns[label])) for label, _ in groups
         ]
         paired = differences(overall[row.key], overall[own]) if row.key != own else []
         lines.append(_line(row.title, [*cells, _difference(paired)]))
@@ -193,3 +186,86 @@ def _interval(found: Summary, form: str) -> str:
 
 def _bold(text: str, best: bool) -> str:
     return f"**{text}**" if best else text
+
+
+COLOURS = ("#c2571a", "#5a8f29", "#0b6aa8", "#7b4ea3", "#444444")
+
+
+@dataclass(frozen=True)
+class Dots:
+    """rows : names, top to bottom; series : by its name a point a row, None where there is none"""
+
+    title: str
+    rows: Sequence[str]
+    series: Mapping[str, Sequence[Summary | None]]
+
+
+def pictures(results: Results, names: Sequence[str], config: BenchmarkConfig) -> dict[str, bytes]:
+    """PNG by file name, of each table asked for that has a figure."""
+    made = {2: _of_table_2, 3: _of_table_3, 4: _of_table_4}
+    dots = {f"table{table}.png": made[table](results, names, config) for table in sorted(set(config.tables))}
+    return {name: dots_png(one) for name, one in dots.items() if any(any(s) for s in one.series.values())}
+
+
+def _of_table_2(results: Results, names: Sequence[str], config: BenchmarkConfig) -> Dots:
+    method = table_2(config)
+    series = {
+        f"{k} shots": [_point(results.values([name], method, k, macro_f1)) for name in names]
+        for k in sorted(set(config.shots))
+    }
+    return Dots(f"macro-F1, recipe {config.recipe}, {STARTS[method.start]}", list(names), series)
+
+
+def _of_table_3(results: Results, names: Sequence[str], config: BenchmarkConfig) -> Dots:
+    rows = table_3(config)
+    series = {
+        f"{k} shots": [_point(results.values(names, row.method, k, macro_f1)) for row in rows]
+        for k in sorted(set(config.shots))
+    }
+    return Dots(f"macro-F1, {_which(names)}", [row.title for row in rows], series)
+
+
+def _of_table_4(results: Results, names: Sequence[str], config: BenchmarkConfig) -> Dots:
+    rows, shots = table_4(config), max(config.shots)
+    points = [_point(results.values(names, row.method, shots, macro_f1)) for row in rows]
+    start = STARTS[main_start(config)]
+    title = f"macro-F1 by loss weights, {_which(names)}, recipe {config.recipe}, {start}"
+    return Dots(title, [row.title for row in rows], {f"{shots} shots": points})
+
+
+def _which(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"mean of {len(names)} data sets"
+
+
+def _point(values: Mapping[int, float]) -> Summary | None:
+    return summary(list(values.values())) if values else None
+
+
+def dots_png(dots: Dots) -> bytes:
+    """A PNG, 1200 px wide, a line a row."""
+    figure = Figure(figsize=(8, 1.6 + 0.32 * len(dots.rows)), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for number, (name, points) in enumerate(dots.series.items()):
+        shift = (number - (len(dots.series) - 1) / 2) * 0.2
+        there = [(row + shift, point) for row, point in enumerate(points) if point is not None]
+        half = [0.0 if point.high is None else point.high - point.mean for _, point in there]
+        axes.errorbar(
+            [point.mean for _, point in there],
+            [height for height, _ in there],
+            xerr=half,
+            fmt="o",
+            color=COLOURS[number % len(COLOURS)],
+            markersize=4,
+            capsize=2,
+            label=name,
+        )
+    axes.set_yticks(range(len(dots.rows)), list(dots.rows), fontsize=8)
+    axes.set_ylim(len(dots.rows) - 0.5, -0.5)
+    axes.set_xlabel("macro-F1, mean over draws with 95 % confidence interval")
+    axes.set_title(dots.title, fontsize=10)
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=len(dots.series) or 1, frameon=False, fontsize=8)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

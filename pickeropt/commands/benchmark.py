@@ -11,15 +11,11 @@ from pickeropt.commands import options as given
 DEFAULT = BenchmarkConfig()
 LOSS_WEIGHTS = ",".join(f"{weight:g}" for weight in DEFAULT.loss_weights)
 
-Data = Annotated[
-    list[Path], typer.Argument(metavar="DATA", help="Class folders, labelled STAR files, simulated sets.")
-]
+Data = Annotated[list[Path], typer.Argument(metavar="DATA", help="Class folders, labelled STAR files, simulated sets.")]
 Tables = Annotated[str, given.option("--tables", "2,3,4", "Which of the paper's.")]
 Shots = Annotated[str, given.option("--shots", "K[,…]", "Labelled boxes a class to learn from.")]
 Draws = Annotated[int, given.option("--draws", "N", "Random choices of shots and queries.", min=1)]
-Rows = Annotated[
-    str | None, given.option("--rows", "NAMES", "Of table 3, such as cryo,frozen,default; else all.")
-]
+Rows = Annotated[str | None, given.option("--rows", "NAMES", "Of table 3, such as cryo,frozen,default; else all.")]
 Recipe = Annotated[str, given.option("--recipe", "default|paper", "How to train, in tables 2 and 4.")]
 Backbones = Annotated[
     str | None,
@@ -30,9 +26,7 @@ LossChoices = Annotated[
     list[str] | None,
     given.option("--loss-choice", "W1[,W2[,W3]]", "A row of table 4, may be repeated; else eleven."),
 ]
-Ignore = Annotated[
-    list[str] | None, given.option("--ignore", "CLASS", "Leave out a source class; may be repeated.")
-]
+Ignore = Annotated[list[str] | None, given.option("--ignore", "CLASS", "Leave out a source class; may be repeated.")]
 Apart = Annotated[
     str, given.option("--split", "|".join(SPLITS), "What shots and queries do not share; the paper's: box.")
 ]
@@ -82,8 +76,7 @@ def run_benchmark(
         backbones=backbones,
         weights=weights,
         loss_weights=_weights(loss_weights, "--loss-weights"),
-        loss_choices=tuple(_weights(text, "--loss-choice") for text in loss_choice or ())
-        or DEFAULT.loss_choices,
+        loss_choices=tuple(_weights(text, "--loss-choice") for text in loss_choice or ()) or DEFAULT.loss_choices,
         ignore=tuple(ignore or ()),
         split=split,
         per_class=per_class,

@@ -54,7 +54,7 @@ def run_check(
     report = check(files, config, score)
     show_check(report)
     if json_file is not None:
-        from pickeropt.io.tables import write_bytes_atomically
+        from pickeropt.files import write_bytes_atomically
 
         text = json.dumps(report.as_json(), indent=2, ensure_ascii=False)
         write_bytes_atomically(json_file, f"{text}\n".encode())
@@ -68,7 +68,7 @@ def _classifier(model: Path, device: str, diameter: float | None) -> tuple["Scor
 
     from pickeropt.errors import GeometryError
     from pickeropt.io.micrographs import read_micrograph
-    from pickeropt.prune.scorer import load_scorer
+    from pickeropt.prune.scoring import load_scorer
     from pickeropt.records import PARTICLE
 
     scorer = load_scorer(model, device, None, diameter)

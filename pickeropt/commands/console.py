@@ -53,9 +53,7 @@ class Pace:
         if self._first is None or self._first[0] != what:
             self._first = (what, done, now)
         _, first, begun = self._first
-        parts = [
-            f"{done:,} of {total:,}{' ' * bool(self._unit)}{self._unit} ({100 * done // max(total, 1)} %)"
-        ]
+        parts = [f"{done:,} of {total:,}{' ' * bool(self._unit)}{self._unit} ({100 * done // max(total, 1)} %)"]
         if done > first:
             rate = (done - first) / max(now - begun, 1e-9)
             parts += [f"{rate:,.0f} {self._unit}/s"] if self._unit else []
@@ -149,9 +147,7 @@ def show_prune(summary: "PruneSummary") -> None:
         *([f"  by --{name}", f"{count:,}", share(count)] for name, count in summary.filtered.items()),
     ]
     _table(f"threshold {summary.threshold:g}", ["picks", "share"], rows)
-    lost = [
-        [name, f"{picks:,}", f"{gone:,}", _share(picks)(gone)] for name, picks, gone in summary.worst if gone
-    ]
+    lost = [[name, f"{picks:,}", f"{gone:,}", _share(picks)(gone)] for name, picks, gone in summary.worst if gone]
     if lost:
         _table("lost most", ["picks", "rejected", "share"], lost)
     picks, micrographs = _many(summary.picks, "pick"), _many(summary.micrographs, "micrograph")
@@ -175,9 +171,7 @@ def show_evaluation(evaluation: "Evaluation", written: Sequence[Path]) -> None:
     rankings = [["classifier's score", *_ranking(evaluation.ranking)]]
     if evaluation.picker_ranking is not None:
         rankings.append(["picker's own score", *_ranking(evaluation.picker_ranking)])
-    _table(
-        "all picks ranked by", ["average precision", "best F1", "false removed, 95 % of true kept"], rankings
-    )
+    _table("all picks ranked by", ["average precision", "best F1", "false removed, 95 % of true kept"], rankings)
     equal = evaluation.at_equal_recall
     if equal is not None:
         _lines(

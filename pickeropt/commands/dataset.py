@@ -1,5 +1,9 @@
-"""`pickeropt dataset build` and `pickeropt dataset empiar`: hooked into the sub-app `dataset` by cli.py."""
+"""`pickeropt dataset …`: data sets to train on. Style and errors as in `cli`, which mounts this.
 
+`pickeropt dataset build` and `pickeropt dataset empiar`: hooked into the sub-app `dataset` by cli.py.
+"""
+
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,23 +11,133 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pickeropt.commands.options import Folders, Out, Seed, option
-from pickeropt.datasets.class_config import BuildConfig
-from pickeropt.datasets.empiar.config import EmpiarConfig
+from pickeropt.commands.options import Folders, Out, Overwrite, Seed, option
+from pickeropt.datasets.dataset_config import BuildConfig, DatasetConfig, DatasetReport, Range
+from pickeropt.datasets.empiar.manifest import EmpiarConfig
 from pickeropt.errors import PickeroptError
 
 if TYPE_CHECKING:
     from pickeropt.datasets.class_folders import BuildReport
     from pickeropt.datasets.empiar.download_plan import EntryPlan, Plan
-    from pickeropt.datasets.empiar.fetch import EmpiarReport
+    from pickeropt.datasets.empiar.fetching import EmpiarReport
     from pickeropt.datasets.empiar.manifest import Entry, Manifest, Said
+
+
+dataset_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Data sets to train on: simulated or cut from yours."
+)
+
+
+DatasetOut = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")]
+Count = Annotated[int, option("--micrographs", "N", "How many.", min=1)]
+Size = Annotated[int, option("--size", "PX", "Side of a micrograph.", min=64)]
+PixelSize = Annotated[str, option("--pixel-size", "Å/PX", "One value, or LOW-HIGH to draw from.")]
+Diameter = Annotated[str | None, option("--diameter", "Å", "Scale all particles to it (or LOW-HIGH); else their own.")]
+SpeciesNames = Annotated[
+    str | None, option("--species", "NAMES", "With commas between, or all; else 14 that differ most.")
+]
+Structures = Annotated[Path | None, option("--structures", "DIR", "More molecules: a folder of mmCIF or PDB files.")]
+Preset = Annotated[str, option("--preset", "NAME", "Imaging: default, cryolo or deepem.")]
+Snr = Annotated[str | None, option("--snr", "RATIO[,…]", "Signal-to-noise ratios in place of the preset's.")]
+Occupancy = Annotated[
+    str | None, option("--occupancy", "N", "Particles per squared diameter of free ice, or LOW-HIGH.")
+]
+Points = Annotated[int, option("--points", "N", "Points a class on junk and empty ice, each micrograph.")]
+GridKinds = Annotated[
+    int | None,
+    option(
+        "--grid-kinds",
+        "N",
+        "A species' micrographs share N kinds of contaminant and, on 8 of 14 species, one film.",
+        min=1,
+    ),
+]
+Workers = Annotated[int | None, option("--workers", "N", "Processes; changes no result. Else one a core.", min=1)]
+
+
+@dataset_app.callback()
+def _dataset() -> None:
+    """Data sets to train on."""
+
+
+@dataset_app.command("simulate")
+def run_simulate(
+    out: DatasetOut,
+    micrographs: Count = DatasetConfig.micrographs,
+    size: Size = DatasetConfig.size,
+    pixel_size: PixelSize = f"{DatasetConfig.pixel_size[0]:g}",
+    species: SpeciesNames = None,
+    preset: Preset = DatasetConfig.preset,
+    diameter: Diameter = None,
+    snr: Snr = None,
+    occupancy: Occupancy = None,
+    points: Points = DatasetConfig.points_per_class,
+    grid_kinds: GridKinds = DatasetConfig.grid_kinds,
+    seed: Seed = DatasetConfig.seed,
+    workers: Workers = None,
+    structures: Structures = DatasetConfig.structures,
+    overwrite: Overwrite = False,
+) -> None:
+    """Simulate micrographs whose truth is known.
+
+    OUT gets micrographs/NAME.mrc, masks/NAME.png, truth.star and dataset.json. A run that was
+    stopped goes on when the same command is given again.
+    """
+    config = DatasetConfig(
+        micrographs=micrographs,
+        size=size,
+        pixel_size=_range(pixel_size, "--pixel-size"),
+        diameter_angstrom=None if diameter is None else _range(diameter, "--diameter"),
+        species=tuple(name.strip() for name in species.split(",")) if species else (),
+        preset=preset,
+        snr=None if snr is None else tuple(_number(part, "--snr") for part in snr.split(",")),
+        occupancy=None if occupancy is None else _range(occupancy, "--occupancy"),
+        points_per_class=points,
+        grid_kinds=grid_kinds,
+        seed=seed,
+        structures=structures,
+    )
+    from pickeropt.commands.console import progress
+    from pickeropt.datasets.simulate.simulated_dataset import simulate_dataset
+
+    with progress("micrographs") as on_progress:
+        report = simulate_dataset(out, config, workers or _cores(), overwrite, on_progress)
+    _show(report)
+
+
+def _show(report: DatasetReport) -> None:
+    taken = f" ({report.earlier} of them by an earlier run)" if report.earlier else ""
+    print(f"{report.micrographs} micrographs{taken} with {report.particles:,} particles")
+    print(f"species: {', '.join(report.species)}")
+    print(f"truth: {report.folder / 'truth.star'}")
+
+
+def _range(text: str, option: str) -> Range:
+    """`1.5` or `0.8-2`. Raises BadParameter."""
+    low, dash, high = text.partition("-")
+    least = _number(low, option)
+    return least, _number(high, option) if dash else least
+
+
+def _number(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number", param_hint=option) from None
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 LabelFiles = Annotated[
     list[Path], typer.Argument(metavar="LABELS.star", help="Labelled STAR files; truth.star is one.")
 ]
-Diameter = Annotated[float | None, option("--diameter", "Å", "Of particles whose labels say none.")]
-PixelSize = Annotated[float | None, option("--pixel-size", "Å/PX", "Else from labels and MRC headers.")]
+LabelDiameter = Annotated[float | None, option("--diameter", "Å", "Of particles whose labels say none.")]
+LabelPixelSize = Annotated[float | None, option("--pixel-size", "Å/PX", "Else from labels and MRC headers.")]
 PerClass = Annotated[int, option("--per-class", "N", "At most N boxes a class.", min=2)]
 BoxDiameters = Annotated[float, option("--box-diameters", "D", "Side of a box in particle diameters.")]
 By = Annotated[str, option("--by", "source|class", "What makes a class.")]
@@ -35,9 +149,7 @@ Most = Annotated[int, option("--max-micrographs", "N", "Of each entry; 0 takes a
 BaseUrl = Annotated[str | None, option("--base-url", "URL", "A mirror of the EMPIAR archive.")]
 EntryUrl = Annotated[str | None, option("--entry-url", "URL", "A mirror of EMPIAR's descriptions.")]
 LabelsUrl = Annotated[str | None, option("--labels-url", "URL", "A mirror of CryoPPP's archives.")]
-ShotFiles = Annotated[
-    list[Path] | None, option("--shots", "FILE", "Your labels: contaminant, carbon; repeat it.")
-]
+ShotFiles = Annotated[list[Path] | None, option("--shots", "FILE", "Your labels: contaminant, carbon; repeat it.")]
 Sizes = Annotated[list[str] | None, option("--pixel-size", "N=Å/PX", "Of an entry; may be repeated.")]
 Diameters = Annotated[list[str] | None, option("--diameter", "N=Å", "Of an entry's particle; repeat it.")]
 EntryFolders = Annotated[
@@ -49,8 +161,8 @@ def run_build(
     labels: LabelFiles,
     out: Out,
     micrographs: Folders = None,
-    diameter: Diameter = BuildConfig.diameter_angstrom,
-    pixel_size: PixelSize = BuildConfig.pixel_size,
+    diameter: LabelDiameter = BuildConfig.diameter_angstrom,
+    pixel_size: LabelPixelSize = BuildConfig.pixel_size,
     per_class: PerClass = BuildConfig.per_class,
     box_diameters: BoxDiameters = BuildConfig.box_diameters,
     by: By = BuildConfig.by,
@@ -92,9 +204,8 @@ def run_empiar(
     does not know of an entry that --entries names is asked of EMPIAR, then of you.
     """
     from pickeropt.commands.console import progress
-    from pickeropt.datasets.empiar.described import ask_empiar
-    from pickeropt.datasets.empiar.download_plan import make_plan
-    from pickeropt.datasets.empiar.fetch import fetch
+    from pickeropt.datasets.empiar.download_plan import ask_empiar, make_plan
+    from pickeropt.datasets.empiar.fetching import fetch
     from pickeropt.datasets.empiar.manifest import Said, choose_entries, load_manifest
 
     manifest = load_manifest()
@@ -145,13 +256,6 @@ def _pairs(texts: Sequence[str] | None, option: str) -> list[tuple[str, str]]:
         if not (name.strip() and sign and value.strip()):
             raise typer.BadParameter(f"{name + sign + value!r} is not ENTRY=VALUE", param_hint=option)
     return [(name.strip().upper().removeprefix("EMPIAR-"), value.strip()) for name, _, value in pairs]
-
-
-def _number(text: str, option: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a number", param_hint=option) from None
 
 
 def _can_ask(yes: bool) -> bool:

@@ -14,9 +14,7 @@ LabelModel = Annotated[
 ]
 Classes = Annotated[list[str] | None, _option("--class", "NAME", "A class of your own; may be repeated.")]
 Host = Annotated[str, _option("--host", "ADDRESS", "To serve on; others than this machine's own are open.")]
-Port = Annotated[
-    int | None, _option("--port", "N", "0 takes a free one; else that of the labels.", min=0, max=65535)
-]
+Port = Annotated[int | None, _option("--port", "N", "0 takes a free one; else that of the labels.", min=0, max=65535)]
 TrustFrame = Annotated[
     bool,
     _option("--trust-frame", None, "Prune without a check whether picks are flipped, swapped or binned."),
@@ -53,7 +51,7 @@ def run_label(
         device=device,
         trust_frame=trust_frame,
     )
-    from pickeropt.label.serve import serve
+    from pickeropt.label.serving import serve
 
     serve(picks, config, partial(print, flush=True), _with_report)
 

@@ -30,9 +30,7 @@ PerClass = Annotated[int, option("--shots-per-class", "N", "Use at most N of eac
 Init = Annotated[str, option("--init", "shipped|imagenet|none|PATH", "Where the features start from.")]
 Invert = Annotated[
     bool | None,
-    option(
-        "--invert/--no-invert", None, "Turn the contrast of boxes, as RELION's Extract does, or never ask."
-    ),
+    option("--invert/--no-invert", None, "Turn the contrast of boxes, as RELION's Extract does, or never ask."),
 ]
 TrustFrame = Annotated[
     bool, option("--trust-frame", None, "Do not check whether the points are flipped, swapped or binned.")
@@ -45,9 +43,7 @@ LossWeights = Annotated[str, option("--loss-weights", "W1,W2[,W3]", "One weight 
 Picks = Annotated[list[Path], typer.Argument(metavar="PICKS", help="Coordinate files, or folders of them.")]
 Model = Annotated[
     Path | None,
-    option(
-        "--model", "FILE|general", "Of finetune, or the package's; else ./model.safetensors, else general."
-    ),
+    option("--model", "FILE|general", "Of finetune, or the package's; else ./model.safetensors, else general."),
 ]
 Out = Annotated[Path, option("--out", "DIR", "The folder to write.")]
 Threshold = Annotated[float, option("--threshold", "P", "Least P(particle) to keep.", min=0, max=1)]

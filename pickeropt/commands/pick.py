@@ -9,7 +9,7 @@ import typer
 
 from pickeropt.commands import options as given
 from pickeropt.commands.options import option
-from pickeropt.pickers.config import (
+from pickeropt.pickers.picker_config import (
     FORMATS,
     KINDS,
     PickRunConfig,
@@ -30,37 +30,25 @@ Coords = Annotated[
     list[Path] | None,
     option("--coords", "FILE_OR_DIR", "Coordinates of particles, any format; may be repeated."),
 ]
-Diameter = Annotated[
-    float | None, option("--diameter", "Å", "Particle diameter; else as the labels name it.")
-]
+Diameter = Annotated[float | None, option("--diameter", "Å", "Particle diameter; else as the labels name it.")]
 OtherDiameter = Annotated[float | None, option("--diameter", "Å", "Particle diameter; else the picker's.")]
 Out = Annotated[Path, option("--out", "FILE", "The picker file to write.")]
 Particles = Annotated[
     int | None, option("--particles", "N", "Learn from N of the particles, drawn at random; else all.", min=1)
 ]
-HeldBack = Annotated[
-    float, option("--held-back", "SHARE", "Share of the micrographs that choose the threshold.")
-]
-Init = Annotated[
-    Path | None, option("--init", "FILE", "A picker of the same kind to start from, its settings too.")
-]
+HeldBack = Annotated[float, option("--held-back", "SHARE", "Share of the micrographs that choose the threshold.")]
+Init = Annotated[Path | None, option("--init", "FILE", "A picker of the same kind to start from, its settings too.")]
 Settings = Annotated[
     list[str] | None,
     option("--set", "NAME=VALUE", "A setting of the network; may be repeated. `pick settings` lists them."),
 ]
-Targets = Annotated[
-    list[Path], typer.Argument(metavar="MICROGRAPHS", help="Micrographs, or folders of them.")
-]
+Targets = Annotated[list[Path], typer.Argument(metavar="MICROGRAPHS", help="Micrographs, or folders of them.")]
 PickerFile = Annotated[Path, option("--picker", "FILE", "Of pick train.")]
 Picks = Annotated[Path, option("--out", "DIR", "The folder to write.")]
 Format = Annotated[str, option("--format", "|".join(FORMATS), "Of the files, one a micrograph.")]
 Threshold = Annotated[str, option("--threshold", "auto|T", "Least score of a pick; auto is the training's.")]
-Prune = Annotated[
-    Path | None, option("--prune", "MODEL", "Prune the picks at once, with a model of finetune.")
-]
-Pruned = Annotated[
-    Path | None, option("--pruned", "DIR", "Where to; else DIR of --out with _pruned after it.")
-]
+Prune = Annotated[Path | None, option("--prune", "MODEL", "Prune the picks at once, with a model of finetune.")]
+Pruned = Annotated[Path | None, option("--pruned", "DIR", "Where to; else DIR of --out with _pruned after it.")]
 
 
 @pick_app.callback()
@@ -102,7 +90,7 @@ def run_pick_train(
         device=device,
     )
     from pickeropt.commands.console import progress
-    from pickeropt.pickers.train import train_picker
+    from pickeropt.pickers.picker_training import train_picker
 
     with progress() as on_progress:
         report = train_picker(
@@ -151,7 +139,7 @@ def _run(micrographs: list[Path], config: PickRunConfig, model: Path | None, pru
     """Pick, then prune where there is a model; what pruning needs is checked before the first pick."""
     from pickeropt.commands.console import progress
     from pickeropt.commands.prune import prune_and_show
-    from pickeropt.pickers.run import pick
+    from pickeropt.pickers.picking import pick
     from pickeropt.prune.prune_config import PruneConfig
     from pickeropt.resumable import check_out
 
@@ -182,7 +170,7 @@ def _run(micrographs: list[Path], config: PickRunConfig, model: Path | None, pru
 def run_pick_settings(picker: Kind) -> None:
     """List the settings of a network, and their defaults."""
     from pickeropt.errors import PickeroptError
-    from pickeropt.pickers.kinds import default_settings
+    from pickeropt.pickers.picker_file import default_settings
 
     if picker not in KINDS:
         raise PickeroptError(f"--picker is {picker!r}; give one of {', '.join(KINDS)}")

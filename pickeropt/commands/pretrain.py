@@ -16,9 +16,7 @@ def _option(name: str, metavar: str | None, help_text: str, **more: Any) -> Any:
     return typer.Option(name, metavar=metavar, help=help_text, **more)
 
 
-DataSet = Annotated[
-    Path, typer.Argument(metavar="DATASET", help="Folder of `dataset simulate` or `dataset build`.")
-]
+DataSet = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of `dataset simulate` or `dataset build`.")]
 Out = Annotated[Path, _option("--out", "FILE", "The weights to write, safetensors.")]
 Recipe = Annotated[str, _option("--recipe", "|".join(RECIPES), "How to train: our way, or the paper's.")]
 Init = Annotated[str, _option("--init", "imagenet|none|shipped|PATH", "Where the weights start from.")]
@@ -39,9 +37,7 @@ Views = Annotated[
 ]
 DistilFirst = Annotated[
     float,
-    _option(
-        "--distil-first", "SHARE", "Of the steps, that only keep what ImageNet knows; for the default recipe."
-    ),
+    _option("--distil-first", "SHARE", "Of the steps, that only keep what ImageNet knows; for the default recipe."),
 ]
 Epochs = Annotated[int | None, _option("--epochs", "N", "How long; else the recipe's.", min=1)]
 Steps = Annotated[int | None, _option("--steps", "N", "How long, in batches; else the recipe's.", min=1)]

@@ -15,13 +15,9 @@ MODEL = Path("model.safetensors")
 """Where `finetune` writes and `prune` looks where the user does not say."""
 
 _option = given.option
-Picks = Annotated[
-    list[Path] | None, typer.Argument(metavar="PICKS", help="Coordinate files, or folders of them.")
-]
+Picks = Annotated[list[Path] | None, typer.Argument(metavar="PICKS", help="Coordinate files, or folders of them.")]
 WriteScore = Annotated[bool, _option("--write-score", None, "Put P(particle) into the files as well.")]
-Prior = Annotated[
-    str, _option("--prior", "SHARE|auto", "Share of the picks that are particles; auto estimates it.")
-]
+Prior = Annotated[str, _option("--prior", "SHARE|auto", "Share of the picks that are particles; auto estimates it.")]
 UsePickerScore = Annotated[
     bool, _option("--use-picker-score", None, "Let the picker's own score count too, learnt on the shots.")
 ]
@@ -30,9 +26,7 @@ MinStd = Annotated[
     float | None, _option("--min-std", "N", "Least deviation of a pick's pixels, in the micrograph's noise.")
 ]
 MaxStd = Annotated[float | None, _option("--max-std", "N", "Most deviation of a pick's pixels.")]
-MaxExtreme = Annotated[
-    float | None, _option("--max-extreme", "SHARE", "Most pixels beyond three times the noise.")
-]
+MaxExtreme = Annotated[float | None, _option("--max-extreme", "SHARE", "Most pixels beyond three times the noise.")]
 MaxDomain = Annotated[
     float | None, _option("--max-domain", "N", "Largest domain of the score map, in average ones (ice: 4).")
 ]
@@ -110,7 +104,7 @@ def prune_and_show(picks: list[Path], config: PruneConfig) -> None:
     _check_there(picks, config)
     from pickeropt.commands.console import progress, show_prune
     from pickeropt.prune.pruning import prune
-    from pickeropt.prune.scorer import load_scorer
+    from pickeropt.prune.scoring import load_scorer
     from pickeropt.report.reporting import finish_with_report
 
     scorer = load_scorer(config.model, config.device, config.batch_size, config.diameter_angstrom)

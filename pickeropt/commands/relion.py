@@ -11,8 +11,8 @@ from functools import partial
 
 import typer
 
-from pickeropt.relion.control import JobAbortedError, job_control
 from pickeropt.relion.external_args import ExternalJob, job_folder, parse_arguments
+from pickeropt.relion.external_job import JobAbortedError, job_control
 
 RAW = {"ignore_unknown_options": True, "allow_extra_args": True}
 """RELION's labels are read by `parse_arguments`, so that a wrong one ends the job as a failure."""
@@ -45,10 +45,10 @@ def _run(job: ExternalJob, check_abort: Callable[[], None]) -> None:
     import torch
 
     from pickeropt.commands.console import show_prune
-    from pickeropt.prune.scorer import load_scorer
+    from pickeropt.prune.scoring import load_scorer
     from pickeropt.relion.external_job import prepare, run_external
-    from pickeropt.report.config import ReportConfig
     from pickeropt.report.reporting import finish_with_report
+    from pickeropt.report.rerun_command import ReportConfig
 
     torch.set_num_threads(job.threads)
     prepared = prepare(job)

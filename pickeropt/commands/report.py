@@ -7,12 +7,10 @@ import typer
 
 from pickeropt.commands.options import option
 from pickeropt.errors import FormatError
-from pickeropt.report.config import ReportConfig
+from pickeropt.report.rerun_command import ReportConfig
 
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that prune wrote.")]
-Overlays = Annotated[
-    int, option("--overlays", "N", "Pictures of the N micrographs that lost most, and least.", min=0)
-]
+Overlays = Annotated[int, option("--overlays", "N", "Pictures of the N micrographs that lost most, and least.", min=0)]
 Stars = Annotated[
     list[Path] | None,
     option("--ctf", "FILE", "STAR of micrographs with ice or defocus, as CtfFind writes it; repeat it."),

@@ -1,5 +1,11 @@
-"""The picks of all inputs by micrograph, in the frame of the output."""
+"""Convert files of picks: read any format, write any other.
 
+The picks of all inputs by micrograph, in the frame of the output.
+
+The formats that can be written: their endings, and what each cannot hold.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -7,14 +13,132 @@ from pathlib import Path, PurePath
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.convert.convert_config import ConvertConfig
-from pickeropt.convert.targets import Target
-from pickeropt.errors import GeometryError, OutputError
+from pickeropt.convert.convert_config import ConvertConfig, ConvertReport
+from pickeropt.errors import GeometryError, OutputError, PickeroptError
+from pickeropt.files import write_bytes_atomically
+from pickeropt.io.cbox import write_cbox
+from pickeropt.io.cryosparc import write_cs
+from pickeropt.io.deeppicker import write_deeppicker
+from pickeropt.io.delimited import write_cryoppp, write_csv, write_topaz, write_xy
+from pickeropt.io.eman import write_box, write_info_json
 from pickeropt.io.find import EXTENSIONS, PICKER_SUFFIXES, MicrographFinder
-from pickeropt.io.micrographs import MicrographHeader, read_micrograph_header
+from pickeropt.io.inputs import Inputs, read_inputs
+from pickeropt.io.lists import write_coordinate_list
+from pickeropt.io.micrographs import MicrographHeader, choose_pixel_size, read_micrograph_header
 from pickeropt.io.picks_file import PicksFile
-from pickeropt.io.pixel_size import choose_pixel_size
+from pickeropt.io.relion_star import write_star
+from pickeropt.io.star import write_pos
 from pickeropt.records import Picks
+
+
+@dataclass(frozen=True)
+class Target:
+    """A format to write.
+
+    file : what follows a micrograph's stem in the name of its file in a folder
+    several : whether one file can hold the picks of several micrographs
+    boxes, scores, decimals : whether it has them
+    rows_from_top : y counts from the last row
+    shapes : it holds the size of each micrograph
+    """
+
+    file: str
+    several: bool = False
+    boxes: bool = False
+    scores: bool = True
+    decimals: bool = True
+    rows_from_top: bool = False
+    shapes: bool = False
+
+
+TARGETS = {
+    "star": Target("_autopick.star", several=True),
+    "topaz": Target(".txt", several=True),
+    "box": Target(".box", boxes=True),
+    "cbox": Target(".cbox", boxes=True),
+    "eman2": Target("_info.json"),
+    "xmipp": Target(".pos", decimals=False),
+    "csv": Target(".csv", several=True),
+    "xy": Target(".txt"),
+    "cryoppp": Target(".csv", scores=False, rows_from_top=True),
+    "cryosparc": Target(".cs", several=True, shapes=True),
+    "deeppicker": Target(".pickle", several=True),
+}
+_BY_ENDING = {
+    ".star": "star",
+    ".box": "box",
+    ".cbox": "cbox",
+    ".json": "eman2",
+    ".pos": "xmipp",
+    ".csv": "csv",
+    ".cs": "cryosparc",
+    ".pickle": "deeppicker",
+    ".pkl": "deeppicker",
+}
+
+
+def choose_target(out: Path, to: str | None) -> str:
+    """The format of an output: as told, else by its ending. Raises PickeroptError where neither says it."""
+    known = ", ".join(TARGETS)
+    if to is not None:
+        if to not in TARGETS:
+            raise PickeroptError(f"--to is {to!r}; give one of {known}")
+        return to
+    ending = out.suffix.lower()
+    if ending == ".csg":
+        what = f"{out}: a group is written by cryoSPARC only"
+        raise PickeroptError(f"{what}; give a .cs file, or prune the group itself")
+    if ending not in _BY_ENDING:
+        raise PickeroptError(f"{out}: its name does not say the format; give --to with one of {known}")
+    return _BY_ENDING[ending]
+
+
+def encode(
+    target: str,
+    picks: Picks,
+    names: tuple[str, ...],
+    boxes: NDArray[np.float64] | None,
+    shapes: Sequence[tuple[int, int]],
+) -> bytes:
+    """The file's bytes.
+
+    names : of each of `picks.micrograph_names`, for formats that hold several micrographs; none where the
+        file is one micrograph's
+    boxes : (n, 2) px for formats that have them
+    shapes : (h, w) px of each of `picks.micrograph_names`, for formats that hold it
+    Raises FormatError for a name that the format cannot hold.
+    """
+    if target == "star":
+        return write_star(picks, names)
+    if target == "topaz":
+        return write_topaz(picks, names)
+    if target == "csv":
+        return write_csv(picks, names)
+    if target == "cryosparc":
+        return write_cs(picks, shapes)
+    if target == "deeppicker":
+        return write_deeppicker(picks)
+    if target in ("box", "cbox"):
+        assert boxes is not None  # they are asked for before
+        return (write_box if target == "box" else write_cbox)(picks, boxes)
+    plain = {"eman2": write_info_json, "xmipp": write_pos, "xy": write_xy, "cryoppp": write_cryoppp}
+    return plain[target](picks)
+
+
+def losses(target: str, picks: Picks) -> list[str]:
+    """What the format cannot hold of these picks, a sentence each."""
+    kind = TARGETS[target]
+    found = []
+    shift = float(np.abs(picks.coordinates - np.rint(picks.coordinates)).max(initial=0))
+    if shift > 0 and not kind.decimals:
+        found.append(f"{target} holds whole pixels: coordinates were rounded, by {shift:.3g} px at most")
+    if target == "box" and shift > 0:
+        found.append("RELION and EMAN read whole pixels of a .box file; pickeropt and crYOLO read all of it")
+    if target == "cryosparc":
+        found.append("cryoSPARC imports groups of its own micrographs: to go back there prune its own files")
+    if not kind.scores and not np.isnan(picks.figure_of_merit).all():
+        found.append(f"{target} holds no scores: they are left out")
+    return found
 
 
 @dataclass(frozen=True)
@@ -45,9 +169,7 @@ class _Part:
     found: Path | None
 
 
-def gather(
-    files: Sequence[PicksFile], config: ConvertConfig, kind: Target, listed: Mapping[Path, str]
-) -> list[Group]:
+def gather(files: Sequence[PicksFile], config: ConvertConfig, kind: Target, listed: Mapping[Path, str]) -> list[Group]:
     """The groups, in order of first mention.
 
     kind : the output's format
@@ -126,9 +248,7 @@ def _placed(part: _Part, scale: float, header: MicrographHeader | None) -> NDArr
     return xy
 
 
-def _turned(
-    xy: NDArray[np.float64], config: ConvertConfig, header: MicrographHeader | None
-) -> NDArray[np.float64]:
+def _turned(xy: NDArray[np.float64], config: ConvertConfig, header: MicrographHeader | None) -> NDArray[np.float64]:
     """Swapped, mirrored and shifted as the user asked; what is mirrored has a micrograph."""
     turned = xy[:, ::-1].copy() if config.swap_xy else xy
     if header is not None:
@@ -156,9 +276,7 @@ def _boxes(
     return found[:, ::-1].copy() if config.swap_xy else found
 
 
-def _pixel_size(
-    name: str, parts: list[_Part], config: ConvertConfig, header: MicrographHeader | None
-) -> float:
+def _pixel_size(name: str, parts: list[_Part], config: ConvertConfig, header: MicrographHeader | None) -> float:
     """Å/px of the output's micrograph."""
     said = {str(p.file.path): p.file.picks.pixel_size for p in parts if p.file.picks.pixel_size is not None}
     optics = {path: size / config.scale for path, size in said.items()}
@@ -182,3 +300,131 @@ def _stem(name: str) -> str:
     """The file name of a micrograph without extension."""
     stem = PurePath(name).name
     return stem[: stem.rindex(".")] if stem.lower().endswith(EXTENSIONS) else stem
+
+
+LIST = "autopick.star"
+"""Beside the STAR files of a folder: RELION 4 and 5 import it."""
+
+
+def convert(source: Path, out: Path, config: ConvertConfig) -> ConvertReport:
+    """Write the picks of a file, list or folder as another format.
+
+    out : a file, or a folder (one that is there, or a name without ending), which gets a file a micrograph
+    Coordinates keep at least 1e-3 px, scores are carried; what the format cannot hold is in the report.
+    Raises PickeroptError as the readers do; for a format that is not written, for a file that is there
+    (OutputError), for several micrographs where a file holds one; nothing is written then.
+    """
+    _check(config)
+    target = choose_target(out, config.to)
+    inputs = read_inputs([source], empty=True)
+    kind = TARGETS[target]
+    files = [item.file for item in inputs.sources]
+    groups = gather(files, config, kind, _listed(inputs))
+    if out.is_dir() or not out.suffix:
+        contents, notes = _folder(out, target, groups)
+    else:
+        contents, notes = _single(out, target, groups)
+    _check_targets(list(contents), inputs, config.overwrite)
+    for path, content in contents.items():
+        write_bytes_atomically(path, content)
+    if any(file.format in ("relion-particles", "labelled") or "cryosparc" in file.format for file in files):
+        notes.append("only coordinates, scores and names are carried, no other columns")
+    picks = sum(len(group.picks) for group in groups)
+    notes = [*inputs.warnings, *dict.fromkeys(notes)]
+    return ConvertReport(target, picks, len(groups), tuple(contents), tuple(notes))
+
+
+def _listed(inputs: Inputs) -> dict[Path, str]:
+    """The micrograph of each file that a list names."""
+    names = {
+        target: micrograph
+        for source in inputs.lists
+        for target, micrograph in zip(source.targets, source.coordinates.micrograph_names, strict=True)
+    }
+    return {source.file.path: names[source.name] for source in inputs.sources if source.name in names}
+
+
+def _check(config: ConvertConfig) -> None:
+    numbers = {
+        "--scale": config.scale,
+        "--diameter": config.diameter_angstrom,
+        "--pixel-size": config.pixel_size,
+    }
+    for flag, value in numbers.items():
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise GeometryError(f"{flag} is {value:g}; give a number above 0")
+    if not all(math.isfinite(value) for value in config.shift):
+        raise GeometryError(f"--shift is {config.shift[0]:g},{config.shift[1]:g}; give two finite numbers of px")
+
+
+def _folder(out: Path, target: str, groups: list[Group]) -> tuple[dict[Path, bytes], list[str]]:
+    """A file for each micrograph; of STAR files a list as well."""
+    contents, notes = {}, []
+    for group in groups:
+        names = (group.stem,) * bool(len(group.picks)) if target == "topaz" else ()
+        contents[out / f"{group.stem}{TARGETS[target].file}"] = encode(
+            target, group.picks, names, group.boxes, _shapes([group])
+        )
+    notes += losses(target, _together(groups))
+    if target == "star":
+        if not all(group.named for group in groups):
+            what = f"{LIST} names micrographs without folder and extension, which RELION will not find"
+            notes.append(f"{what}: give them with --micrographs")
+        paths = [path.as_posix() for path in contents]
+        contents[out / LIST] = write_coordinate_list([group.name for group in groups], paths)
+    return contents, notes
+
+
+def _single(out: Path, target: str, groups: list[Group]) -> tuple[dict[Path, bytes], list[str]]:
+    """One file for all."""
+    kind = TARGETS[target]
+    if len(groups) > 1 and not kind.several:
+        what = f"{out}: {len(groups)} micrographs, and a {target} file holds one"
+        raise PickeroptError(f"{what}; give a folder, with --to {target}")
+    picks = _together(groups)
+    notes = losses(target, picks)
+    filled = [group for group in groups if len(group.picks)]
+    own = len(groups) == 1 and bare_stem(out.stem) == groups[0].stem
+    names: tuple[str, ...] = ()
+    if target == "topaz":
+        names = tuple(group.stem for group in filled)
+    elif kind.several and not own:
+        names = tuple(group.name for group in filled)
+    elif not own and groups:
+        notes.append(f"{target} holds no names: the file's own must say that it is of {groups[0].stem}")
+    boxes = [group.boxes for group in groups if group.boxes is not None]
+    sizes = np.concatenate(boxes) if boxes else _no_boxes()
+    return {out: encode(target, picks, names, sizes, _shapes(groups))}, notes
+
+
+def _shapes(groups: list[Group]) -> list[tuple[int, int]]:
+    """(h, w) of each micrograph that has picks, where they were looked for."""
+    return [group.shape for group in groups if len(group.picks) and group.shape is not None]
+
+
+def _no_boxes() -> NDArray[np.float64]:
+    return np.empty((0, 2))
+
+
+def _together(groups: list[Group]) -> Picks:
+    """The picks of all micrographs, one after the other."""
+    counts = [len(group.picks) for group in groups if len(group.picks)]
+    return Picks(
+        coordinates=np.concatenate([np.empty((0, 2)), *(group.picks.coordinates for group in groups)]),
+        micrograph_names=tuple(group.name for group in groups if len(group.picks)),
+        micrograph_index=np.repeat(np.arange(len(counts), dtype=np.int64), counts),
+        figure_of_merit=np.concatenate([np.empty(0), *(group.picks.figure_of_merit for group in groups)]),
+    )
+
+
+def _check_targets(paths: list[Path], inputs: Inputs, overwrite: bool) -> None:
+    """Raises OutputError for an output that is an input, or is there and may not be replaced."""
+    read = {item.file.path.resolve() for item in inputs.sources}
+    read |= {companion.path.resolve() for item in inputs.sources for companion in item.file.companions}
+    read |= {listed.coordinates.path.resolve() for listed in inputs.lists}
+    for path in paths:
+        if path.resolve() in read:
+            raise OutputError(f"{path}: is an input, and inputs are never written to; choose another name")
+        if path.is_dir() or (path.exists() and not overwrite):
+            remedy = "choose another name" if path.is_dir() else "choose another name, or give --overwrite"
+            raise OutputError(f"{path}: exists already; {remedy}")

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from pickeropt.evaluate.curves import average_precision, precision_recall
+from pickeropt.evaluate.curves import average_precision, descending, match, precision_recall
 from pickeropt.evaluate.evaluation import quality
-from pickeropt.evaluate.matching import descending, match
 
 Coordinates = NDArray[np.float64]
 

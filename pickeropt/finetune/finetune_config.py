@@ -75,13 +75,9 @@ def check_config(config: FinetuneConfig) -> None:
     weights = config.loss_weights
     if len(weights) not in (2, 3) or not (all(0 <= w < math.inf for w in weights) and weights[0] > 0):
         given = ",".join(map(str, weights))
-        raise PickeroptError(
-            f"--loss-weights {given}: give two or three numbers of 0 or more, the first above 0"
-        )
+        raise PickeroptError(f"--loss-weights {given}: give two or three numbers of 0 or more, the first above 0")
     if not 0 < config.diameter_angstrom < math.inf:
-        raise GeometryError(
-            f"--diameter is {config.diameter_angstrom:g}; give the particle's diameter in Å, above 0"
-        )
+        raise GeometryError(f"--diameter is {config.diameter_angstrom:g}; give the particle's diameter in Å, above 0")
     if config.pixel_size is not None and not 0 < config.pixel_size < math.inf:
         raise GeometryError(f"--pixel-size is {config.pixel_size:g}; give a number of Å/px above 0")
     if not 0 <= config.validation_fraction < 1:

@@ -11,16 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pickeropt.classifier import PickClassifier
 from pickeropt.errors import OutputError, ShotsError
-from pickeropt.finetune.contrast_and_frame import check_shot_frame
 from pickeropt.finetune.finetune_config import FinetuneConfig, FinetuneReport, check_config
-from pickeropt.finetune.recipes import ShotBoxes, fit_paper, make_classifier
-from pickeropt.finetune.shot_features import LocatedShots, LooseShots, hold_loose, locate
+from pickeropt.finetune.recipes import ShotBoxes, Trial, ask, fit_measured, fit_paper, make_classifier, set_temperature
+from pickeropt.finetune.shot_features import LocatedShots, LooseShots, check_shot_frame, hold_loose, locate
 from pickeropt.finetune.splits import Split, choose_shots, shortfalls, validation_split
-from pickeropt.finetune.trials import Trial, ask, fit_measured, set_temperature
 from pickeropt.models.backbone import inference_copy
-from pickeropt.models.classifier import save_checkpoint
+from pickeropt.models.classifier import PickClassifier, save_checkpoint
 from pickeropt.models.fitting import Quality, choose_device, inference_dtype, seed_everything
 from pickeropt.shots import BoxShots, Shots
 
@@ -123,9 +120,7 @@ def _fit_default(
     """Features once; the head on five splits to measure, then on all shots."""
     device, progress = machine
     backbone = inference_copy(classifier.backbone, device, inference_dtype(device))
-    features = source.features(
-        backbone, classifier.spec, lambda done, of: progress("looking at shots", done, of)
-    )
+    features = source.features(backbone, classifier.spec, lambda done, of: progress("looking at shots", done, of))
     return fit_measured(
         classifier,
         features,
@@ -207,9 +202,7 @@ def _class_means(figures: list[Quality], names: tuple[str, ...]) -> dict[str, fl
     return {name: float(np.mean(values)) for name, values in by_name.items() if values}
 
 
-def _provenance(
-    config: FinetuneConfig, source: LocatedShots | LooseShots, report: FinetuneReport
-) -> Mapping[str, Any]:
+def _provenance(config: FinetuneConfig, source: LocatedShots | LooseShots, report: FinetuneReport) -> Mapping[str, Any]:
     settings = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(config).items()}
     shots = source.shots
     return {

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pickeropt.errors import MicrographError
+from pickeropt.frame.evidence import judge_frame
 from pickeropt.frame.findings import (
     FAULT,
     FINE,
@@ -18,10 +19,9 @@ from pickeropt.frame.findings import (
     check_names,
     check_outside,
     check_pixel_sizes,
+    describe,
 )
 from pickeropt.frame.frame_config import RIGHT, UNSURE, WRONG, FrameConfig, Score, Site, Verdict
-from pickeropt.frame.look import judge_frame
-from pickeropt.frame.remedy import describe
 from pickeropt.io.find import MicrographFinder
 from pickeropt.io.micrographs import MicrographHeader, read_micrograph_header
 from pickeropt.io.picks_file import PicksFile, placed

@@ -207,9 +207,7 @@ def _walk(folders: Sequence[Path]) -> Iterator[Path]:
             status = folder.stat()
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            raise MicrographError(
-                f"{folder}: cannot be read ({error.strerror}); mend its permissions"
-            ) from error
+            raise MicrographError(f"{folder}: cannot be read ({error.strerror}); mend its permissions") from error
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError
 from pickeropt.io.relion_star import COORDINATE_FILE, MICROGRAPH
-from pickeropt.io.rows import LONGEST_LINE
 from pickeropt.io.star import check_labels, column_spans, find_block, read_blocks, star_token
-from pickeropt.io.text import column, read_content, read_text
+from pickeropt.io.text import LONGEST_LINE, column, read_content, read_text
 
 SUFFIX_FILE = "coords_suffix"
 """How the name of a suffix file begins; the rest is that of each coordinate file."""
@@ -152,8 +151,5 @@ def rewrite_coordinate_list(coordinates: CoordinateList, paths: Sequence[str]) -
 def write_coordinate_list(micrographs: Sequence[str], paths: Sequence[str]) -> bytes:
     """A list as RELION 4 and 5 write it. Raises FormatError for a name that no STAR file can hold."""
     head = f"\n# version 30001\n\ndata_coordinate_files\n\nloop_ \n{MICROGRAPH} #1 \n{COORDINATE_FILE} #2 \n"
-    rows = [
-        b"%b %b \n" % (star_token(name), star_token(path))
-        for name, path in zip(micrographs, paths, strict=True)
-    ]
+    rows = [b"%b %b \n" % (star_token(name), star_token(path)) for name, path in zip(micrographs, paths, strict=True)]
     return b"".join([head.encode(), *rows, b" \n"])

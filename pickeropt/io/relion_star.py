@@ -3,15 +3,20 @@
 RELION 3.0 files are one nameless block; from 3.1 on `data_optics` stands beside the
 table. Coordinates are px of the micrograph, 0-based, rows as stored (RELION's
 preprocessing.cpp extracts so).
+
+Files that pickeropt writes itself, whole or not at all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.errors import FormatError, GeometryError
+from pickeropt.errors import FormatError, GeometryError, OutputError
+from pickeropt.files import write_bytes_atomically
 from pickeropt.io.star import Block, check_labels, column_spans, find_block, star_token
 from pickeropt.io.text import TextFile, column, numbers, row_tokens
 from pickeropt.records import Picks
@@ -125,9 +130,7 @@ def _used(text: TextFile, optics: Block, picks: Block) -> NDArray[np.bool_]:
     """(m,) the optics groups that picks are of; a selection leaves others behind. All where nothing says."""
     if not (OPTICS_GROUP in optics.labels and OPTICS_GROUP in picks.labels):
         return np.ones(len(column_spans(text, optics, optics.labels[0])), dtype=np.bool_)
-    groups, used = (
-        numbers(text, column_spans(text, block, OPTICS_GROUP), OPTICS_GROUP) for block in (optics, picks)
-    )
+    groups, used = (numbers(text, column_spans(text, block, OPTICS_GROUP), OPTICS_GROUP) for block in (optics, picks))
     return np.isin(groups, used)
 
 
@@ -149,9 +152,7 @@ def _one_size(text: TextFile, label: str, sizes: NDArray[np.float64]) -> float |
     low, high = float(sizes.min()), float(sizes.max())
     if high - low > 1e-4 * high:
         what = f"{text.path}: {label} is {low:g} Å in one row and {high:g} Å in another"
-        remedy = (
-            "take each group on its own: relion_star_handler --select rlnOpticsGroup --minval 1 --maxval 1"
-        )
+        remedy = "take each group on its own: relion_star_handler --select rlnOpticsGroup --minval 1 --maxval 1"
         raise GeometryError(f"{what}; {remedy}")
     return low
 
@@ -172,3 +173,31 @@ def write_star(picks: Picks, names: Sequence[str] = ()) -> bytes:
         columns.append([f"{value!r:>12}" for value in picks.figure_of_merit.tolist()])
     rows = "".join(" ".join(row) + " \n" for row in zip(*columns, strict=True))
     return f"{head}{rows} \n".encode()
+
+
+def write_labelled_star(path: Path, names: Sequence[str], xy: NDArray[np.float64], class_names: Sequence[str]) -> None:
+    """Labelled points: a micrograph name, a centre (n, 2) px and a class a row.
+
+    Raises OutputError for a name or class that no STAR token can hold.
+    """
+    for name in {*names, *class_names}:
+        if not name or name[0] in "_'\"" or any(c.isspace() or c == "#" for c in name):
+            raise OutputError(f"{path}: {name!r} cannot stand in a STAR file; remove blanks, quotes and #")
+    columns = {MICROGRAPH: list(names), X: xy[:, 0], Y: xy[:, 1], CLASS: list(class_names)}
+    _write_star(path, "labels", columns)
+
+
+def write_coordinate_star(path: Path, xy: NDArray[np.float64], figure_of_merit: NDArray[np.float64]) -> None:
+    """The picks of one micrograph, as RELION 3.0 wrote them: centres (n, 2) px and scores (n,)."""
+    _write_star(path, "", {X: xy[:, 0], Y: xy[:, 1], SCORE: figure_of_merit})
+
+
+def _write_star(path: Path, block: str, columns: Mapping[str, Any]) -> None:
+    """One loop, numbers with six decimals, through starfile."""
+    import pandas  # slow to import
+    import starfile
+
+    table = pandas.DataFrame({label.removeprefix("_"): values for label, values in columns.items()})
+    text = starfile.to_string({block: table}, float_format="%.6f")
+    text = text[text.index("data_") :]  # without starfile's comment, which holds the time
+    write_bytes_atomically(path, text.encode())

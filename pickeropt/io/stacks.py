@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from pickeropt.errors import FormatError, MicrographError
-from pickeropt.io.mrc import read_head, read_mrc_header, read_mrc_sections
-from pickeropt.io.tiff import is_tiff, read_tiff
+from pickeropt.io.micrographs import is_tiff, read_head, read_mrc_header, read_mrc_sections, read_tiff
 from pickeropt.records import PARTICLE, FloatArray
 
 MRC = (".mrc", ".mrcs")

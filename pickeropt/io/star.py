@@ -4,8 +4,14 @@ Sources: Hall, Allen and Brown, J. Chem. Inf. Comput. Sci. 31, 326 (1991), as RE
 narrows it: one row a line, `#` starts a comment only where a token starts. As STAR has it,
 a blank line does not end a loop, though RELION 3.1 reads no row after one. Nothing is
 converted; a block holds offsets into the file.
+
+Xmipp's and Scipion's `.pos`: a STAR file with `# XMIPP_STAR_1 *` and `data_particles`.
+
+`_xcoor`, `_ycoor` are the centre in whole px, `_cost` is the picker's score, `_enabled` -1 marks what the
+user switched off: such rows are picks like the others.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError
-from pickeropt.io.text import HASH, Spans, TextFile, first_characters, line_spans, row_tokens, tokens
+from pickeropt.io.picks_file import PicksFile
+from pickeropt.io.text import HASH, Spans, TextFile, first_characters, line_spans, numbers, row_tokens, tokens
+from pickeropt.records import Picks
 
 MOST = 10_000
 """Tables of a file, and columns of a table."""
@@ -129,3 +137,35 @@ def star_token(value: str) -> bytes:
     if quote is None or "\n" in value or "\r" in value or not value:
         raise FormatError(f"{value!r} cannot stand in a STAR file; choose another name")
     return f"{quote}{value}{quote}".encode()
+
+
+X, Y, COST = "_xcoor", "_ycoor", "_cost"
+_LABELS = ("_itemId", "_enabled", X, Y, COST)
+
+
+def find_pos(blocks: list[Block]) -> Block | None:
+    """The loop of coordinates, None where this is no `.pos` file."""
+    return find_block(blocks, X, Y)
+
+
+def read_pos(text: TextFile, block: Block) -> PicksFile:
+    """The picks of the loop. Raises FormatError for a column twice, a wrong row, no number in a row."""
+    check_labels(text, block)
+    x, y = (numbers(text, column_spans(text, block, label), label) for label in (X, Y))
+    count = len(block.rows)
+    cost = np.full(count, np.nan)
+    if COST in block.labels:
+        cost = numbers(text, column_spans(text, block, COST), COST, optional=True)
+    stem = (text.path.stem,) if count else ()
+    picks = Picks(np.column_stack([x, y]), stem, np.zeros(count, dtype=np.int64), cost)
+    return PicksFile(text.path, "xmipp-pos", picks, text.content, block.rows, names_from_stem=True)
+
+
+def write_pos(picks: Picks) -> bytes:
+    """A `.pos` file of one micrograph's picks; coordinates are rounded to whole px, a missing score is 0."""
+    head = "# XMIPP_STAR_1 * \n# \ndata_header\nloop_\n _pickingMicrographState\nAuto\ndata_particles\nloop_\n"
+    head += "".join(f" {label}\n" for label in _LABELS)
+    merits = (0.0 if math.isnan(value) else value for value in picks.figure_of_merit.tolist())
+    whole = np.rint(picks.coordinates).astype(np.int64).tolist()
+    rows = [f" {i} 1 {x} {y} {m!r}\n" for i, ((x, y), m) in enumerate(zip(whole, merits, strict=True), start=1)]
+    return (head + "".join(rows)).encode()

@@ -74,9 +74,7 @@ def check_config(config: LabelConfig) -> None:
     if size is not None and not 0 < size < math.inf:
         raise GeometryError(f"--pixel-size is {size:g}; give a number of Å/px above 0")
     if config.out.is_dir():
-        raise OutputError(
-            f"{config.out} is a folder; give the labels' file, such as {config.out}/labels.star"
-        )
+        raise OutputError(f"{config.out} is a folder; give the labels' file, such as {config.out}/labels.star")
     if config.model_file.is_dir():
         what = f"--model {config.model_file} is a folder"
         raise OutputError(f"{what}; give the model's file, such as {config.model_file}/model.safetensors")

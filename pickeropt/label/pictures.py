@@ -1,10 +1,19 @@
-"""PNG pictures of boxes and tiles. The last stored row is on top, as RELION, EMAN and IMOD show it."""
+"""PNG pictures of boxes and tiles. The last stored row is on top, as RELION, EMAN and IMOD show it.
 
+Pixels of a session's micrographs: windows cut on demand, samples, binned copies.
+
+The micrographs of a session: found by name, headers read when they are asked for.
+"""
+
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
+from threading import Lock
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pickeropt.display import (
     CONTRAST,
@@ -12,17 +21,223 @@ from pickeropt.display import (
     Filter,
     Look,
     as_png,
+    cut,
     display_box,
     grey,
     look_of,
     low_passed,
     micrograph_look,
 )
-from pickeropt.errors import PickeroptError
+from pickeropt.errors import MicrographError, PickeroptError
+from pickeropt.io.find import MicrographFinder
+from pickeropt.io.micrographs import MicrographHeader, choose_pixel_size, map_micrograph, read_micrograph_header
+from pickeropt.io.picks_file import PicksFile
 from pickeropt.label.label_store import Box
-from pickeropt.label.micrographs import Micrographs
-from pickeropt.label.pixels import TILE, Pixels
 from pickeropt.records import FloatArray
+
+
+@dataclass
+class Site:
+    """One micrograph.
+
+    name : as the first file of picks names it, its file name where that names none; its real path where
+        the labels' file would not lead back to it by that name
+    path : real path, None where it was not found
+    optics : Å/px by file of picks
+    """
+
+    name: str
+    path: Path | None
+    optics: dict[str, float]
+
+
+class Micrographs:
+    """Micrographs in order of first mention.
+
+    out : the file of labels, which has their names
+    """
+
+    def __init__(self, folders: tuple[Path, ...], pixel_size: float | None, out: Path) -> None:
+        self.sites: list[Site] = []
+        self._folders, self._pixel_size, self._out = folders, pixel_size, out
+        self._finder: MicrographFinder | None = None
+        self._known: dict[Path | str, int] = {}
+        self._headers: dict[int, MicrographHeader] = {}
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self.sites)
+
+    def add(self, file: PicksFile) -> NDArray[np.int64]:
+        """The index of each of the file's `micrograph_names`; new ones come at the end.
+
+        Raises MicrographError for a folder that is not there, where two files fit one name, and where one
+        file would be taken for two micrographs.
+        """
+        with self._lock:
+            if self._finder is None:
+                self._finder = MicrographFinder(self._folders)
+            found = [self._place(file, name) for name in file.picks.micrograph_names]
+        return np.array(found, dtype=np.int64)
+
+    def _place(self, file: PicksFile, name: str) -> int:
+        assert self._finder is not None
+        path = self._finder.find_in(file, name)
+        real = path.resolve() if path else None
+        place = self._known.setdefault(real or name, self._known.get(name, len(self.sites)))
+        if place == len(self.sites):
+            shown = path.name if path and file.names_from_stem else name
+            self.sites.append(Site(self._name(shown, real), real, {}))
+        elif self.sites[place].path is None:  # the labels named it, and only the picks say where it is
+            self.sites[place].path = real
+        if file.picks.pixel_size is not None:
+            self.sites[place].optics[str(file.path)] = file.picks.pixel_size
+        return place
+
+    def _name(self, shown: str, real: Path | None) -> str:
+        """What the file of labels calls a micrograph, so that it is found again from there."""
+        assert self._finder is not None
+        try:
+            found = self._finder.find(shown, self._out)
+        except MicrographError:  # two fit
+            found = None
+        there = found.resolve() if found else None
+        return shown if real is None or there == real else str(real)
+
+    def path(self, index: int) -> Path:
+        """Raises MicrographError for one that was not found."""
+        site = self.sites[index]
+        if site.path is None:
+            raise MicrographError(f"{site.name}: the micrograph is missing; give its folder with --micrographs")
+        return site.path
+
+    def header(self, index: int) -> MicrographHeader:
+        """Raises MicrographError as `read_micrograph_header` does."""
+        found = self._headers.get(index)
+        if found is None:
+            found = self._headers[index] = read_micrograph_header(self.path(index))
+        return found
+
+    def shape(self, index: int) -> tuple[int, int] | None:
+        """(h, w) px where the header was read already."""
+        found = self._headers.get(index)
+        return found.shape if found else None
+
+    def pixel_size(self, index: int) -> float:
+        """Å/px. Raises GeometryError where it is unknown or said in two ways."""
+        return choose_pixel_size(self._pixel_size, self.header(index), self.sites[index].optics)
+
+    def optics_size(self) -> float | None:
+        """Å/px that the files of picks say, None where none does."""
+        return next((size for site in self.sites for size in site.optics.values()), None)
+
+    def missing(self) -> list[str]:
+        """Names of those that were not found."""
+        return [site.name for site in self.sites if site.path is None]
+
+
+MOST_BYTES = 160 * 2**20
+"""Of TIFF micrographs and binned copies that are kept."""
+TILE = 256
+DIRECT = 2048
+"""px across of what is read of a file to be binned."""
+BAND = 512
+"""Rows that are read of a micrograph at once."""
+
+
+class Kept:
+    """Arrays by key, the least used of which go when there are too many bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._bytes = most, 0
+        self._arrays: OrderedDict[object, NDArray[np.generic]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: object, make: Callable[[], NDArray[np.generic]]) -> NDArray[np.generic]:
+        """The array, made where it is not there; two threads may make it at once."""
+        with self._lock:
+            if key in self._arrays:
+                self._arrays.move_to_end(key)
+                return self._arrays[key]
+        made = make()
+        with self._lock:
+            if key not in self._arrays:
+                self._arrays[key] = made
+                self._bytes += made.nbytes
+            while self._bytes > self._most and len(self._arrays) > 1:
+                self._bytes -= self._arrays.popitem(last=False)[1].nbytes
+        return made
+
+
+class Pixels:
+    """Windows of micrographs, by index."""
+
+    def __init__(self, micrographs: Micrographs) -> None:
+        self._micrographs = micrographs
+        self._kept = Kept(MOST_BYTES)
+        self._making = Lock()
+
+    def window(self, index: int, top: int, left: int, shape: tuple[int, int]) -> FloatArray:
+        """(h, w) float32 from row `top` and column `left` on; edges replicated.
+
+        Raises MicrographError for a micrograph that is missing or cannot be read.
+        """
+        return cut(self.mapped(index), top, left, shape)
+
+    def levels(self, index: int) -> int:
+        """How many sizes there are, each half the one before; the last one fits a tile."""
+        longest = max(self._micrographs.header(index).shape)
+        return 1 + max(0, (longest - 1) // TILE).bit_length()
+
+    def picture(self, index: int, level: int, corner: tuple[int, int], shape: tuple[int, int]) -> FloatArray:
+        """(h, w) float32 of the picture at a level, from row and column `corner` on; edges replicated.
+
+        Small parts are binned from the file; larger ones come from a copy of the whole level.
+        """
+        if level and max(shape) << level > DIRECT:
+            return cut(self.level(index, level), *corner, shape)
+        (top, left), (h, w) = (place << level for place in corner), (side << level for side in shape)
+        height = self._micrographs.header(index).shape[0]
+        found = self.window(index, height - top - h, left, (h, w))[::-1]
+        for _ in range(level):
+            found = halved(found)
+        return found
+
+    def level(self, index: int, level: int) -> FloatArray:
+        """(ceil(h / 2**level), ceil(w / 2**level)) float32 means of 2**level px square, level 1 or more.
+
+        The rows are those of the picture: the last stored one first.
+        """
+        found = self._kept.get((index, level), lambda: self._binned(index, level))
+        return found.astype(np.float32, copy=False)
+
+    def _binned(self, index: int, level: int) -> NDArray[np.generic]:
+        if level > 1:
+            return halved(self.level(index, level - 1))
+        with self._making:  # one at a time: each reads a whole micrograph
+            pixels = self.mapped(index)[::-1]
+            bands = [halved(np.asarray(pixels[i : i + BAND], dtype=np.float32)) for i in range(0, len(pixels), BAND)]
+            return np.concatenate(bands)
+
+    def mapped(self, index: int) -> NDArray[np.generic]:
+        """(h, w) of the file's own type, rows as stored; of an MRC file only what is used is read.
+
+        Raises MicrographError as `map_micrograph` does.
+        """
+        path = self._micrographs.path(index)
+        if path.suffix.lower() in (".tif", ".tiff"):
+            return self._kept.get(("whole", index), lambda: map_micrograph(path))
+        return map_micrograph(path)
+
+
+def halved(pixels: FloatArray) -> FloatArray:
+    """Means of 2 x 2 px; a last odd row or column counts twice."""
+    height, width = pixels.shape
+    if height % 2 or width % 2:
+        pixels = np.pad(pixels, ((0, height % 2), (0, width % 2)), mode="edge")
+    found = (pixels[::2, ::2] + pixels[1::2, ::2]) + (pixels[::2, 1::2] + pixels[1::2, 1::2])
+    return found * np.float32(0.25)
+
 
 SAMPLES, SAMPLE = 3, 192
 """Places along each side of a level where its grey and noise are measured, and px of the square there."""
@@ -89,9 +304,7 @@ class Pictures:
         length = Filter(self._micrographs.pixel_size(index) * 2**level, lowpass).length
         margin = ceil(length)
         (top, left), (h, w) = corner, shape
-        window = self.pixels.picture(
-            index, level, (top - margin, left - margin), (h + 2 * margin, w + 2 * margin)
-        )
+        window = self.pixels.picture(index, level, (top - margin, left - margin), (h + 2 * margin, w + 2 * margin))
         finite = np.isfinite(window)
         if not finite.all():
             window = np.where(finite, window, np.median(window[finite]) if finite.any() else 0)

@@ -9,17 +9,13 @@ from threading import Lock
 from typing import Any
 
 from pickeropt.errors import OutputError, PickeroptError
-from pickeropt.label.advice import Adviser
-from pickeropt.label.gallery import Gallery, Query, items
-from pickeropt.label.jobs import Jobs
+from pickeropt.label.active_learning import Adviser
+from pickeropt.label.gallery import Gallery, Query, Results, items
+from pickeropt.label.jobs import Jobs, Work
 from pickeropt.label.label_config import LabelConfig, check_config
-from pickeropt.label.label_store import Box, describe_classes
-from pickeropt.label.loading import Loader
+from pickeropt.label.label_store import UNLABELLED, Box, describe_classes
 from pickeropt.label.pictures import Pictures
-from pickeropt.label.results import Results
-from pickeropt.label.session import Session
-from pickeropt.label.table import UNLABELLED
-from pickeropt.label.work import Work
+from pickeropt.label.session import Loader, Session
 from pickeropt.prune.prune_config import Finish
 
 PATIENCE = 2.0

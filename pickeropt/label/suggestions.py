@@ -1,4 +1,16 @@
-"""How the classifier would do now, measured on the labels so far, with an interval and an honest "too few".
+"""Which boxes to label next: uncertain, unlike one another, spread over micrographs and picker's scores.
+
+One pick at a time: the one whose product is largest of how unsure the model is, distance in feature space
+to the nearest label or pick chosen, and how seldom its micrograph and its fifth of the picker's scores had a
+turn. As long as a class has too few (labels, and what the picks chosen so far are expected to be), the
+probability of the class that has least counts too, so that rare classes are found early.
+
+The few-shot model behind the suggestions: what the labels so far teach, asked about the whole pool.
+
+It is the default recipe of `finetune` on features that were looked at once. What no label has taught yet is
+left to the general model's opinion, which is there before the first label.
+
+How the classifier would do now, measured on the labels so far, with an interval and an honest "too few".
 
 Two cross-validations: one holds out whole micrographs, which is how the classifier will be used; one holds
 out labels here and there, which is how it would do had it seen labels of every micrograph. With labels from
@@ -9,6 +21,7 @@ is no certainty. Suggested picks are the doubtful ones: each label counts by how
 doubtful, else the estimate would be that of the hardest picks.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,12 +30,232 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pickeropt.classifier import PickClassifier
-from pickeropt.finetune.recipes import fit_default
+from pickeropt.finetune.finetune_config import FinetuneConfig
+from pickeropt.finetune.recipes import (
+    Trial,
+    ask,
+    fit_default,
+    fit_measured,
+    fresh_head,
+    make_classifier,
+    set_temperature,
+)
 from pickeropt.finetune.splits import Split
-from pickeropt.finetune.trials import Trial, ask, fresh_head, set_temperature
-from pickeropt.label.refit import UNLABELLED
-from pickeropt.label.suggest import doubt
+from pickeropt.models.classifier import PickClassifier
+from pickeropt.models.head import LIMIT
+from pickeropt.records import PARTICLE
+
+UNLABELLED = -1
+SKIPPED = -2
+"""Seen and passed over: neither a label nor suggested again."""
+FEWEST_TO_FIT = 2
+"""A class with fewer labels than this is left to the general model's opinion."""
+
+
+def fewshot_classifier(diameter_angstrom: float, class_names: tuple[str, ...]) -> PickClassifier:
+    """A fresh classifier of `finetune`'s default recipe; `describe_micrograph` with its spec gives features.
+
+    Its backbone is the shipped one: `inference_copy(classifier.backbone, device, inference_dtype(device))`.
+    """
+    return make_classifier(FinetuneConfig(diameter_angstrom), class_names, None)
+
+
+def refit(
+    classifier: PickClassifier,
+    features: Tensor,
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Fit the classifier, in place, to the labels so far, and ask it about every pick.
+
+    classifier : of `fewshot_classifier`
+    features : (n, d) float32 of the pool, as `describe_micrograph` gives them for `classifier.spec`
+    labels : (n,) index into the class names, UNLABELLED or SKIPPED
+    groups : (n,) micrograph of each pick
+    returns : (n, k), rows sum to 1. A class with fewer than two labels has the probability that the general
+        model gives it, and the few-shot model shares out the rest; with fewer than two classes labelled,
+        all is the general model's
+    """
+    opinion = general_probabilities(classifier, features)
+    counts = np.bincount(labels[labels >= 0], minlength=opinion.shape[1])
+    known = counts >= FEWEST_TO_FIT
+    if known.sum() < 2:
+        return opinion
+    rows = np.flatnonzero((labels >= 0) & known[labels])
+    config = FinetuneConfig(1.0, seed=seed)
+    chosen = torch.from_numpy(labels[rows])
+    fit_measured(classifier, features[rows], groups[rows], chosen, config, lambda done, of: None)
+    with torch.no_grad():
+        learnt = classifier.probabilities(features).double().numpy()
+    learnt = learnt * known
+    learnt /= learnt.sum(1, keepdims=True).clip(min=1e-12)
+    spare = opinion * ~known
+    found: NDArray[np.float64] = spare + learnt * (1 - spare.sum(1, keepdims=True))
+    return found
+
+
+def general_probabilities(classifier: PickClassifier, features: Tensor) -> NDArray[np.float64]:
+    """(n, k) probabilities of the general model, which has seen no label; even where it has no opinion."""
+    names = classifier.spec.class_names
+    prior = torch.zeros(len(names))
+    prior[names.index(PARTICLE)] = math.log(max(len(names) - 1, 1))
+    with torch.no_grad():
+        logits = torch.zeros(len(features), len(names))
+        if classifier.opinion is not None:
+            logits = classifier.opinion(features)
+        found: NDArray[np.float64] = torch.softmax(logits + prior, 1).double().numpy()
+    return found
+
+
+COMPONENTS = 32
+"""Principal components of the features that distances are measured in."""
+SURE = 0.3
+"""What a pick counts for that the model is sure of, beside one that is open between two classes."""
+ENOUGH = 5.0
+"""A class that has fewer labels, the chosen picks counted by their probabilities, is looked for."""
+LIKELY = 0.05
+"""A class that no pick left has with this probability is not looked for."""
+CHANCE = 0.1
+"""The part of a pick's worth that the seed decides."""
+MERIT_BINS = 5
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """n picks to choose from.
+
+    features : (n, d) float32, as for `refit`
+    coordinates : (n, 2) float64, x and y, px
+    micrograph : (n,) int64, any number for each micrograph
+    merit : (n,) float64, the picker's own score, NaN where it gave none
+    """
+
+    features: Tensor
+    coordinates: Floats
+    micrograph: Rows
+    merit: Floats
+
+
+def suggest(
+    pool: Pool,
+    probabilities: Floats,
+    labels: Rows,
+    radius_px: float,
+    count: int = 20,
+    seed: int = 0,
+) -> Rows:
+    """The next picks to label, the most useful first.
+
+    probabilities : (n, k) of `refit`, `particle` first
+    labels : (n,) index into the classes, UNLABELLED (-1) or SKIPPED (-2): only unlabelled ones are suggested
+    radius_px : no two suggestions, nor a suggestion and a label, closer than this on one micrograph
+    returns : (m,) int64 indices into the pool, m at most `count`; the same for the same arguments
+    """
+    if not (labels == UNLABELLED).any():
+        return np.empty(0, dtype=np.int64)
+    chosen = _Chosen(pool, labels, radius_px)
+    even = evened(probabilities)
+    worth = SURE + (1 - SURE) * doubt(even)
+    worth *= np.random.default_rng(seed).uniform(1 - CHANCE, 1, len(labels))
+    expected = np.bincount(labels[labels >= 0], minlength=even.shape[1]).astype(np.float64)
+    rows: list[int] = []
+    while len(rows) < count and chosen.free.any():
+        value = worth * chosen.novelty() * chosen.seldom()
+        wanted = (expected < ENOUGH) & (even[chosen.free].max(0) >= LIKELY)
+        if wanted.any():
+            value = value * even[:, int(np.where(wanted, expected, np.inf).argmin())]
+        row = int(np.where(chosen.free, value, -1.0).argmax())
+        expected += even[row]
+        chosen.take(row)
+        rows.append(row)
+    return np.array(rows, dtype=np.int64)
+
+
+def evened(probabilities: Floats) -> Floats:
+    """(n, k) probabilities that took half of the picks for particles, class 0, with all classes alike."""
+    odds = np.ones(probabilities.shape[1])
+    odds[0] = max(len(odds) - 1, 1)
+    found: Floats = probabilities / odds
+    found /= found.sum(1, keepdims=True)
+    return found
+
+
+def doubt(probabilities: Floats) -> Floats:
+    """(n, k) -> (n,): 1 where the two likeliest classes are equally likely, 0 where one is certain."""
+    if probabilities.shape[1] < 2:
+        return np.ones(len(probabilities))
+    two = np.sort(probabilities, axis=1)[:, -2:]
+    found: Floats = 1 - (two[:, 1] - two[:, 0])
+    return found
+
+
+def embed(features: Tensor) -> Floats:
+    """(n, d) features -> (n, c) principal components of the standardised ones, clamped as the head does."""
+    x = features.float()
+    spread = x.std(0, correction=0)
+    x = ((x - x.mean(0)) / spread.clamp(min=1e-6) * (spread > 1e-6)).clamp(-LIMIT, LIMIT)
+    x = x - x.mean(0)
+    _, axes = torch.linalg.eigh(x.T @ x / max(len(x), 1))
+    found: Floats = (x @ axes[:, -COMPONENTS:]).double().numpy()
+    return found
+
+
+class _Chosen:
+    """What is labelled, seen or chosen already, and what that leaves.
+
+    free : (n,) bool, picks that may still be chosen
+    """
+
+    def __init__(self, pool: Pool, labels: Rows, radius_px: float) -> None:
+        self._pool, self._radius = pool, radius_px
+        self._places = embed(pool.features)
+        self._micrograph = np.unique(pool.micrograph, return_inverse=True)[1]
+        self._bin = merit_bins(pool.merit)
+        self._nearest = np.full(len(labels), np.inf)
+        self._of_micrograph = np.zeros(self._micrograph.max(initial=0) + 1)
+        self._of_bin = np.zeros(MERIT_BINS + 1)
+        self.free = labels == UNLABELLED
+        for row in np.flatnonzero(labels != UNLABELLED).tolist():
+            self.take(row)
+
+    def take(self, row: int) -> None:
+        """Choose a pick, or count a label: near ones on its micrograph are out."""
+        apart = np.linalg.norm(self._places - self._places[row], axis=1)
+        self._nearest = np.minimum(self._nearest, apart)
+        here = self._pool.micrograph == self._pool.micrograph[row]
+        close = np.linalg.norm(self._pool.coordinates - self._pool.coordinates[row], axis=1) < self._radius
+        self.free &= ~(here & close)
+        self.free[row] = False
+        self._of_micrograph[self._micrograph[row]] += 1
+        self._of_bin[self._bin[row]] += 1
+
+    def novelty(self) -> Floats:
+        """(n,) distance to the nearest one taken, as a share of the furthest; 1 where none is taken."""
+        if not np.isfinite(self._nearest).all():
+            return np.ones(len(self._nearest))
+        found: Floats = self._nearest / max(self._nearest[self.free].max(), 1e-12)
+        return found
+
+    def seldom(self) -> Floats:
+        """(n,) lower where the micrograph or the range of picker's scores had more turns."""
+        micrograph, merit = self._of_micrograph, self._of_bin
+        found: Floats = ((1 + micrograph[self._micrograph]) * (1 + merit[self._bin] / MERIT_BINS)) ** -0.25
+        return found
+
+
+def merit_bins(merit: Floats) -> Rows:
+    """(n,) -> (n,) fifth of the picker's scores that each is in, 0 to 4; 5 where it gave none."""
+    known = np.isfinite(merit)
+    found = np.full(len(merit), MERIT_BINS, dtype=np.int64)
+    if known.any():
+        edges = np.quantile(merit[known], np.arange(1, MERIT_BINS) / MERIT_BINS)
+        found[known] = np.searchsorted(edges, merit[known], side="right")
+    return found
+
 
 FEWEST = 5
 """Labels that a class needs to be counted; nothing is said before two classes have them."""
@@ -33,9 +266,6 @@ MOST_OTHERS = 2000
 SAMPLES = 2000
 COVERAGE = 0.9
 """Of the interval."""
-
-Rows = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -150,9 +380,7 @@ def _confusion(classifier: PickClassifier, known: _Known, fold: Rows, seed: int)
     return np.column_stack([found[np.ix_(present, present)], found[present][:, ~present].sum(1)])
 
 
-def _trials(
-    classifier: PickClassifier, known: _Known, fold: Rows, seed: int
-) -> tuple[list[Trial], list[Tensor]]:
+def _trials(classifier: PickClassifier, known: _Known, fold: Rows, seed: int) -> tuple[list[Trial], list[Tensor]]:
     """Of each fold the classifier of the others, asked about its labels and about unlabelled picks."""
     trials, elsewhere = [], []
     for number in np.unique(fold).tolist():

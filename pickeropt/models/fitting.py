@@ -35,12 +35,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise PickeroptError(f"--device {name}: no such device; use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (
-        not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
-    ):
-        raise PickeroptError(
-            f"--device {name}: torch sees {torch.cuda.device_count()} GPUs; use --device auto or cpu"
-        )
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise PickeroptError(f"--device {name}: torch sees {torch.cuda.device_count()} GPUs; use --device auto or cpu")
     if device.type not in ("cpu", "cuda"):
         raise PickeroptError(f"--device {name}: only cpu and cuda are supported; use --device auto")
     return device

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from pickeropt.errors import CheckpointError
-from pickeropt.models.spec import ModelSpec, spec_of
+from pickeropt.models.head import ModelSpec, spec_of
 from pickeropt.records import DEFAULT_CLASSES, PARTICLE
 
 CARBON, CONTAMINANT = "carbon", "contaminant"

@@ -161,6 +161,4 @@ def _check_paper(config: PretrainConfig) -> None:
             flag = f"--{option.replace('_', '-')} {value:g}"
             raise PickeroptError(f"{flag} goes with --recipe default; the paper's has no such thing")
     if config.weights is not None and config.init != "imagenet":
-        raise PickeroptError(
-            f"--weights {config.weights} goes with --init imagenet, not --init {config.init}"
-        )
+        raise PickeroptError(f"--weights {config.weights} goes with --init imagenet, not --init {config.init}")

@@ -1,4 +1,7 @@
-"""The data sets that can be trained on: simulated micrographs with their truth, or class folders of boxes."""
+"""The data sets that can be trained on: simulated micrographs with their truth, or class folders of boxes.
+
+Source classes by parent: what the head is told wrong for, by class and by parent.
+"""
 
 import hashlib
 import json
@@ -8,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
 from pickeropt.errors import FormatError, MicrographError, PickeroptError
 from pickeropt.io.labels import DIAMETER, read_labels
@@ -140,9 +146,7 @@ def _parents(path: Path, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         if parent not in DEFAULT_CLASSES:
             raise FormatError(f"{path}: {source} is of class {parent!r}; use {', '.join(DEFAULT_CLASSES)}")
         if parent_of.setdefault(source, parent) != parent:
-            raise FormatError(
-                f"{path}: {source} is both {parent_of[source]} and {parent}; rename one of them"
-            )
+            raise FormatError(f"{path}: {source} is both {parent_of[source]} and {parent}; rename one of them")
     return parent_of
 
 
@@ -176,8 +180,7 @@ def _read_folders(path: Path, exclude: Collection[str], ignore: Collection[str])
     rows = [i for i, origin in enumerate(origins) if not out[i] and origin not in unwanted]
     classes = SourceClasses.of({names[i]: parent_of[names[i]] for i in rows})
     boxes = tuple(
-        LabelledBox(folder.sources[i], folder.boxes[i], classes.names.index(names[i]), origins[i])
-        for i in rows
+        LabelledBox(folder.sources[i], folder.boxes[i], classes.names.index(names[i]), origins[i]) for i in rows
     )
     mark = hashlib.sha256((path / DESCRIPTION).read_bytes())
     for box in boxes:
@@ -217,3 +220,46 @@ def check_names(path: Path, option: str, names: Collection[str], known: Collecti
     if unknown:
         there: Sequence[str] = sorted(set(known))
         raise PickeroptError(f"{option} {unknown[0]}: no such name in {path}; there are {', '.join(there)}")
+
+
+@dataclass(frozen=True)
+class Parents:
+    """The p parents that k source classes have.
+
+    names : (p,) of `DEFAULT_CLASSES`, in that order
+    counts : (p,) how many source classes each has, one parent's after the other's
+    """
+
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, parents: Sequence[str]) -> "Parents":
+        """Of source classes in the order of `material.SourceClasses`; parents is (k,)."""
+        names = tuple(name for name in DEFAULT_CLASSES if name in parents)
+        return cls(names, tuple(list(parents).count(name) for name in names))
+
+    def logits(self, source: Tensor) -> Tensor:
+        """(n, k) logits of source classes -> (n, p): softmax of these is the summed softmax of those."""
+        return torch.stack([torch.logsumexp(part, 1) for part in torch.split(source, list(self.counts), 1)], 1)
+
+    def labels(self, labels: Tensor) -> Tensor:
+        """(n,) source classes -> (n,) number of the parent of each."""
+        counts = torch.tensor(self.counts, device=labels.device)
+        return torch.repeat_interleave(counts)[labels]
+
+    def losses(self, source: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the source classes and of the parents, weighted means.
+
+        source : (n, k) logits; labels : (n,) source classes; weights : (n,), sum 1
+        """
+        by_class = functional.cross_entropy(source, labels, reduction="none")
+        by_parent = functional.cross_entropy(self.logits(source), self.labels(labels), reduction="none")
+        return (by_class * weights).sum(), (by_parent * weights).sum()
+
+
+def even_weights(parent_labels: Tensor, least: int) -> Tensor:
+    """(n,) weights, sum 1, with which all parents count the same; one with fewer points than `least` less."""
+    counts = torch.bincount(parent_labels).clamp(min=least)
+    weights = 1 / counts[parent_labels].float()
+    return weights / weights.sum()

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pickeropt.errors import FormatError, GeometryError, MicrographError
+from pickeropt.files import write_bytes_atomically
 from pickeropt.io.micrographs import read_micrograph
-from pickeropt.io.tables import write_bytes_atomically
 from pickeropt.models.views import GRID, make_view, normalised
 from pickeropt.pretrain.pretrain_config import PretrainConfig
 from pickeropt.pretrain.training_set import DataSet, LabelledBox, LabelledMicrograph
@@ -70,10 +70,7 @@ def box_groups(boxes: Sequence[LabelledBox]) -> list[int]:
     """(n,) number of the micrograph of each box; where not known, of a handful that spans all classes."""
     number = {name: i for i, name in enumerate(dict.fromkeys(box.micrograph for box in boxes))}
     handfuls = -(-len(boxes) // BOXES_PER_PIECE)
-    return [
-        number[box.micrograph] if box.micrograph else len(number) + i % handfuls
-        for i, box in enumerate(boxes)
-    ]
+    return [number[box.micrograph] if box.micrograph else len(number) + i % handfuls for i, box in enumerate(boxes)]
 
 
 def unlabelled_pieces(paths: Sequence[Path], config: PretrainConfig) -> list[Cut]:
@@ -99,9 +96,7 @@ def _of_micrograph(
         inside = ((points > 0) & (points < piece.shape[0] - 1)).all(1).numpy()
         rows = rng.permutation(np.flatnonzero(inside))
         parent = parents[micrograph.labels[rows]]
-        rows = np.concatenate(
-            [rows[parent == p][: config.points_per_class] for p in range(len(DEFAULT_CLASSES))]
-        )
+        rows = np.concatenate([rows[parent == p][: config.points_per_class] for p in range(len(DEFAULT_CLASSES))])
         labels = torch.from_numpy(micrograph.labels[rows])
         found.append(View(piece.half(), diameter, points[rows].float(), labels, centred=True))
     return found
@@ -197,9 +192,7 @@ class ViewStore:
         with safe_open(str(path), framework="pt") as file:
             described = json.loads(file.metadata()["views"])[number]
             maps = tuple(file.get_tensor(f"{number}.map{i}") for i in range(described["maps"]))
-            pixels, points, labels = (
-                file.get_tensor(f"{number}.{name}") for name in ("pixels", "points", "labels")
-            )
+            pixels, points, labels = (file.get_tensor(f"{number}.{name}") for name in ("pixels", "points", "labels"))
         return View(pixels, described["diameter"], points, labels, described["centred"], maps)
 
 

@@ -20,9 +20,8 @@ from scipy.special import expit, logit
 
 from pickeropt.errors import ShotsError
 from pickeropt.io.inputs import SUMMARY
-from pickeropt.prune.outputs import KEPT, REJECTED
 from pickeropt.prune.plan import Plan
-from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.prune_config import KEPT, REJECTED, PruneConfig
 from pickeropt.records import PARTICLE
 from pickeropt.shots import Shots, read_labelled_star
 
@@ -150,9 +149,7 @@ def _check_scores_are_the_pickers(plan: Plan) -> None:
         path = source.file.path.resolve()
         for side in path.parents:
             if side.name in (KEPT, REJECTED) and _writes_scores(side.parent / SUMMARY):
-                what = (
-                    f"{path}: an earlier pruning (--write-score) put its own scores in place of the picker's"
-                )
+                what = f"{path}: an earlier pruning (--write-score) put its own scores in place of the picker's"
                 raise ShotsError(f"{what}; give the picker's file, or leave out --use-picker-score")
 
 

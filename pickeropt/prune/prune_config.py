@@ -5,6 +5,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -43,9 +46,7 @@ class MicrographScorer(Protocol):
     @property
     def taught_pixel_size(self) -> float | None: ...
 
-    def score(
-        self, micrograph: "Micrograph", coordinates: "NDArray[np.float64]", pixel_size: float
-    ) -> "FloatArray":
+    def score(self, micrograph: "Micrograph", coordinates: "NDArray[np.float64]", pixel_size: float) -> "FloatArray":
         """(m, k) probabilities, rows sum to 1, of picks at (m, 2) x, y px; pixel_size in Å/px."""
 
 
@@ -135,3 +136,6 @@ class PruneSummary:
     filtered: dict[str, int] = field(default_factory=dict)
     prior: float = 0.5
     notes: tuple[str, ...] = ()
+
+
+KEPT, REJECTED, SCORES = "kept", "rejected", "scores.csv"

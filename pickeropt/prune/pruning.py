@@ -11,14 +11,13 @@ import pickeropt
 from pickeropt.files import cannot_write
 from pickeropt.io.inputs import Inputs
 from pickeropt.io.scores import check_scores_fit
-from pickeropt.prune.decision import Decision, decide
+from pickeropt.prune.decision import NOTHING_KEPT, Decision, counts, decide
 from pickeropt.prune.filters import measures_of
-from pickeropt.prune.outputs import OWN, SCORES, former_evaluation, write_picks, write_scores, write_summary
+from pickeropt.prune.outputs import OWN, former_evaluation, write_picks, write_scores, write_summary
 from pickeropt.prune.picker_score import read_labelled_picks
 from pickeropt.prune.plan import Plan, make_plan
-from pickeropt.prune.prune_config import Finish, MicrographScorer, PruneConfig, PruneSummary
+from pickeropt.prune.prune_config import SCORES, Finish, MicrographScorer, PruneConfig, PruneSummary
 from pickeropt.prune.scoring import OnProgress, Sight, score_all
-from pickeropt.prune.summary import NOTHING_KEPT, counts
 from pickeropt.resumable import open_workspace
 
 
@@ -84,9 +83,7 @@ def _settings(plan: Plan, config: PruneConfig, sight: Sight) -> dict[str, str]:
     }
 
 
-def _summary(
-    plan: Plan, config: PruneConfig, sight: Sight, found: Decision, course: tuple[int, float]
-) -> PruneSummary:
+def _summary(plan: Plan, config: PruneConfig, sight: Sight, found: Decision, course: tuple[int, float]) -> PruneSummary:
     """course : micrographs taken over from an earlier run, and seconds."""
     numbers = counts(found.judged)
     nothing = () if numbers["kept"] else (NOTHING_KEPT,)

@@ -1,31 +1,39 @@
-"""An External job of RELION, from its command line to its output nodes."""
+"""An External job of RELION, from its command line to its output nodes.
+
+The files by which RELION's pipeline and a job talk: how it ended, and whether to stop.
+"""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pickeropt import __version__
 from pickeropt.errors import FormatError, OutputError
+from pickeropt.files import write_bytes_atomically
 from pickeropt.io.inputs import SUMMARY
 from pickeropt.io.lists import read_coordinate_list
-from pickeropt.io.tables import write_bytes_atomically
 from pickeropt.prune.prune_config import Finish, MicrographScorer, PruneConfig, PruneSummary
 from pickeropt.prune.pruning import prune
 from pickeropt.prune.rethreshold import rethreshold
-from pickeropt.relion.external_args import ExternalJob
-from pickeropt.relion.inputs import Coordinates, read_coordinates
+from pickeropt.relion.external_args import Coordinates, ExternalJob, read_coordinates
 from pickeropt.relion.job_outputs import (
+    COORDINATES,
     LIST,
+    LOGFILE,
+    PARTICLES,
     ROOT,
     SUFFIX_FILE,
     list_bytes,
+    log_pdf,
+    output_nodes,
     places,
+    read_outcome,
+    relion_version,
     suffix_ending,
     write_layout,
 )
-from pickeropt.relion.log_pdf import log_pdf, read_outcome
-from pickeropt.relion.nodes import COORDINATES, LOGFILE, PARTICLES, output_nodes, relion_version
 
 INPUT_LIST = "input_coordinates.star"
 """The coordinate files of a `coords_suffix*` input, as a list."""
@@ -82,9 +90,7 @@ def prepare(job: ExternalJob) -> Prepared:
     _check_not_read(files, sources)
     if version == "3.1" and not (coordinates.micrographs and suffix_ending(files)):
         what = "RELION 3.1 extracts from files of one ending, for micrographs that it is told"
-        raise FormatError(
-            f"{given}: {what}; give the input micrographs (--in_mics), or --relion_version 4 or 5"
-        )
+        raise FormatError(f"{given}: {what}; give the input micrographs (--in_mics), or --relion_version 4 or 5")
     config = job.prune
     if config.pixel_size is None and coordinates.micrographs:
         config = replace(config, pixel_size=coordinates.micrographs.pixel_size)
@@ -142,9 +148,7 @@ def run_external(
     return ExternalReport(summary, prepared.version, tuple(nodes))
 
 
-def _finished_before(
-    prepared: Prepared, scorer: MicrographScorer, finish: Finish | None
-) -> PruneSummary | None:
+def _finished_before(prepared: Prepared, scorer: MicrographScorer, finish: Finish | None) -> PruneSummary | None:
     """What a finished run of this job gives at the threshold of now, where nothing else has changed."""
     config = prepared.config
     try:
@@ -173,3 +177,44 @@ def _write_suffix_file(out: str, coordinates: Coordinates, files: Sequence[str])
     path = f"{out}{SUFFIX_FILE}{ROOT}{ending}"
     write_bytes_atomically(Path(path), coordinates.micrographs.path.as_posix().encode())
     return path
+
+
+SUCCESS, FAILURE = "RELION_JOB_EXIT_SUCCESS", "RELION_JOB_EXIT_FAILURE"
+ABORTED, ABORT_NOW = "RELION_JOB_EXIT_ABORTED", "RELION_JOB_ABORT_NOW"
+
+
+class JobAbortedError(Exception):
+    """The user has pressed Abort."""
+
+
+@contextmanager
+def job_control(folder: Path) -> Iterator[Callable[[], None]]:
+    """Leave one exit file of RELION in the job folder, whatever happens.
+
+    Yields a function to call now and then: it raises JobAbortedError where RELION asks to stop.
+    JobAbortedError and Ctrl-C end as aborted, any other exception as a failure; all of them pass
+    on. An order to stop that came while the job was queued counts, and one is used up.
+    Raises OutputError where the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (SUCCESS, FAILURE, ABORTED):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror}); give another --o") from error
+
+    def check() -> None:
+        if (folder / ABORT_NOW).exists():
+            raise JobAbortedError
+
+    ending = FAILURE
+    try:
+        check()
+        yield check
+        ending = SUCCESS
+    except (JobAbortedError, KeyboardInterrupt):
+        ending = ABORTED
+        raise
+    finally:
+        (folder / ABORT_NOW).unlink(missing_ok=True)
+        (folder / ending).touch()

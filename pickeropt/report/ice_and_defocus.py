@@ -42,15 +42,11 @@ def silent_stars(run: Run, stars: Sequence[Path]) -> tuple[str, ...]:
     for path in stars:
         found: dict[str, NDArray[np.float64]] = {}
         if not _has_columns(path):
-            said.append(
-                f"{path}: has no column of defocus, ice, motion or CTF resolution; there is no chart of it"
-            )
+            said.append(f"{path}: has no column of defocus, ice, motion or CTF resolution; there is no chart of it")
         elif not _take(path, (MICROGRAPH,), run.micrographs, found, len(run.micrographs)):
             said.append(f"{path}: cannot be read as a STAR file of micrographs; there is no chart of it")
         elif not found:
-            said.append(
-                f"{path}: has none of the run's micrographs, as {run.micrographs[0]}; there is no chart of it"
-            )
+            said.append(f"{path}: has none of the run's micrographs, as {run.micrographs[0]}; there is no chart of it")
     return tuple(said)
 
 

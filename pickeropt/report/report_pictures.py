@@ -1,17 +1,20 @@
-"""Boxes and overlays out of the micrographs of a run; what has no picture is told."""
+"""Boxes and overlays out of the micrographs of a run; what has no picture is told.
 
-from collections.abc import Callable, Iterable, Sequence
+Sheets of boxes: which picks they show, and `contact_sheet.png` for a terminal without a browser.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from pickeropt.display import LOWPASS, Filter, Image8, display_box, display_micrograph, micrograph_look
 from pickeropt.errors import PickeroptError
 from pickeropt.io.micrographs import map_micrograph
-from pickeropt.report.kinds import KEPT, Kind, Rows
+from pickeropt.report.kinds import KEPT, Kind, Rows, by_score, closest, spread
 from pickeropt.report.reading import Run
 
 BOX = 112
@@ -25,7 +28,7 @@ DETAIL = 6.0
 """Of a particle's diameter a picture shows at least so small a part."""
 HALF = 170
 """Brightness from which a colour is light."""
-LINE = 2
+LINE_WIDTH = 2
 """px of an outline."""
 
 Made = TypeVar("Made")
@@ -65,10 +68,7 @@ def _boxes(run: Run, index: int, rows: Sequence[int]) -> dict[int, Image8]:
     look = micrograph_look(pixels, shown)
     side = max(8, round(VIEW * run.diameter_angstrom / place.pixel_size))
     centres = {row: (float(run.xy[row, 0]), float(run.xy[row, 1])) for row in rows}
-    return {
-        row: display_box(pixels, centre, (side, BOX), shown, look, CONTRAST)
-        for row, centre in centres.items()
-    }
+    return {row: display_box(pixels, centre, (side, BOX), shown, look, CONTRAST) for row, centre in centres.items()}
 
 
 def overlay_of(run: Run, index: int, kinds: Sequence[Kind], missing: Missing) -> Image8 | None:
@@ -98,7 +98,7 @@ def _on(run: Run, rows: Rows, index: int) -> Rows:
 def mark(draw: ImageDraw.ImageDraw, kind: Kind, centre: tuple[float, float], radius: float) -> None:
     """The kind's shape about a point, with a halo that sets it off, that of the rejected wider."""
     wider = 1 if kind.name == KEPT else 2
-    for colour, line in ((halo(kind), LINE + wider), (kind.colour, LINE)):
+    for colour, line in ((halo(kind), LINE_WIDTH + wider), (kind.colour, LINE_WIDTH)):
         for points in outline(kind.mark, centre, radius):
             draw.line(points, fill=colour, width=line, joint="curve")
 
@@ -143,3 +143,65 @@ def _try(run: Run, index: int, missing: Missing, make: Callable[[], Made]) -> Ma
     except (PickeroptError, OSError, ValueError, MemoryError) as error:
         missing.reasons.setdefault(name, str(error) or type(error).__name__)
         return None
+
+
+COUNT = 24
+"""Boxes of a sheet at most."""
+ACROSS = 12
+GAP, LINE, FOOT = 4, 24, 16
+"""px between boxes, of a heading, of the score under a box."""
+BACK, TEXT = 24, 236
+"""Grey levels."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Some picks to look at.
+
+    of : how many picks they were chosen from; mixed : kept and rejected ones together
+    """
+
+    title: str
+    rows: Rows
+    of: int
+    mixed: bool = False
+
+
+def sheets_of(run: Run, kinds: Sequence[Kind]) -> tuple[Sheet, ...]:
+    """One sheet of each kind, and after the kept that of the closest calls."""
+    found = [Sheet(kind.title, spread(run, kind.rows, COUNT), len(kind.rows)) for kind in kinds]
+    near = closest(run, COUNT)
+    kept = 1 if kinds and kinds[0].title == "kept" else 0
+    if len(near):
+        found.insert(kept, Sheet("closest calls", by_score(run, near), len(run), mixed=True))
+    return tuple(found)
+
+
+def contact_sheet(run: Run, sheets: Sequence[Sheet], boxes: Mapping[int, Image8]) -> Image8:
+    """All sheets one below the other, (h, w), each box with its score."""
+    lines = [-(-len(sheet.rows) // ACROSS) for sheet in sheets]
+    step = BOX + FOOT + GAP
+    page = Image.new("L", (GAP + ACROSS * (BOX + GAP), sum(LINE + step * n for n in lines) + GAP), BACK)
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(13)
+    top = GAP
+    for sheet, count in zip(sheets, lines, strict=True):
+        heading = f"{sheet.title}: {len(sheet.rows)} of {sheet.of:,} picks, by P(particle)"
+        draw.text((GAP, top + 3), _plain(heading), fill=TEXT, font=font)
+        top += LINE
+        for place, row in enumerate(sheet.rows.tolist()):
+            x, y = GAP + place % ACROSS * (BOX + GAP), top + place // ACROSS * step
+            box = boxes.get(row)
+            if box is None:
+                draw.rectangle((x, y, x + BOX - 1, y + BOX - 1), outline=128)
+                draw.text((x + 6, y + 6), "no picture", fill=TEXT, font=font)
+            else:
+                page.paste(Image.fromarray(box), (x, y))
+            word = (" kept" if run.kept[row] else " rejected") if sheet.mixed else ""
+            draw.text((x, y + BOX), f"{run.score[row]:.3f}{word}", fill=TEXT, font=font)
+        top += step * count
+    return np.asarray(page)
+
+
+def _plain(text: str) -> str:
+    """What any font has."""
+    return text.encode("ascii", "replace").decode()

@@ -6,15 +6,14 @@ from pathlib import Path, PurePath
 
 from pickeropt.display import as_png
 from pickeropt.errors import OutputError
-from pickeropt.io.tables import write_bytes_atomically
+from pickeropt.files import write_bytes_atomically
 from pickeropt.prune.outputs import OVERLAYS, REPORT, SHEET
-from pickeropt.report.config import ReportConfig
 from pickeropt.report.ice_and_defocus import read_optics
 from pickeropt.report.kinds import extremes, kinds_of, tally
 from pickeropt.report.reading import Run, read_run
 from pickeropt.report.report_page import Content, Overlay, page
-from pickeropt.report.report_pictures import Missing, boxes_of, overlay_of
-from pickeropt.report.sheet import contact_sheet, sheets_of
+from pickeropt.report.report_pictures import Missing, boxes_of, contact_sheet, overlay_of, sheets_of
+from pickeropt.report.rerun_command import ReportConfig
 
 
 @dataclass(frozen=True)

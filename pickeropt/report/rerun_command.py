@@ -1,8 +1,11 @@
-"""The command line that makes a run again, from the settings that its summary holds."""
+"""The command line that makes a run again, from the settings that its summary holds.
+
+What a report can be told; its defaults stand here only.
+"""
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +67,15 @@ def _path(text: object) -> str:
 
 def _number(value: object) -> str:
     return repr(value) if isinstance(value, float) and value != int(value) else f"{value}".removesuffix(".0")
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """The settings of `pickeropt report`.
+
+    overlays : pictures of whole micrographs, so many that lost most and so many that lost least
+    stars : STAR files of micrographs with ice and defocus, beside the files that the run read
+    """
+
+    overlays: int = 3
+    stars: tuple[Path, ...] = ()

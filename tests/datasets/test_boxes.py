@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pickeropt.datasets.boxes import cut_boxes, cut_normalised_boxes, fit_box
 from pickeropt.errors import GeometryError
-from pickeropt.models.views import CLIP, ViewFrame, make_view, normalised
+from pickeropt.models.views import CLIP, ViewFrame, cut_boxes, cut_normalised_boxes, fit_box, make_view, normalised
 from pickeropt.records import FloatArray
 
 PLAIN = ViewFrame(1.0, 1.0, 0, 0)

@@ -6,22 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pickeropt.datasets.class_config import BuildConfig
-from pickeropt.datasets.class_folders import build_class_folders, entry_of
-from pickeropt.datasets.class_points import gather_points
+from pickeropt.datasets.class_folders import build_class_folders, entry_of, gather_points
+from pickeropt.datasets.dataset_config import BuildConfig
 from pickeropt.datasets.simulate import SimulationConfig, labelled_points, make_species, simulate_micrographs
-from pickeropt.errors import (
-    FormatError,
-    GeometryError,
-    MicrographError,
-    OutputError,
-    PickeroptError,
-    ShotsError,
-)
+from pickeropt.errors import FormatError, GeometryError, MicrographError, OutputError, PickeroptError, ShotsError
 from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.finetuning import finetune
 from pickeropt.io.labels import LabelRows, read_labels, write_labels
-from pickeropt.io.mrc import read_mrc_header, read_mrc_sections, write_mrc
+from pickeropt.io.micrographs import read_mrc_header, read_mrc_sections, write_mrc
 from pickeropt.io.stacks import read_class_folder
 from pickeropt.shots import read_class_boxes
 
@@ -322,6 +314,4 @@ def test_labels_come_back_as_written(tmp_path):
     write_labels(tmp_path / "l.star", replace(rows, pixel_sizes=np.array([1.2156, np.nan])))
     np.testing.assert_array_equal(read_labels(tmp_path / "l.star").pixel_sizes, [1.2156, np.nan])
     with pytest.raises(OutputError, match="cannot stand"):
-        write_labels(
-            tmp_path / "no.star", LabelRows(("a b.mrc",), np.ones((1, 2)), ("p",), ("p",), np.ones(1))
-        )
+        write_labels(tmp_path / "no.star", LabelRows(("a b.mrc",), np.ones((1, 2)), ("p",), ("p",), np.ones(1)))

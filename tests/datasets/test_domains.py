@@ -1,6 +1,6 @@
 import numpy as np
 
-from pickeropt.datasets.domains import relative_domains
+from pickeropt.prune.filters import relative_domains
 
 
 def test_domains_are_measured_against_their_average():

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from empiar_server import Fault, Site, serving
 
-from pickeropt.datasets.empiar.http_download import Wanted, download, part_of
-from pickeropt.datasets.empiar.request import Patience, fetch_text, remote_size
+from pickeropt.datasets.empiar.http_download import Patience, Wanted, download, fetch_text, part_of, remote_size
 from pickeropt.errors import DownloadError, FormatError
-from pickeropt.io.micrographs import read_micrograph_header
-from pickeropt.io.mrc import write_mrc
+from pickeropt.io.micrographs import read_micrograph_header, write_mrc
 
 BODY = bytes(np.random.default_rng(0).integers(0, 256, 10_000, dtype=np.uint8))
 HALF = len(BODY) // 2
@@ -44,9 +42,7 @@ def left(folder):
 
 def test_a_plain_file(site, tmp_path, patience, naps):
     seen = []
-    got = download(
-        Wanted(site.url + PATH), tmp_path / "a", patience, lambda done, of: seen.append((done, of))
-    )
+    got = download(Wanted(site.url + PATH), tmp_path / "a", patience, lambda done, of: seen.append((done, of)))
     assert (tmp_path / "a").read_bytes() == BODY
     assert got.size == 10_000
     assert got.sha256 == hashlib.sha256(BODY).hexdigest()

@@ -73,9 +73,7 @@ def test_labelled_star(tmp_path: Path, mics: Path) -> None:
 
 def test_one_micrograph_under_two_names_is_one(tmp_path: Path, mics: Path) -> None:
     (tmp_path / "link").symlink_to(mics)
-    rows = [("link/a.mrc", x, y, c) for _, x, y, c in ROWS[:4]] + [
-        ("a.mrc", x, y, c) for _, x, y, c in ROWS[4:]
-    ]
+    rows = [("link/a.mrc", x, y, c) for _, x, y, c in ROWS[:4]] + [("a.mrc", x, y, c) for _, x, y, c in ROWS[4:]]
     shots = read_labelled_star(labelled(tmp_path / "labels.star", rows), [mics])
     assert len(shots.micrographs) == 1
     assert set(shots.micrograph_index.tolist()) == {0}
@@ -183,8 +181,7 @@ def test_class_files_of_every_kind(tmp_path: Path, mics: Path) -> None:
     (tmp_path / "good" / "notes.txt").write_text("not read")
     (tmp_path / "b.box").write_text("-10 -10 20 20\n189 89 20 20\n")
     (tmp_path / "ice.star").write_text(
-        "data_particles\n\nloop_\n_rlnCoordinateX\n_rlnMicrographName\n_rlnCoordinateY\n"
-        "10 a.mrc 20\n50 a.mrc 60\n"
+        "data_particles\n\nloop_\n_rlnCoordinateX\n_rlnMicrographName\n_rlnCoordinateY\n10 a.mrc 20\n50 a.mrc 60\n"
     )
     files = [("ice", tmp_path / "ice.star"), ("particle", tmp_path / "good"), ("carbon", tmp_path / "b.box")]
     shots = read_class_files(files, [mics])
@@ -256,9 +253,7 @@ def test_faults_of_class_files(tmp_path: Path, mics: Path) -> None:
         read(("particle", good), ("ice", empty))
     with pytest.raises(ShotsError, match=r"--class =.*a\.star: '' cannot be the name of a class"):
         read(("", good), ("ice", ice))
-    with pytest.raises(
-        FormatError, match=r"labels\.star: has classes of its own \(carbon, ice\), given as 'part"
-    ):
+    with pytest.raises(FormatError, match=r"labels\.star: has classes of its own \(carbon, ice\), given as 'part"):
         read(("particle", labels), ("ice", ice))
     with pytest.raises(FormatError, match=r"mics: no files of picks"):
         read(("particle", mics), ("ice", ice))
@@ -270,9 +265,7 @@ def test_faults_of_class_files(tmp_path: Path, mics: Path) -> None:
 
 def test_real_labels(shared_data: Path, tmp_path: Path) -> None:
     labels = shared_data / "empiar10017" / "labels.star"
-    rows = [
-        line.split() for line in labels.read_text().splitlines() if len(line.split()) == 4 and ".mrc " in line
-    ]
+    rows = [line.split() for line in labels.read_text().splitlines() if len(line.split()) == 4 and ".mrc " in line]
     names = dict.fromkeys(row[0] for row in rows)
     for name in names:
         blank_mrc(tmp_path / name, 4096, 4096)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pickeropt.errors import ShotsError
-from pickeropt.io.mrc import write_mrc
+from pickeropt.io.micrographs import write_mrc
 from pickeropt.shots import read_class_boxes
 
 

@@ -16,16 +16,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pickeropt.cli import Commands
-from pickeropt.cli_dataset import dataset_app
-from pickeropt.datasets.class_points import gather_points
+from pickeropt.commands.dataset import dataset_app
+from pickeropt.datasets.class_folders import gather_points
 from pickeropt.datasets.dataset_config import DatasetConfig
 from pickeropt.datasets.simulate import CARBON_KINDS, CONTAMINANT_KINDS, DEFAULT_SPECIES, MASK_CLASSES
-from pickeropt.datasets.simulate.parallel import run_all
-from pickeropt.datasets.simulate.simulated_dataset import choose_species, grid_of, simulate_dataset
+from pickeropt.datasets.simulate.simulated_dataset import choose_species, grid_of, run_all, simulate_dataset
 from pickeropt.errors import OutputError
-from pickeropt.io.labels import read_labels
+from pickeropt.io.labels import TRUTH_COLUMNS, Truth, join_truth, read_labels, write_truth
 from pickeropt.io.micrographs import read_micrograph
-from pickeropt.io.truth import COLUMNS, Truth, join_truth, write_truth
 
 SMALL = DatasetConfig(micrographs=4, size=192, pixel_size=(6.0, 7.0), species=("groel", "rubisco"), seed=3)
 KINDS = {
@@ -96,7 +94,7 @@ def test_truth_masks_and_micrographs_agree(made: Path) -> None:
 def test_truth_has_angles_of_particles_and_one_defocus_a_micrograph(made: Path) -> None:
     lines = (made / "truth.star").read_text().splitlines()
     rows = [line.split() for line in lines if line.startswith("micrographs/")]
-    assert all(len(row) == len(COLUMNS) == 12 for row in rows)
+    assert all(len(row) == len(TRUTH_COLUMNS) == 12 for row in rows)
     for row in rows:
         rot, tilt, psi = map(float, row[5:8])
         if row[3] == "particle":
@@ -107,9 +105,7 @@ def test_truth_has_angles_of_particles_and_one_defocus_a_micrograph(made: Path) 
         assert 15_000 - 800 <= float(row[9]) <= float(row[8]) <= 45_000 + 800
     defocus = {(row[0], *row[8:11]) for row in rows}
     assert len(defocus) == 4
-    assert len({tuple(row[5:8]) for row in rows if row[3] == "particle"}) == sum(
-        r[3] == "particle" for r in rows
-    )
+    assert len({tuple(row[5:8]) for row in rows if row[3] == "particle"}) == sum(r[3] == "particle" for r in rows)
 
 
 def test_one_angstrom_a_pixel_is_known_though_headers_read_it_as_unset(tmp_path: Path) -> None:

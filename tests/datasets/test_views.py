@@ -135,9 +135,7 @@ def test_particle_and_micrograph_of_one_size_fit() -> None:
 
 
 def test_a_particle_larger_than_the_micrograph() -> None:
-    with pytest.raises(
-        GeometryError, match=r"particle of 61 px does not fit .* 90 x 60 px; check --diameter"
-    ):
+    with pytest.raises(GeometryError, match=r"particle of 61 px does not fit .* 90 x 60 px; check --diameter"):
         make_view(noise(60, 90), 60.6, 62.0)
 
 

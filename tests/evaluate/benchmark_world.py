@@ -3,7 +3,7 @@
 import numpy as np
 
 from pickeropt.io.labels import LabelRows, write_labels
-from pickeropt.io.mrc import write_mrc
+from pickeropt.io.micrographs import write_mrc
 
 SIDE, DIAMETER = 48, 32
 """px of a box, and of its particle at 1 Å/px."""

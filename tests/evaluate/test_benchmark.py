@@ -16,13 +16,10 @@ from pickeropt.benchmark import fits
 from pickeropt.benchmark.benchmark_config import BenchmarkConfig
 from pickeropt.benchmark.benchmark_sets import read_sets
 from pickeropt.benchmark.benchmarking import benchmark
-from pickeropt.benchmark.fits import Bench, logistic_regression
+from pickeropt.benchmark.fits import Bench, Method, Start, draw, find_starts, leave_out_notes, logistic_regression
 from pickeropt.benchmark.results import read_records
 from pickeropt.commands.benchmark import run_benchmark
 from pickeropt.errors import CheckpointError, OutputError, PickeroptError, ShotsError
-from pickeropt.evaluate.benchmark.draws import draw
-from pickeropt.evaluate.benchmark.rows import Method
-from pickeropt.evaluate.benchmark.starts import Start, find_starts, leave_out_notes
 from pickeropt.finetune import finetuning as finetune_run
 from pickeropt.finetune import recipes
 from pickeropt.finetune.finetune_config import FinetuneConfig
@@ -60,14 +57,10 @@ def test_classes_that_differ_at_a_glance_are_told_apart(sound):
     assert report.data_sets == ("discs",)
     for method in {record.method for record in records}:
         assert np.mean([r.macro_f1 for r in records if r.method == method and r.shots == 4]) > 0.97
-    line = next(
-        line for line in report.text.splitlines() if line.startswith("| discs | 0.") or "1.000 ±" in line
-    )
+    line = next(line for line in report.text.splitlines() if line.startswith("| discs | 0.") or "1.000 ±" in line)
     default = [r.macro_f1 for r in records if r.method.recipe == "default" and r.shots == 2]
     assert line.startswith(f"| discs | {np.mean(default):.3f} ± {np.std(default, ddof=1):.3f} [")
-    assert report.warnings[0] == (
-        "discs: particle rests on 4 queries a draw, so its share of macro-F1 is uncertain"
-    )
+    assert report.warnings[0] == ("discs: particle rests on 4 queries a draw, so its share of macro-F1 is uncertain")
     assert "frozen features + logistic regression, ImageNet + cryo-EM" in report.text
     assert {path.name for path in report.written} == {
         "benchmark.md", "benchmark.csv", "table2.png", "table3.png"
@@ -251,9 +244,7 @@ def test_a_fit_is_what_finetune_gives(tmp_path, monkeypatch, recipe):
         )
         return LooseShots(shots, 2.0, 2.0 * DIAMETER)
 
-    config = FinetuneConfig(
-        2.0 * DIAMETER, 2.0, None, recipe=recipe, seed=7, validation_fraction=0.0, device="cpu"
-    )
+    config = FinetuneConfig(2.0 * DIAMETER, 2.0, None, recipe=recipe, seed=7, validation_fraction=0.0, device="cpu")
     finetune(part(chosen.shots).shots, config, tmp_path / "m.safetensors")
     classifier = load_checkpoint(tmp_path / "m.safetensors").classifier
     features = part(chosen.queries).features(classifier.backbone, classifier.spec, lambda done, of: None)
@@ -348,9 +339,7 @@ def test_the_command_line_has_the_defaults_of_the_config(monkeypatch, capsys):
         raise ShotsError("enough")
 
     monkeypatch.setattr("pickeropt.benchmark.benchmarking.benchmark", stand_in)
-    given = {
-        name: p.default for name, p in inspect.signature(run_benchmark).parameters.items() if name != "data"
-    }
+    given = {name: p.default for name, p in inspect.signature(run_benchmark).parameters.items() if name != "data"}
     with pytest.raises(ShotsError):
         run_benchmark(["x"], **given)
     assert asked["config"] == BenchmarkConfig()

@@ -10,16 +10,13 @@ from benchmark_world import DIAMETER, boxes, class_folder, micrographs, write_st
 
 from pickeropt.benchmark.benchmark_config import BenchmarkConfig
 from pickeropt.benchmark.benchmark_sets import read_sets
-from pickeropt.benchmark.fits import with_losses
-from pickeropt.benchmark.results import Record, read_records, write_records
+from pickeropt.benchmark.fits import TABLE_3, Method, draw, draw_seed, held_out, needed, table_3, table_4, with_losses
+from pickeropt.benchmark.results import Record, Results, differences, read_records, summary, write_records
 from pickeropt.benchmark.tables import Told, macro_f1, markdown
 from pickeropt.errors import FormatError, GeometryError, PickeroptError, ShotsError
-from pickeropt.evaluate.benchmark.draws import draw, draw_seed, held_out
-from pickeropt.evaluate.benchmark.rows import TABLE_3, Method, needed, table_3, table_4
-from pickeropt.evaluate.benchmark.statistics import Results, differences, summary
 from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.recipes import make_classifier
-from pickeropt.io.mrc import write_mrc
+from pickeropt.io.micrographs import write_mrc
 
 CONFIG = BenchmarkConfig()
 METHOD = Method("pretrained", "default", (1.0, 0.3))
@@ -68,9 +65,7 @@ def test_the_interval_covers_the_mean_19_times_in_20():
 
 
 def test_means_over_data_sets_are_of_draws_that_all_have():
-    results = Results(
-        [*(record("a", i, 0.1 * i) for i in range(3)), *(record("b", i, 0.5) for i in (1, 2, 3))]
-    )
+    results = Results([*(record("a", i, 0.1 * i) for i in range(3)), *(record("b", i, 0.5) for i in (1, 2, 3))])
     values = results.values(["a", "b"], METHOD, 30, macro_f1)
     assert values == {1: pytest.approx(0.3), 2: pytest.approx(0.35)}
     assert results.values(["a", "c"], METHOD, 30, macro_f1) == {}
@@ -249,9 +244,7 @@ def test_source_classes_are_left_out_where_asked(tmp_path):
     (plain,) = read_sets([labels], CONFIG, ())
     (one,) = read_sets([labels], replace(CONFIG, ignore=("fragment",)), ())
     assert np.bincount(plain.labels).tolist() == [6, 12]
-    assert one.source.shots.coordinates[one.labels == 1].tolist() == [
-        [21 + 3 * i, 31 + 3 * i] for i in range(6)
-    ]
+    assert one.source.shots.coordinates[one.labels == 1].tolist() == [[21 + 3 * i, 31 + 3 * i] for i in range(6)]
     assert plain.digest != one.digest
     with pytest.raises(PickeroptError, match=r"--ignore fog: no such name in .*l.star; there are"):
         read_sets([labels], replace(CONFIG, ignore=("fog",)), ())

@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pickeropt.demonstration import KEPT, PICKED, REJECTED, SIDE, overlay_png
 from pickeropt.errors import FormatError
-from pickeropt.evaluate.overlay import KEPT, PICKED, REJECTED, SIDE, overlay_png
-from pickeropt.io.mrc import write_mrc
+from pickeropt.io.micrographs import write_mrc
 
 HEIGHT, WIDTH, DIAMETER = 200, 300, 20.0
 INCHES, DPI = (2 * SIDE, SIDE + 0.8), 110

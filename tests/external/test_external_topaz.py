@@ -7,7 +7,7 @@ import pytest
 from external_programs import find, pickeropt, run, star_rows
 from PIL import Image
 
-from pickeropt.io.mrc import write_mrc
+from pickeropt.io.micrographs import write_mrc
 
 pytestmark = pytest.mark.external
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from pickeropt.datasets.simulate import SimulationConfig, labelled_points, make_species, simulate_micrographs
 from pickeropt.finetune.finetune_config import FinetuneConfig
-from pickeropt.io.mrc import write_mrc
+from pickeropt.io.micrographs import write_mrc
 from pickeropt.shots import BoxShots, Shots
 
 PIXEL_SIZE, DIAMETER = 5.0, 200.0  # Å/px, Å: 40 px

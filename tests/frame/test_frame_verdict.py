@@ -7,10 +7,9 @@ import pytest
 from frame_world import DIAMETER, SHAPE, draw, site, write
 from numpy.typing import NDArray
 
-from pickeropt.frame.frame_config import RIGHT, UNSURE, WRONG, FrameConfig, Site
-from pickeropt.frame.frames import IDENTITY, Frame
-from pickeropt.frame.look import choose_picks, choose_sites, judge_frame
-from pickeropt.io.mrc import write_mrc
+from pickeropt.frame.evidence import choose_picks, choose_sites, judge_frame
+from pickeropt.frame.frame_config import IDENTITY, RIGHT, UNSURE, WRONG, Frame, FrameConfig, Site
+from pickeropt.io.micrographs import write_mrc
 
 CONFIG = FrameConfig()
 HEIGHT, WIDTH = SHAPE
@@ -192,6 +191,4 @@ def _parts(found: Site) -> tuple[object, ...]:
 
 def test_the_world_is_what_it_says() -> None:
     pixels, xy = draw(0, 5)
-    assert [pixels[int(y) - 3 : int(y) + 4, int(x) - 3 : int(x) + 4].mean() < -0.5 for x, y in xy] == [
-        True
-    ] * 5
+    assert [pixels[int(y) - 3 : int(y) + 4, int(x) - 3 : int(x) + 4].mean() < -0.5 for x, y in xy] == [True] * 5

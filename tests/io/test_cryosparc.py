@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from numpy.lib.recfunctions import repack_fields
 
 from pickeropt.errors import FormatError, GeometryError, PickeroptError
-from pickeropt.io.cryosparc import companion_subsets, is_cs, read_cs, read_csg, subset_cs, subset_csg
-from pickeropt.io.cryosparc_fields import write_cs
+from pickeropt.io.cryosparc import companion_subsets, is_cs, read_cs, read_csg, subset_cs, subset_csg, write_cs
 from pickeropt.io.csg import is_csg
 from pickeropt.io.npy_table import read_npy_table
 from pickeropt.io.picks_file import PicksFile

@@ -3,12 +3,7 @@ from pathlib import Path
 import pytest
 
 from pickeropt.errors import FormatError
-from pickeropt.io.lists import (
-    find_coordinate_file,
-    is_coordinate_list,
-    read_coordinate_list,
-    rewrite_coordinate_list,
-)
+from pickeropt.io.lists import find_coordinate_file, is_coordinate_list, read_coordinate_list, rewrite_coordinate_list
 
 LIST = """
 # version 30001

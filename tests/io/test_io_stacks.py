@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from pickeropt.errors import FormatError
-from pickeropt.io.mrc import write_mrc
+from pickeropt.io.micrographs import write_mrc
 from pickeropt.io.stacks import read_class_folder
 
 BOX = np.arange(16, dtype=np.float32).reshape(4, 4)

@@ -10,7 +10,7 @@ from pickeropt.label.label_config import LabelConfig
 
 def test_options_reach_the_server(monkeypatch):
     seen = []
-    monkeypatch.setattr("pickeropt.label.serve.serve", lambda *given: seen.append(given[:2]))
+    monkeypatch.setattr("pickeropt.label.serving.serve", lambda *given: seen.append(given[:2]))
     plain = ["label", "a.star", "--diameter", "191", "--out", "l.star"]
     given = [
         "b.star",
@@ -49,9 +49,7 @@ def test_files_beside_the_labels():
     assert config.model_file == Path("a/model.safetensors")
     assert config.pruned == Path("a/pruned")
     assert config.skipped_file == Path("a/labels.skipped.star")
-    assert LabelConfig(Path("a/l.star"), 191.0, model=Path("b/m.safetensors")).model_file == Path(
-        "b/m.safetensors"
-    )
+    assert LabelConfig(Path("a/l.star"), 191.0, model=Path("b/m.safetensors")).model_file == Path("b/m.safetensors")
 
 
 def test_faults_are_one_line_and_2(tmp_path):

@@ -8,12 +8,10 @@ from label_world import make_world
 from PIL import Image
 
 from pickeropt.display import cut
-from pickeropt.io.mrc import write_mrc
+from pickeropt.io.micrographs import write_mrc
 from pickeropt.io.picks import read_picks
 from pickeropt.label.label_store import Box
-from pickeropt.label.micrographs import Micrographs
-from pickeropt.label.pictures import Pictures, Wish
-from pickeropt.label.pixels import Kept, Pixels, halved
+from pickeropt.label.pictures import Kept, Micrographs, Pictures, Pixels, Wish, halved
 
 COUNT = np.arange(12, dtype=np.float32).reshape(3, 4)
 

@@ -11,15 +11,7 @@ from model_world import PARENTS, source_head, source_metadata, source_spec, sour
 from safetensors.torch import load_file, save_file
 
 from pickeropt.errors import CheckpointError
-from pickeropt.models.source_head import (
-    ABSENT,
-    DOUBT,
-    Opinion,
-    SourceHead,
-    carbon_evidence,
-    fits,
-    read_source_head,
-)
+from pickeropt.models.source_head import ABSENT, DOUBT, Opinion, SourceHead, carbon_evidence, fits, read_source_head
 from pickeropt.records import DEFAULT_CLASSES
 
 ODDS = np.array([2.0, 3.0, 1.0, 4.0, 6.0, 4.0])

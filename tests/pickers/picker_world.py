@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pickeropt.io.mrc import write_mrc
-from pickeropt.io.tables import write_coordinate_star
-from pickeropt.pickers.records import Detections, Job, Material, Trained
+from pickeropt.io.micrographs import write_mrc
+from pickeropt.io.relion_star import write_coordinate_star
+from pickeropt.pickers.picker_records import Detections, Job, Material, Trained
 from pickeropt.records import Micrograph
 
 PIXEL_SIZE = 2.0
@@ -53,17 +53,13 @@ def fake_load(
     return FakePicker(threshold)
 
 
-def fake_train(
-    material: Material, settings: FakeSettings, job: Job, initial: Mapping[str, Tensor] | None
-) -> Trained:
+def fake_train(material: Material, settings: FakeSettings, job: Job, initial: Mapping[str, Tensor] | None) -> Trained:
     job.on_progress("training", 1, 1)
     count = sum(len(one.coordinates) for one in material.training)
     return Trained(asdict(settings), {"weight": torch.tensor(4.0)}, 0.7, {"particles_seen": float(count)})
 
 
-def make_micrograph(
-    path: Path, peaks: Sequence[tuple[int, int, float]], shape: tuple[int, int] = (64, 80)
-) -> Path:
+def make_micrograph(path: Path, peaks: Sequence[tuple[int, int, float]], shape: tuple[int, int] = (64, 80)) -> Path:
     """Noise below 1 with single pixels at x, y."""
     pixels = np.random.default_rng(len(peaks)).random(shape).astype(np.float32)
     for x, y, value in peaks:

@@ -20,7 +20,7 @@ from pretrain_world import tiny
 from torch import distributed
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from pickeropt.pretrain.log import curves_png
+from pickeropt.pretrain.learner import curves_png
 from pickeropt.pretrain.pretrain_config import PretrainConfig
 from pickeropt.pretrain.pretraining import pretrain
 

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from pickeropt.describe import describe_micrograph
 from pickeropt.io.labels import LabelRows, write_labels
-from pickeropt.io.micrographs import read_micrograph
-from pickeropt.io.mrc import write_mrc
+from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.models.backbone import Backbone
-from pickeropt.models.spec import ModelSpec
+from pickeropt.models.features import describe_micrograph
+from pickeropt.models.head import ModelSpec
 from pickeropt.pretrain.pretrain_config import PretrainConfig
 from pickeropt.pretrain.training_set import read_data_set
 from pickeropt.records import DEFAULT_CLASSES

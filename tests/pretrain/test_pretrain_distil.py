@@ -7,12 +7,11 @@ import torch
 
 from pickeropt.finetune.recipes import STAGES, WINDOWS
 from pickeropt.models.backbone import Backbone
-from pickeropt.models.features import dense_features, typical_feature
-from pickeropt.models.pooling import integral_image, window_means
-from pickeropt.models.spec import ModelSpec
-from pickeropt.pretrain import distil
+from pickeropt.models.features import dense_features, integral_image, typical_feature, window_means
+from pickeropt.models.head import ModelSpec
 from pickeropt.pretrain import pretrain_recipes as default_recipe
-from pickeropt.pretrain.distil import (
+from pickeropt.pretrain import pretrain_recipes as distil
+from pickeropt.pretrain.pretrain_recipes import (
     at_scales,
     channel_spreads,
     head_scales,

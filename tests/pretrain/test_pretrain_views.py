@@ -10,7 +10,7 @@ from PIL import Image
 from pretrain_world import make_folders, make_micrographs, tiny
 
 from pickeropt.errors import FormatError, MicrographError
-from pickeropt.io.mrc import write_mrc
+from pickeropt.io.micrographs import write_mrc
 from pickeropt.pretrain.pretrain_config import PretrainConfig
 from pickeropt.pretrain.training_set import LabelledBox, LabelledMicrograph, read_data_set
 from pickeropt.pretrain.training_views import (

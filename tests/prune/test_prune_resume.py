@@ -13,7 +13,7 @@ import pytest
 from prune_world import FakeScorer, make_micrographs, make_project, tree
 
 from pickeropt.errors import MicrographError, OutputError
-from pickeropt.io.mrc import write_mrc
+from pickeropt.io.micrographs import write_mrc
 from pickeropt.prune.prune_config import PruneConfig
 from pickeropt.prune.pruning import prune
 
@@ -81,9 +81,7 @@ def test_it_goes_on_where_it_stopped(stopped: Path, tmp_path: Path) -> None:
     half_written.write_text("left by a run that was killed while it wrote")
     scorer = FakeScorer()
     told: list[tuple[int, int]] = []
-    summary = prune(
-        [stopped], config_for(tmp_path), scorer, on_progress=lambda done, of: told.append((done, of))
-    )
+    summary = prune([stopped], config_for(tmp_path), scorer, on_progress=lambda done, of: told.append((done, of)))
     assert len(scorer.calls) == 2
     assert summary.resumed == 2
     assert told == [(24, 48), (36, 48), (48, 48)]
@@ -182,9 +180,7 @@ def test_a_faulty_micrograph_is_excluded_and_the_rest_counts(tmp_path: Path) -> 
 def test_nothing_is_left_where_nothing_was_finished(tmp_path: Path) -> None:
     picks = make_project(tmp_path, count=1)
     write_mrc(tmp_path / "mics/m0.mrc", np.ones((60, 80), dtype=np.float32), 2.0)
-    with pytest.raises(
-        MicrographError, match=r"every pixel is 1; exclude this micrograph, or write it again$"
-    ):
+    with pytest.raises(MicrographError, match=r"every pixel is 1; exclude this micrograph, or write it again$"):
         prune([picks], config_for(tmp_path), FakeScorer())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mics", "picks"]
 

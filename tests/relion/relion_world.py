@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pickeropt.io.mrc import write_mrc
+from pickeropt.io.micrographs import write_mrc
 
 PIXEL_SIZE = 2.0
 SHAPE = (60, 80)
@@ -96,7 +96,5 @@ def particles_star() -> str:
     head = "# version 30001\n\ndata_particles\n\nloop_\n" + "".join(
         f"{label} #{i + 1}\n" for i, label in enumerate(labels)
     )
-    lines = "".join(
-        f"{name} {x}.0 30.0 {i + 1:06d}@Extract/job005/all.mrcs 1\n" for i, (name, x) in enumerate(rows)
-    )
+    lines = "".join(f"{name} {x}.0 30.0 {i + 1:06d}@Extract/job005/all.mrcs 1\n" for i, (name, x) in enumerate(rows))
     return OPTICS + head + lines + "\n"

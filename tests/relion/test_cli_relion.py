@@ -15,7 +15,7 @@ COORDS = "--in_coords AutoPick/job004/coords_suffix_autopick.star"
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pickeropt.prune.scorer.load_scorer", lambda *given: XScorer())
+    monkeypatch.setattr("pickeropt.prune.scoring.load_scorer", lambda *given: XScorer())
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     return make_project(tmp_path)
 
@@ -46,9 +46,7 @@ def test_a_job_has_its_report_with_the_ice_and_defocus_of_its_micrographs(projec
     lines = star.read_text().splitlines()
     last = max(i for i, line in enumerate(lines) if line.startswith("_rln"))
     names = [line.split()[0] for line in lines[last + 1 :] if line.strip()]
-    rows = [
-        f"{line} {12000 + 1000 * i}" if line.strip() else line for i, line in enumerate(lines[last + 1 :])
-    ]
+    rows = [f"{line} {12000 + 1000 * i}" if line.strip() else line for i, line in enumerate(lines[last + 1 :])]
     star.write_text("\n".join([*lines[: last + 1], "_rlnDefocusU #3", *rows]) + "\n")
     line = f"--o {OUT}/ {COORDS} --in_mics CtfFind/job003/micrographs_ctf.star"
     assert relion(line).exit_code == 0

@@ -43,9 +43,7 @@ def test_places():
 
 
 def test_what_has_no_place():
-    with pytest.raises(
-        FormatError, match=r"^picks/a\.cbox: RELION extracts from \.star and \.box files only"
-    ):
+    with pytest.raises(FormatError, match=r"^picks/a\.cbox: RELION extracts from \.star and \.box files only"):
         places("J/", ["a.mrc"], ["picks/a.cbox"])
     with pytest.raises(FormatError, match=r"^the micrograph a\.mrc is listed twice"):
         places("J/", ["a.mrc", "b.mrc", "a.mrc"], ["a.star", "b.star", "c.star"])

@@ -12,7 +12,6 @@ Everything that is random comes from the seed or the generator given. The physic
 of one projection: exit wave, CTF, envelope, counted electrons; no multislice, no motion.
 """
 
-from pickeropt.datasets.simulate.maps import DEFAULT_SPECIES, PDB_ENTRIES, real_species
 from pickeropt.datasets.simulate.points import (
     LabelledPoints,
     PickerConfig,
@@ -29,7 +28,14 @@ from pickeropt.datasets.simulate.simulation_config import (
     SimulatedMicrograph,
     SimulationConfig,
 )
-from pickeropt.datasets.simulate.species import SHAPES, Species, make_species
+from pickeropt.datasets.simulate.species import (
+    DEFAULT_SPECIES,
+    PDB_ENTRIES,
+    SHAPES,
+    Species,
+    make_species,
+    real_species,
+)
 
 SPECIES_NAMES = tuple(SHAPES)
 

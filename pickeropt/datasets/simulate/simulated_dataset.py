@@ -12,40 +12,216 @@
 Micrograph i has its own generator, seeded with (seed, i), and the (i mod n)th of n species:
 the same command gives the same bytes however many processes work, and more micrographs can
 be added to a set later.
+
+The folder of a simulated data set: what is there already, what it was made with, room for it.
+
+Work for several processes of one thread each.
 """
 
+import hashlib
 import io
+import json
+import os
+import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
+import pickeropt
 from pickeropt.datasets.dataset_config import DatasetConfig, DatasetReport
-from pickeropt.datasets.simulate.dataset_files import check_room, is_done, prepare, settings_of, write_marker
-from pickeropt.datasets.simulate.maps import DEFAULT_SPECIES, PDB_ENTRIES, real_species
-from pickeropt.datasets.simulate.parallel import run_all
 from pickeropt.datasets.simulate.points import labelled_points
-from pickeropt.datasets.simulate.presets import PRESETS
 from pickeropt.datasets.simulate.simulation import simulate_micrograph
 from pickeropt.datasets.simulate.simulation_config import (
     CARBON_KINDS,
     CONTAMINANT_KINDS,
+    PRESETS,
     SimulatedMicrograph,
     SimulationConfig,
 )
-from pickeropt.datasets.simulate.species import Species
-from pickeropt.datasets.simulate.structures import find_structures, read_structure
+from pickeropt.datasets.simulate.species import (
+    DEFAULT_SPECIES,
+    PDB_ENTRIES,
+    Species,
+    find_structures,
+    read_structure,
+    real_species,
+)
 from pickeropt.errors import FormatError, GeometryError, OutputError
-from pickeropt.io.micrographs import read_micrograph_header
-from pickeropt.io.mrc import write_mrc
-from pickeropt.io.tables import write_bytes_atomically
-from pickeropt.io.truth import Truth, join_truth, write_truth
+from pickeropt.files import write_bytes_atomically
+from pickeropt.io.labels import Truth, join_truth, write_truth
+from pickeropt.io.micrographs import read_micrograph_header, write_mrc
 from pickeropt.records import PARTICLE
+
+FORMAT = "pickeropt simulated micrographs 1"
+MARKER = "dataset.json"
+FOLDERS = ("micrographs", "masks", "truth")
+
+
+def settings_of(
+    config: DatasetConfig,
+    imaging: SimulationConfig,
+    species: tuple[Species, ...],
+    grids: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What decides the bytes of a micrograph, as JSON reads it back.
+
+    grids : what the grid of each species has in place of what `imaging` says
+    """
+    own = {k: v for k, v in asdict(config).items() if k not in ("micrographs", "structures", "species")}
+    if config.grid_kinds is None:  # sets of before there were any go on
+        del own["grid_kinds"]
+    common = asdict(imaging)
+    if imaging.film_seed is None:
+        del common["film_seed"]
+    molecules = {
+        one.name: {
+            "diameter_angstrom": round(one.diameter_angstrom, 2),
+            "sha256": hashlib.sha256(one.points.tobytes() + one.volumes.tobytes()).hexdigest(),
+        }
+        for one in species
+    }
+    made = {"format": FORMAT, "seed": config.seed, "config": own | {"imaging": common}}
+    if any(grids):
+        made["grid"] = list(grids)
+    result: dict[str, Any] = json.loads(json.dumps(made | {"species": molecules}))
+    return result
+
+
+def prepare(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
+    """Make the folders; go on with what is there, or clear it.
+
+    Raises OutputError for a folder that holds anything but a data set of these settings.
+    """
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            _check_earlier(out, settings, overwrite)
+        write_marker(out, settings, sorted(path.stem for path in (out / "truth").glob("[!.]*.star")))
+        for folder in FOLDERS:
+            (out / folder).mkdir(parents=True, exist_ok=True)
+            for left in (out / folder).glob(".*.partial"):
+                left.unlink()
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error.strerror}); give another folder") from error
+
+
+def _check_earlier(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
+    marker = out / MARKER
+    try:
+        earlier = json.loads(marker.read_bytes())
+    except (OSError, ValueError):
+        earlier = None
+    if not isinstance(earlier, dict) or earlier.get("format") != FORMAT:
+        raise OutputError(f"{out}: is there already and no simulated data set; give another folder")
+    if overwrite or not any((out / "truth").glob("[!.]*.star")):
+        (out / "truth.star").unlink(missing_ok=True)
+        for folder in FOLDERS:
+            shutil.rmtree(out / folder, ignore_errors=True)
+        return
+    for part in ("seed", "species", "config", "grid"):
+        if earlier.get(part) != settings.get(part):
+            what = f"{out}: holds a data set of another {part}"
+            remedy = "give its own options to go on with it, another folder, or --overwrite"
+            raise OutputError(f"{what}; {remedy}")
+
+
+def check_room(out: Path, pixels: int) -> None:
+    """Raises OutputError where micrographs of so many pixels in all would not fit on the disk."""
+    needed, free = 4.1 * pixels, shutil.disk_usage(out).free
+    if needed > free:
+        what = f"{out}: {needed / 1e9:.1f} GB to write, {free / 1e9:.1f} GB free"
+        raise OutputError(f"{what}; make room, or simulate fewer or smaller micrographs")
+
+
+def is_done(out: Path, name: str) -> bool:
+    """Whether all files of a micrograph are there: its truth was written last."""
+    return (out / "truth" / f"{name}.star").exists() and (out / "micrographs" / f"{name}.mrc").exists()
+
+
+def write_marker(out: Path, settings: dict[str, Any], done: list[str]) -> None:
+    """Write dataset.json with the names of the micrographs that are done."""
+    made = settings | {"pickeropt": pickeropt.__version__, "micrographs": done}
+    write_bytes_atomically(out / MARKER, (json.dumps(made, indent=1) + "\n").encode())
+
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def run_all(work: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
+    """The results of `work` on all tasks as they come, from so many processes; in this one for 1.
+
+    `work` and tasks must pickle. Processes end with this one, however it ends. Raises what
+    `work` raises, and OutputError where a process dies.
+    """
+    if min(workers, len(tasks)) <= 1:
+        yield from map(work, tasks)
+        return
+    with _one_thread(), _pool(min(workers, len(tasks))) as pool:
+        waiting: set[Future[Result]] = set()
+        left = iter(tasks)
+        try:
+            for task in left:
+                waiting.add(pool.submit(work, task))
+                if len(waiting) >= 2 * workers:
+                    ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in ready)
+            while waiting:
+                ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in ready)
+        except BrokenProcessPool as error:
+            what = "a worker process died, perhaps for want of memory"
+            raise OutputError(f"{what}; give the same command with fewer --workers to go on") from error
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool that drops what has not begun when it is left."""
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (os.getpid(),))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes started within have one thread each."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _begin(parent: int) -> None:
+    """Leave Ctrl-C to the parent, and end when it is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
 
 ALL = "all"
 LEAST_PX = 8

@@ -3,8 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pickeropt.errors import GeometryError, PickeroptError
-from pickeropt.pickers.deepem.geometry import LEAST_BOX, PUBLISHED, Geometry, derived
-from pickeropt.pickers.deepem.settings import DeepEMSettings
+from pickeropt.pickers.deepem_network import LEAST_BOX, PUBLISHED, DeepEMSettings, Geometry, derived
 
 TABLE_1 = {
     "klh": (272, [222, 74, 54, 27, 18, 9]),

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pickeropt.pickers.deepem.geometry import PUBLISHED, Geometry, derived
-from pickeropt.pickers.deepem.network import DeepEMNetwork, initialise
+from pickeropt.pickers.deepem_network import PUBLISHED, DeepEMNetwork, Geometry, derived, initialise
 
 MAPS = (6, 6, 12, 12, 12, 12)
 
@@ -49,9 +48,7 @@ def test_the_forward_pass_by_hand() -> None:
             for kernels, bias in zip(weights, biases, strict=True)
         ]
     weight = network.output.weight.detach().numpy()[0]
-    expected = sigmoid(
-        np.concatenate([m.ravel() for m in maps]) @ weight + float(network.output.bias.detach())
-    )
+    expected = sigmoid(np.concatenate([m.ravel() for m in maps]) @ weight + float(network.output.bias.detach()))
     found = network(torch.from_numpy(window)[None, None]).detach()
     assert float(found) == pytest.approx(float(expected), abs=1e-12)
 
@@ -63,9 +60,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 def correlated(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     k = len(kernel)
     side = len(image) - k + 1
-    return np.array(
-        [[(image[y : y + k, x : x + k] * kernel).sum() for x in range(side)] for y in range(side)]
-    )
+    return np.array([[(image[y : y + k, x : x + k] * kernel).sum() for x in range(side)] for y in range(side)])
 
 
 def pooled(image: np.ndarray, pool: int) -> np.ndarray:

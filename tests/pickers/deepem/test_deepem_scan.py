@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from pickeropt.pickers.deepem.geometry import PUBLISHED, Geometry, derived
-from pickeropt.pickers.deepem.network import DeepEMNetwork, initialise
-from pickeropt.pickers.deepem.scan import scan
+from pickeropt.pickers.deepem_network import PUBLISHED, DeepEMNetwork, Geometry, derived, initialise, scan
 
 ODD = Geometry(47, (4, 3, 2), (4, 3, 2))
 
@@ -57,7 +55,7 @@ def test_bands_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     network = made(derived(48))
     view = torch.randn(1, 1, 48 * 9, 70)
     whole = scan(network, view, 8)
-    monkeypatch.setattr("pickeropt.pickers.deepem.scan.BAND_PX", 1)
+    monkeypatch.setattr("pickeropt.pickers.deepem_network.BAND_PX", 1)
     torch.testing.assert_close(scan(network, view, 8), whole, rtol=0, atol=1e-5)
 
 

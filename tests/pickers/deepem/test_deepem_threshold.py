@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pickeropt.pickers.deepem.threshold import best_threshold, found
+from pickeropt.pickers.deepem_training import best_threshold, found
 
 
 def test_each_pick_takes_the_nearest_particle_that_no_better_one_took() -> None:

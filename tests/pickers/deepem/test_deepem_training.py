@@ -8,14 +8,20 @@ import pytest
 import torch
 
 from pickeropt.errors import CheckpointError, GeometryError, ShotsError
-from pickeropt.io.micrographs import read_micrograph
-from pickeropt.io.mrc import write_mrc
-from pickeropt.pickers.deepem.picker import STD_WINDOW, load
-from pickeropt.pickers.deepem.settings import DeepEMSettings
-from pickeropt.pickers.deepem.threshold import found
-from pickeropt.pickers.deepem.training import Judged, learning_error, train
-from pickeropt.pickers.deepem.windows import away, sight_of, windows_of
-from pickeropt.pickers.records import Detections, Job, Labelled, Material, Trained
+from pickeropt.io.micrographs import read_micrograph, write_mrc
+from pickeropt.pickers.deepem_network import DeepEMSettings
+from pickeropt.pickers.deepem_training import (
+    STD_WINDOW,
+    Judged,
+    away,
+    found,
+    learning_error,
+    load,
+    sight_of,
+    train,
+    windows_of,
+)
+from pickeropt.pickers.picker_records import Detections, Job, Labelled, Material, Trained
 
 SIDE, RADIUS = 320, 15
 SETTINGS = DeepEMSettings(box=48, least_steps=60, epochs=1, batch=32, rounds=1, target_error=0.0)
@@ -162,9 +168,7 @@ def test_weights_to_start_from(material: Material, trained: Trained, tmp_path: P
     job = Job(3, CPU, tmp_path, lambda what, done, total: None)
     settings = replace(SETTINGS, least_steps=1, batch=256, rounds=0, learning_rate=1e-9)
     again = train(material, replace(settings, epochs=1), job, trained.state)
-    torch.testing.assert_close(
-        again.state["output.weight"], trained.state["output.weight"], rtol=0, atol=1e-5
-    )
+    torch.testing.assert_close(again.state["output.weight"], trained.state["output.weight"], rtol=0, atol=1e-5)
     with pytest.raises(CheckpointError, match="box, kernels and pools"):
         train(material, replace(settings, box=64), job, trained.state)
 

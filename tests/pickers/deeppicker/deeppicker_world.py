@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pickeropt.io.mrc import write_mrc
-from pickeropt.pickers.deeppicker.settings import DeepPickerSettings
-from pickeropt.pickers.records import Job, Labelled
+from pickeropt.io.micrographs import write_mrc
+from pickeropt.pickers.deeppicker_network import DeepPickerSettings
+from pickeropt.pickers.picker_records import Job, Labelled
 
 DIAMETER = 64 / 1.4
 SETTINGS = DeepPickerSettings(epochs=4, patience=4, batch_size=16)

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pickeropt.pickers.deeppicker import network as module
-from pickeropt.pickers.deeppicker.network import DeepPickerNetwork
+from pickeropt.pickers import deeppicker_network as module
+from pickeropt.pickers.deeppicker_network import DeepPickerNetwork
 
 
 @pytest.fixture

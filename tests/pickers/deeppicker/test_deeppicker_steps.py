@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from pickeropt.pickers.deeppicker.steps import cleaned, extreme_counts, peaks, usual
+from pickeropt.pickers.deeppicker_network import cleaned, extreme_counts, peaks, usual
 
 
 def test_domains_more_than_four_times_the_average_are_cleaned():
@@ -38,9 +38,7 @@ def test_extreme_pixels_are_counted_in_every_window():
     view = torch.randn(1, 1, 81, 94, generator=torch.Generator().manual_seed(0)) * 2
     counts = extreme_counts(view, 3.0)
     picture = np.abs(view[0, 0].numpy())
-    expected = [
-        [(picture[y : y + 64, x : x + 64] > 3).sum() for x in range(0, 31, 4)] for y in range(0, 18, 4)
-    ]
+    expected = [[(picture[y : y + 64, x : x + 64] > 3).sum() for x in range(0, 31, 4)] for y in range(0, 18, 4)]
     assert counts.tolist() == np.array(expected).tolist()
 
 

@@ -6,17 +6,32 @@ import torch
 
 from pickeropt.errors import CheckpointError, PickeroptError, ShotsError
 from pickeropt.io.micrographs import read_micrograph
-from pickeropt.models.orientations import EIGHT, turn
-from pickeropt.pickers.deeppicker import training
-from pickeropt.pickers.deeppicker.iteration import best_picks, iterate
-from pickeropt.pickers.deeppicker.judging import Judged, best_threshold, calibration, judge
-from pickeropt.pickers.deeppicker.network import DeepPickerNetwork
-from pickeropt.pickers.deeppicker.picker import load
-from pickeropt.pickers.deeppicker.scale import UNCALIBRATED, calibrated, log_odds_of, score_of
-from pickeropt.pickers.deeppicker.settings import DeepPickerSettings
-from pickeropt.pickers.deeppicker.training import fit_network, gather, parted, train, validate
-from pickeropt.pickers.deeppicker.windows import Samples
-from pickeropt.pickers.records import Detections, Material
+from pickeropt.models.features import EIGHT, turn
+from pickeropt.pickers import deeppicker_training as training
+from pickeropt.pickers.deeppicker_network import (
+    UNCALIBRATED,
+    DeepPickerNetwork,
+    DeepPickerSettings,
+    Samples,
+    calibrated,
+    log_odds_of,
+    score_of,
+)
+from pickeropt.pickers.deeppicker_training import (
+    Judged,
+    best_picks,
+    best_threshold,
+    calibration,
+    fit_network,
+    gather,
+    iterate,
+    judge,
+    load,
+    parted,
+    train,
+    validate,
+)
+from pickeropt.pickers.picker_records import Detections, Material
 from tests.pickers.deeppicker.deeppicker_world import SETTINGS, job, micrograph
 
 
@@ -56,8 +71,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(world, tmp_pa
     short = replace(SETTINGS, epochs=1)
     material = Material(tuple(world[:2]), ())
     first, again, other = (
-        train(material, short, job(tmp_path / name, seed), None)
-        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+        train(material, short, job(tmp_path / name, seed), None) for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
     assert all(torch.equal(first.state[name], again.state[name]) for name in first.state)
     assert first.threshold == again.threshold

@@ -4,17 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from pickeropt.datasets.boxes import cut_boxes
 from pickeropt.errors import GeometryError, ShotsError
 from pickeropt.io.micrographs import read_micrograph
-from pickeropt.models.views import ViewFrame
-from pickeropt.pickers.deeppicker.windows import (
-    choose,
-    cut_samples,
-    equal_shares,
-    window_centres,
-    window_view,
-)
+from pickeropt.models.views import ViewFrame, cut_boxes
+from pickeropt.pickers.deeppicker_network import choose, cut_samples, equal_shares, window_centres, window_view
 from tests.pickers.deeppicker.deeppicker_world import DIAMETER, micrograph
 
 

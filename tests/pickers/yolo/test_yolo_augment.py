@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from pickeropt.pickers.yolo import augment
-from pickeropt.pickers.yolo.augment import augmented, contrasted, dropped, flipped, noisy
+from pickeropt.pickers import yolo_view as augment
+from pickeropt.pickers.yolo_view import augmented, contrasted, dropped, flipped, noisy
 
 IMAGE = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.float32)
 BOX = np.array([[0.5, 0.5, 1.0, 2.0]])

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pickeropt.pickers.yolo.boxes import apart, boxes_of, decoded, iou, matched, targets
+from pickeropt.pickers.yolo_network import apart, boxes_of, decoded, iou, matched, targets
 
 sides = st.floats(0.5, 50)
 places = st.floats(-100, 100)

@@ -6,11 +6,9 @@ import torch
 from torch import nn
 
 from pickeropt.errors import CheckpointError, GeometryError
-from pickeropt.pickers.yolo.detect import FLOOR, assembled, detect, predicted
-from pickeropt.pickers.yolo.network import YoloNetwork, inference_network, weights_of
-from pickeropt.pickers.yolo.picker import load
-from pickeropt.pickers.yolo.settings import YoloSettings
-from pickeropt.pickers.yolo.view import patches_of
+from pickeropt.pickers.yolo_network import YoloNetwork, YoloSettings, inference_network, weights_of
+from pickeropt.pickers.yolo_training import FLOOR, assembled, detect, load, predicted
+from pickeropt.pickers.yolo_view import patches_of
 from pickeropt.records import Micrograph
 
 CPU = torch.device("cpu")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pickeropt.pickers.yolo.judge import UNKNOWN, area, best_threshold
+from pickeropt.pickers.yolo_training import UNKNOWN, area, best_threshold
 
 
 def test_the_threshold_by_hand():

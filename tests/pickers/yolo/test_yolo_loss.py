@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pickeropt.pickers.yolo.loss import yolo_loss
+from pickeropt.pickers.yolo_network import yolo_loss
 
 
 def grids():

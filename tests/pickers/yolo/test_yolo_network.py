@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from pickeropt.errors import CheckpointError
-from pickeropt.pickers.yolo.network import YoloNetwork, inference_network, load_weights, weights_of
+from pickeropt.pickers.yolo_network import YoloNetwork, inference_network, load_weights, weights_of
 
 TABLE_2 = [
     # filters, side of the map that a layer gives at an input of 1024, weights: in x out x side² + 2 out

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from pickeropt.errors import CheckpointError, GeometryError, ShotsError
-from pickeropt.io.mrc import write_mrc
-from pickeropt.pickers.records import Job, Labelled, Material
-from pickeropt.pickers.yolo.settings import YoloSettings
-from pickeropt.pickers.yolo.training import batch, particle_size, rate, sampled, train
+from pickeropt.io.micrographs import write_mrc
+from pickeropt.pickers.picker_records import Job, Labelled, Material
+from pickeropt.pickers.yolo_network import YoloSettings
+from pickeropt.pickers.yolo_training import batch, particle_size, rate, sampled, train
 
 DIAMETER = 24
 SETTINGS = YoloSettings(width=0.0625, input_size=256, epochs=8, batch_size=2, learning_rate=3e-3)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pickeropt.errors import GeometryError, PickeroptError
-from pickeropt.pickers.yolo.settings import YoloSettings
-from pickeropt.pickers.yolo.view import low_passed, make_view, particle_in_view, patches_of
+from pickeropt.pickers.yolo_network import YoloSettings
+from pickeropt.pickers.yolo_view import low_passed, make_view, particle_in_view, patches_of
 
 
 def test_one_patch_downsizes_the_whole_micrograph():
@@ -39,9 +39,7 @@ def test_a_small_micrograph_is_not_magnified():
 
 
 def test_a_particle_larger_than_the_micrograph():
-    with pytest.raises(
-        GeometryError, match="a particle of 600 px does not fit a micrograph of 1024 x 512 px"
-    ):
+    with pytest.raises(GeometryError, match="a particle of 600 px does not fit a micrograph of 1024 x 512 px"):
         particle_in_view((512, 1024), 600.0, YoloSettings())
 
 

@@ -1,1 +1,0 @@
-"""The paper's tables on any data sets: few shots, many draws, with confidence intervals."""
