@@ -220,10 +220,10 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     for name in ("list", "cbox", "topaz", "csv"):
         yield pruning(f"score_{name}", FORMATS[name], "--model", MODEL, "--write-score")
     options = {
-        "prior": ["--prior", "auto"],
+        "prior": ["--prior", "auto", "--threshold", "0.99"],
         "picker_score": ["--use-picker-score", *on_picks],
-        "filters": ["--min-std", "0.8", "--max-std", "1.6", "--max-extreme", "0.01", "--max-domain", "4",
-                    "--min-distance", "130", "--threshold", "0.4"],
+        "filters": ["--min-std", "0.8", "--max-std", "1.6", "--max-extreme", "0.03", "--max-domain", "4",
+                    "--min-distance", "190", "--threshold", "0.4"],
     }  # fmt: skip
     for name, given in options.items():
         yield pruning(name, "box", "--model", MODEL, *given)
@@ -232,7 +232,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
         yield f"rethreshold_{name}", [*again, "--out", f"prune/rethreshold_{name}"]
     yield (
         "rethreshold_in_place",
-        ["prune", "--rethreshold", "prune/prior", "--threshold", "0.7", "--overwrite"],
+        ["prune", "--rethreshold", "prune/prior", "--threshold", "0.995", "--overwrite"],
     )
     yield from conversions(micrographs)
 
