@@ -97,9 +97,7 @@ def write_inputs(data: Path, inputs: Path) -> None:
     """The micrographs, the labelled shots, and the picks in every format of `FORMATS`."""
     for name, (x, y) in CORNERS.items():
         with Image.open(data / "micrographs" / f"{name}.jpg") as image:
-            pixels = np.flipud(np.asarray(image.convert("L"), dtype=np.float32))[
-                y : y + HEIGHT, x : x + WIDTH
-            ]
+            pixels = np.flipud(np.asarray(image.convert("L"), dtype=np.float32))[y : y + HEIGHT, x : x + WIDTH]
         path = inputs / "micrographs" / f"{name}.mrc"
         path.parent.mkdir(parents=True, exist_ok=True)
         with mrcfile.new(path) as mrc:
@@ -372,9 +370,7 @@ def difference(a: bytes, b: bytes) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     running = verbs.add_parser("run", help="write the outputs of one checkout")
     running.add_argument("checkout", type=Path)
