@@ -16,7 +16,7 @@ WORKERS ?= 2
 test: .venv/.installed ## all tests; ROOM=prune: those of one room
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(if $(ROOM),$(or $(wildcard tests/$(ROOM) tests/test_$(ROOM).py),$(error no tests of a room $(ROOM))))
 
-check: .venv/.installed ## format, lint, types, layers
+check: .venv/.installed docs ## format, lint, types, layers, docs
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
