@@ -20,6 +20,7 @@ from scipy.special import expit, logit
 
 from pickeropt.errors import ShotsError
 from pickeropt.io.inputs import SUMMARY
+from pickeropt.io.relion_star import NO_SCORE
 from pickeropt.prune.plan import Plan
 from pickeropt.prune.prune_config import KEPT, REJECTED, PruneConfig
 from pickeropt.records import PARTICLE
@@ -29,8 +30,6 @@ FEWEST = 5
 """Shots on picks that are needed of particles, and of all else."""
 NEAR = 1 / 3
 """How far a shot may lie from its pick, in particle diameters."""
-UNSET = -999.0
-"""What pickers write where they have no figure of merit."""
 LIMIT = 3.0
 """The log-odds of shots count no further than this: 95 %."""
 FAR = 4.0
@@ -98,7 +97,7 @@ def _standardised(figure_of_merit: Floats, mean: float, deviation: float) -> NDA
 
 
 def _is_set(figure_of_merit: Floats) -> NDArray[np.bool_]:
-    known: NDArray[np.bool_] = np.isfinite(figure_of_merit) & (figure_of_merit != UNSET)
+    known: NDArray[np.bool_] = np.isfinite(figure_of_merit) & (figure_of_merit != NO_SCORE)
     return known
 
 
