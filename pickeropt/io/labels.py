@@ -67,8 +67,12 @@ def read_labels(path: Path) -> Labels:
     Raises FormatError for a file without `_pickeroptClass`, for a diameter or pixel size that is not above 0,
     and as `read_picks` does.
     """
-    file = read_picks(path)
-    classes = file.picks.class_names
+    return labels_of(read_picks(path))
+
+
+def labels_of(file: PicksFile) -> Labels:
+    """The labels of a STAR file in memory. Raises FormatError as `read_labels` does."""
+    path, classes = file.path, file.picks.class_names
     if classes is None:
         what = f"{path}: no column {CLASS} with the class of each point"
         raise FormatError(f"{what}; add it ({MICROGRAPH} {X} {Y} {CLASS})")
