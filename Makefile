@@ -11,10 +11,12 @@ help: ## this list
 demo: .venv/.installed ## simulate, fine-tune, prune and evaluate, into demo/
 	$(BIN)/pickeropt demo
 
-test: .venv/.installed ## all tests
-	$(BIN)/python -m pytest
+# WORKERS=N: that many processes, each with one thread for arrays; 0: one process, which a debugger can stop.
+WORKERS ?= 2
+test: .venv/.installed ## all tests; ROOM=prune: those of one room
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(if $(ROOM),$(or $(wildcard tests/$(ROOM) tests/test_$(ROOM).py),$(error no tests of a room $(ROOM))))
 
-check: .venv/.installed ## format, lint, types, layers
+check: .venv/.installed docs ## format, lint, types, layers, docs
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy

@@ -13,9 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pickeropt.datasets.boxes import cut_boxes
-from pickeropt.datasets.views import make_view
 from pickeropt.models.backbone import Backbone
+from pickeropt.models.views import cut_boxes, make_view
 
 VIEWS = ((1.2, 96), (1.8, 112), (2.7, 112))
 """Width of a crop in particle diameters, and in network px."""
@@ -46,9 +45,7 @@ def _pooled(backbone: Backbone, boxes: torch.Tensor, dtype: torch.dtype) -> torc
         second, third = second.float(), third.float()
         margin = (third.shape[-1] - 3) // 2
         centre = third[:, :, margin : margin + 3, margin : margin + 3]
-        parts.append(
-            torch.cat([second.mean((2, 3)), second.std((2, 3)), third.mean((2, 3)), centre.mean((2, 3))], 1)
-        )
+        parts.append(torch.cat([second.mean((2, 3)), second.std((2, 3)), third.mean((2, 3)), centre.mean((2, 3))], 1))
     return torch.cat(parts)
 
 

@@ -20,14 +20,13 @@ from methods import DEVICE
 from real_data import CLASSES, DIAMETER, DIAMETER_PX, Labelled, pixels_of, read_all
 from sklearn.metrics import f1_score, roc_auc_score
 
-from pickeropt.classifier import PickClassifier
-from pickeropt.datasets.splits import choose_shots
-from pickeropt.describe import describe_micrograph
-from pickeropt.finetune.config import FinetuneConfig
-from pickeropt.finetune.recipes import PENALTY, make_classifier
-from pickeropt.finetune.trials import fresh_head
+from pickeropt.finetune.finetune_config import FinetuneConfig
+from pickeropt.finetune.recipes import PENALTY, fresh_head, make_classifier
+from pickeropt.finetune.splits import choose_shots
 from pickeropt.models.backbone import inference_copy
-from pickeropt.training import fit_head, inference_dtype
+from pickeropt.models.classifier import PickClassifier
+from pickeropt.models.features import describe_micrograph
+from pickeropt.models.fitting import fit_head, inference_dtype
 
 WINDOWS = ((0.5, 1.2, 2.7), (0.5, 0.8, 1.2, 1.8, 2.7), (0.5, 1.2), (1.8,))
 
@@ -58,9 +57,7 @@ VARIANTS = (
 )
 
 
-def measure(
-    variant: Variant, seen: list[torch.Tensor], micrographs: list[Labelled], args: argparse.Namespace
-) -> str:
+def measure(variant: Variant, seen: list[torch.Tensor], micrographs: list[Labelled], args: argparse.Namespace) -> str:
     """One row of the table."""
     config = FinetuneConfig(DIAMETER, init=args.init, weights=args.weights, loss_weights=variant.loss_weights)
     plain = make_classifier(config, CLASSES, None)
@@ -69,9 +66,7 @@ def measure(
     classifier = PickClassifier(spec, plain.backbone)
     cells = []
     for per_class in (10, 30):
-        figures = [
-            _draw(classifier, variant, seen, micrographs, (per_class, number)) for number in range(args.draws)
-        ]
+        figures = [_draw(classifier, variant, seen, micrographs, (per_class, number)) for number in range(args.draws)]
         cells += [f"{np.mean(column):.3f} ± {np.std(column):.3f}" for column in zip(*figures, strict=True)]
     return " | ".join(cells)
 
@@ -105,9 +100,7 @@ def _draw(
         said.append(answer[:points].argmax(1))
         score.append(answer[points:, 0])
         particle.append(micrograph.is_particle)
-    each = f1_score(
-        np.concatenate(truth), np.concatenate(said), labels=range(4), average=None, zero_division=0
-    )
+    each = f1_score(np.concatenate(truth), np.concatenate(said), labels=range(4), average=None, zero_division=0)
     auc = roc_auc_score(np.concatenate(particle), np.concatenate(score))
     return float(each.mean()), float(each[:3].mean()), float(auc)
 
@@ -126,17 +119,13 @@ def look(variant: Variant, micrographs: list[Labelled], args: argparse.Namespace
     backbone = inference_copy(classifier.backbone, DEVICE, inference_dtype(DEVICE))
     data = Path(args.data)
     return [
-        describe_micrograph(
-            backbone, spec, pixels_of(data, m.name), DIAMETER_PX, np.concatenate([m.points, m.hand])
-        )
+        describe_micrograph(backbone, spec, pixels_of(data, m.name), DIAMETER_PX, np.concatenate([m.points, m.hand]))
         for m in micrographs
     ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("PICKEROPT_DATA"))
     parser.add_argument("--draws", type=int, default=6)
     parser.add_argument("--init", default="shipped")
@@ -145,16 +134,12 @@ def main() -> None:
     if args.data is None or not (Path(args.data) / "empiar10017").is_dir():
         sys.exit("choose.py: give the folder that holds empiar10017/ with --data or $PICKEROPT_DATA")
     micrographs = [m for m in read_all(Path(args.data)) if len(set(m.labels)) > 1]
-    print(
-        "| variant | 10 shots: macro-F1 | without carbon | AUC | 30 shots: macro-F1 | without carbon | AUC |"
-    )
+    print("| variant | 10 shots: macro-F1 | without carbon | AUC | 30 shots: macro-F1 | without carbon | AUC |")
     print("|---|---|---|---|---|---|---|")
     for variant in VARIANTS:
         seen = look(variant, micrographs, args)
         changed = [f"{k} {v}" for k, v in vars(variant).items() if v != getattr(VARIANTS[0], k)]
-        print(
-            f"| {', '.join(changed) or 'default'} | {measure(variant, seen, micrographs, args)} |", flush=True
-        )
+        print(f"| {', '.join(changed) or 'default'} | {measure(variant, seen, micrographs, args)} |", flush=True)
 
 
 if __name__ == "__main__":

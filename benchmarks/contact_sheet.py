@@ -125,9 +125,7 @@ def slope(box: Floats) -> float:
     return float(np.polyfit(np.log(np.sqrt(edges[:-1] * edges[1:])), np.log(np.array(rings) + 1e-9), 1)[0])
 
 
-def measure(
-    image: Floats, centres: list[tuple[int, int]], empty: list[tuple[int, int]]
-) -> NDArray[np.float64]:
+def measure(image: Floats, centres: list[tuple[int, int]], empty: list[tuple[int, int]]) -> NDArray[np.float64]:
     """(n, 3): darkness, relative deviation and relative slope of boxes at the centres."""
 
     def boxes(points: list[tuple[int, int]]) -> list[Floats]:
@@ -159,9 +157,7 @@ def simulated_row(kind: str, variants: int, seed: int) -> tuple[list[Image8], ND
         free = np.argwhere(ndimage.distance_transform_edt(sim.mask[::BIN, ::BIN] < 2) > 0.7 * BOX)
         if not len(inner) or not len(free):
             continue
-        y, x = (
-            inner[rng.integers(len(inner))] if kind in CARBON_KINDS else np.median(inner, axis=0).astype(int)
-        )
+        y, x = inner[rng.integers(len(inner))] if kind in CARBON_KINDS else np.median(inner, axis=0).astype(int)
         pictures.append(cut(grey(image), int(x), int(y), CELL))
         picked = [(int(c), int(r)) for r, c in inner[rng.integers(len(inner), size=4)]]
         empty = [(int(c), int(r)) for r, c in free[rng.integers(len(free), size=60)]]
@@ -217,9 +213,7 @@ def sheet(rows: list[tuple[str, list[Image8]]], real: list[tuple[str, Image8]], 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--real", type=Path)
     parser.add_argument("--variants", type=int, default=8)

@@ -26,11 +26,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from real_data import DIAMETER_PX, PADDING_PX, Labelled, picks_of, pixels_of, read_all
 
-from pickeropt.frame.config import RIGHT, UNSURE, WRONG, FrameConfig, Opinion, Site
-from pickeropt.frame.evidence import Evidence, look
-from pickeropt.frame.frames import IDENTITY, Frame
-from pickeropt.frame.look import choose_picks
-from pickeropt.frame.verdict import judge
+from pickeropt.frame.evidence import Evidence, choose_picks, judge, look
+from pickeropt.frame.frame_config import IDENTITY, RIGHT, UNSURE, WRONG, Frame, FrameConfig, Opinion, Site
 
 CONFIG = FrameConfig()
 FRAMES = (
@@ -176,9 +173,7 @@ def hollow_table(folder: Path) -> None:
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert("F"), dtype=np.float32)
             truth = np.loadtxt(folder / "truth_noisy" / f"{path.stem}.csv", delimiter=",", skiprows=1)
-            picked = Picked(
-                look(pixels, diameter, truth, CONFIG.cells), path.stem, truth, np.full(len(truth), np.nan)
-            )
+            picked = Picked(look(pixels, diameter, truth, CONFIG.cells), path.stem, truth, np.full(len(truth), np.nan))
             counts += Counter(outcome(ask(picked, frame), frame) for frame in FRAMES)
         row = [f"{counts['named']} of {counts.total()}", counts["missed"], counts["wrong"], counts["alarm"]]
         print(f"| {diameter} | {' | '.join(map(str, row))} |", flush=True)
@@ -207,21 +202,15 @@ def read_sources(
                 name = folder.name if data_folder in folder.parents else f"{folder.name}, made"
                 sources.setdefault(name, []).append(Picked(evidence, m.name, *found))
                 blind = np.full(len(found[0]), np.nan)
-                sources.setdefault(f"{name}, scores not used", []).append(
-                    Picked(evidence, m.name, found[0], blind)
-                )
+                sources.setdefault(f"{name}, scores not used", []).append(Picked(evidence, m.name, found[0], blind))
     return sources
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("PICKEROPT_DATA"))
     parser.add_argument("--picks", type=Path, nargs="*", default=[], help="more folders of picks")
-    parser.add_argument(
-        "--chosen-only", action="store_true", help="the six micrographs of the constants only"
-    )
+    parser.add_argument("--chosen-only", action="store_true", help="the six micrographs of the constants only")
     args = parser.parse_args()
     if args.data is None or not (Path(args.data) / "empiar10017").is_dir():
         sys.exit("frames.py: give the folder that holds empiar10017/ with --data or $PICKEROPT_DATA")

@@ -158,9 +158,7 @@ def measure(name: str, picks: Path, micrographs: Path, out: Path) -> None:
         alone = [timed(lambda key=key: client.get(f"/api/box/{key}.png?view=1.4")) for key in keys]
         each = 1000 * (cpu_seconds(pid) - before) / len(alone)
         many = timed(lambda: client.boxes([key + 1 for key in keys[:-1] if key + 1 < total]))
-        orders = {
-            order: timed(lambda o=order: client.get(f"/api/picks?order={o}")) for order in ("random", "merit")
-        }
+        orders = {order: timed(lambda o=order: client.get(f"/api/picks?order={o}")) for order in ("random", "merit")}
         far = timed(lambda: client.get(f"/api/picks?order=merit&offset={total - 300}"))
         tile = timed(lambda: client.get("/api/micrograph/7/tile/4/0/0.png"))
         save = timed(lambda: client.get("/api/micrographs"))
@@ -171,9 +169,7 @@ def measure(name: str, picks: Path, micrographs: Path, out: Path) -> None:
             print(f"  a box while reading: {_spread(meanwhile)}")
         print(f"  a box: {_spread(alone)}, {each:.0f} ms of CPU; {BOXES} at once in {many:.2f} s")
         shown = ", ".join(f"{order} {1000 * seconds:.0f} ms" for order, seconds in orders.items())
-        print(
-            f"  first page by {shown}; its end {1000 * far:.0f} ms; list of micrographs {1000 * save:.0f} ms"
-        )
+        print(f"  first page by {shown}; its end {1000 * far:.0f} ms; list of micrographs {1000 * save:.0f} ms")
         print(f"  first tile of a whole micrograph {1000 * tile:.0f} ms; peak memory {peak_mb(pid):.0f} MB")
 
 
@@ -199,9 +195,7 @@ def main() -> None:
             micrographs,
             root / "a.star",
         )
-        measure(
-            "one file", write_one(root / "particles.star", names, given.picks), micrographs, root / "b.star"
-        )
+        measure("one file", write_one(root / "particles.star", names, given.picks), micrographs, root / "b.star")
 
 
 if __name__ == "__main__":

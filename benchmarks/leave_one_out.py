@@ -36,16 +36,12 @@ def cross_validated(
         truth.append(m.labels)
         said.append((answer[: len(m.labels)] / [method.odds, 1, 1, 1]).argmax(1))
         aucs.append(hand_auc([m], [answer]))
-    each = f1_score(
-        np.concatenate(truth), np.concatenate(said), labels=range(4), average=None, zero_division=0
-    )
+    each = f1_score(np.concatenate(truth), np.concatenate(said), labels=range(4), average=None, zero_division=0)
     return np.array([each.mean(), *each, np.mean(aucs)])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("PICKEROPT_DATA"))
     parser.add_argument("--rows", default="crops,imagenet,general,default")
     parser.add_argument("--shots", type=int, nargs="+", default=SHOTS, help="a class")
@@ -63,12 +59,9 @@ def main() -> None:
             method.config = replace(method.config, validation_fraction=0.0)
         seen = look(method, data, micrographs, [])
         for per_class in args.shots:
-            draws = [
-                cross_validated(method, micrographs, seen, per_class, number) for number in range(args.draws)
-            ]
+            draws = [cross_validated(method, micrographs, seen, per_class, number) for number in range(args.draws)]
             cells = [
-                f"{mean:.3f} ± {spread:.3f}"
-                for mean, spread in zip(np.mean(draws, 0), np.std(draws, 0), strict=True)
+                f"{mean:.3f} ± {spread:.3f}" for mean, spread in zip(np.mean(draws, 0), np.std(draws, 0), strict=True)
             ]
             print(f"| {method.name} | {per_class} | {' | '.join(cells)} |", flush=True)
 

@@ -15,16 +15,12 @@ from baseline import PASSES, crop_features, logistic_regression
 from numpy.typing import NDArray
 from real_data import CLASSES, DIAMETER, DIAMETER_PX
 
-from pickeropt.checkpoint import general_checkpoint
-from pickeropt.classifier import PickClassifier
-from pickeropt.describe import boxes_of, describe_micrograph
-from pickeropt.finetune.config import FinetuneConfig
-from pickeropt.finetune.recipes import VIEW_DIAMETERS, ShotBoxes, fit_paper, make_classifier
-from pickeropt.finetune.trials import fit_measured
-from pickeropt.models.backbone import inference_copy
-from pickeropt.models.features import box_features
-from pickeropt.models.initial import initial_backbone
-from pickeropt.training import choose_device, inference_dtype, seed_everything
+from pickeropt.finetune.finetune_config import FinetuneConfig
+from pickeropt.finetune.recipes import VIEW_DIAMETERS, ShotBoxes, fit_measured, fit_paper, make_classifier
+from pickeropt.models.backbone import inference_copy, initial_backbone
+from pickeropt.models.classifier import PickClassifier, general_checkpoint
+from pickeropt.models.features import box_features, boxes_of, describe_micrograph
+from pickeropt.models.fitting import choose_device, inference_dtype, seed_everything
 
 Pixels = NDArray[np.float32]
 Points = NDArray[np.float64]
@@ -52,9 +48,7 @@ class FrozenCrops:
     def look(self, pixels: Pixels, points: Points) -> Seen:
         return torch.from_numpy(crop_features(self.backbone, pixels, DIAMETER_PX, points))
 
-    def fit(
-        self, seen: Seen, labels: Labels, groups: Labels, seed: int
-    ) -> Callable[[Seen], NDArray[np.float64]]:
+    def fit(self, seen: Seen, labels: Labels, groups: Labels, seed: int) -> Callable[[Seen], NDArray[np.float64]]:
         predict = logistic_regression(seen.numpy(), labels, len(CLASSES))
         return lambda queries: predict(queries.numpy())
 
@@ -78,9 +72,7 @@ class Default:
     def look(self, pixels: Pixels, points: Points) -> Seen:
         return describe_micrograph(self.backbone, self.classifier.spec, pixels, DIAMETER_PX, points)
 
-    def fit(
-        self, seen: Seen, labels: Labels, groups: Labels, seed: int
-    ) -> Callable[[Seen], NDArray[np.float64]]:
+    def fit(self, seen: Seen, labels: Labels, groups: Labels, seed: int) -> Callable[[Seen], NDArray[np.float64]]:
         if self.regression:
             predict = logistic_regression(seen.numpy(), labels, len(CLASSES))
             return lambda queries: predict(queries.numpy())
@@ -89,9 +81,7 @@ class Default:
 
         def ask(queries: Seen) -> NDArray[np.float64]:
             with torch.no_grad():
-                answer: NDArray[np.float64] = (
-                    self.classifier.probabilities(queries).numpy().astype(np.float64)
-                )
+                answer: NDArray[np.float64] = self.classifier.probabilities(queries).numpy().astype(np.float64)
             return answer
 
         return ask
@@ -118,9 +108,7 @@ class Paper:
         view = self.spec.view_diameters[0]
         return torch.cat([b.half() for b in boxes_of(self.spec, pixels, DIAMETER_PX, points, view)])
 
-    def fit(
-        self, seen: Seen, labels: Labels, groups: Labels, seed: int
-    ) -> Callable[[Seen], NDArray[np.float64]]:
+    def fit(self, seen: Seen, labels: Labels, groups: Labels, seed: int) -> Callable[[Seen], NDArray[np.float64]]:
         seed_everything(seed)
         classifier = make_classifier(self.config, CLASSES, None)
         shots = ShotBoxes(seen.float(), torch.from_numpy(labels))
@@ -151,16 +139,12 @@ class General(Default):
         self.passes = self.classifier.spec.passes
         self.backbone = inference_copy(self.classifier.backbone, DEVICE, inference_dtype(DEVICE))
 
-    def fit(
-        self, seen: Seen, labels: Labels, groups: Labels, seed: int
-    ) -> Callable[[Seen], NDArray[np.float64]]:
+    def fit(self, seen: Seen, labels: Labels, groups: Labels, seed: int) -> Callable[[Seen], NDArray[np.float64]]:
         order = [self.classifier.spec.class_names.index(name) for name in CLASSES]
 
         def ask(queries: Seen) -> NDArray[np.float64]:
             with torch.no_grad():
-                answer: NDArray[np.float64] = (
-                    self.classifier.probabilities(queries).double().numpy()[:, order]
-                )
+                answer: NDArray[np.float64] = self.classifier.probabilities(queries).double().numpy()[:, order]
             return answer
 
         return ask

@@ -21,20 +21,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from picking_quality import Picked, PickingQuality, picking_quality
 from real_data import DIAMETER, DIAMETER_PX, PADDING_PX, PIXEL_SIZE, RADIUS_PX, pixels_of, read_all
 
 from pickeropt.datasets.simulate import SimulationConfig, Species, real_species, simulate_micrograph
-from pickeropt.datasets.simulate.presets import DEEPEM_SNR, PRESETS
-from pickeropt.evaluate.picking import Picked, PickingQuality, picking_quality
+from pickeropt.datasets.simulate.simulation_config import DEEPEM_SNR, PRESETS
 from pickeropt.io.micrographs import read_micrograph, write_mrc
-from pickeropt.pickers.deepem.geometry import PUBLISHED
-from pickeropt.pickers.deepem.network import DeepEMNetwork
-from pickeropt.pickers.deepem.picker import load
-from pickeropt.pickers.deepem.scan import scan
-from pickeropt.pickers.deepem.settings import STEP, DeepEMSettings
-from pickeropt.pickers.deepem.training import train
-from pickeropt.pickers.material import chosen
-from pickeropt.pickers.records import Job, Labelled, Material, Trained
+from pickeropt.pickers.deepem_network import PUBLISHED, STEP, DeepEMNetwork, DeepEMSettings, scan
+from pickeropt.pickers.deepem_training import load, train
+from pickeropt.pickers.picker_records import Job, Labelled, Material, Trained
+from pickeropt.pickers.picker_training import chosen
 
 CPU = torch.device("cpu")
 HELD_BACK = 4
@@ -117,9 +113,7 @@ def real(args: argparse.Namespace, settings: DeepEMSettings, folder: Path) -> No
     rest = [one for one in labelled if one.path.stem not in picks]
     box = settings.box_diameters * DIAMETER_PX
     print(f"EMPIAR-10017, {len(rest) - 1} micrographs to learn from, 1 held back, {len(test)} measured\n")
-    print(
-        f"| particles | rounds | windows learnt from | threshold | {QUALITY} | training, s | s a micrograph |"
-    )
+    print(f"| particles | rounds | windows learnt from | threshold | {QUALITY} | training, s | s a micrograph |")
     print("|---" * 11 + "|")
     for rounds in args.rounds:
         for size in args.sizes:
@@ -203,9 +197,7 @@ def klh(args: argparse.Namespace, settings: DeepEMSettings, folder: Path) -> Non
     print(f"| {columns} | {QUALITY} | {EQUAL} |")
     print("|---" * 11 + "|")
     for rounds in args.rounds:
-        trained, quality, equal, n = on_simulated(
-            made, args.test, replace(settings, rounds=rounds), args.seed
-        )
+        trained, quality, equal, n = on_simulated(made, args.test, replace(settings, rounds=rounds), args.seed)
         box = settings.box_diameters * made[0].diameter_px
         print(f"| {settings.layers().box} | {trained.figures['rounds']:.0f} | {n} | {quality.truths} "
               f"| {trained.threshold:.2f} | {words(quality, box)} "
@@ -217,9 +209,7 @@ def numbers(text: str) -> list[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default="speed,real,snr,klh")
     parser.add_argument("--data", type=Path, default=os.environ.get("PICKEROPT_DATA"))
     parser.add_argument("--mrc", type=Path, help="the same micrographs as MRC files; else they are written")
@@ -229,9 +219,7 @@ def main() -> None:
     parser.add_argument("--micrographs", type=int, default=12, help="simulated ones to learn from")
     parser.add_argument("--test", type=int, default=6, help="simulated ones to measure")
     parser.add_argument("--box", type=int, default=DeepEMSettings.box)
-    parser.add_argument(
-        "--steps", type=int, default=DeepEMSettings.least_steps, help="least_steps of a round"
-    )
+    parser.add_argument("--steps", type=int, default=DeepEMSettings.least_steps, help="least_steps of a round")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.data is None and "real" in args.parts:

@@ -26,21 +26,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from picking_quality import Picked, PickingQuality, picking_quality
 from real_data import DIAMETER, PADDING_PX, PIXEL_SIZE, RADIUS_PX, pixels_of, read_all
 
 from pickeropt.datasets.simulate import real_species, simulate_micrograph
-from pickeropt.datasets.simulate.presets import PRESETS
+from pickeropt.datasets.simulate.simulation_config import PRESETS
 from pickeropt.errors import ShotsError
-from pickeropt.evaluate.picking import Picked, PickingQuality, picking_quality
 from pickeropt.io.micrographs import read_micrograph, write_mrc
-from pickeropt.pickers.deeppicker.iteration import iterate
-from pickeropt.pickers.deeppicker.judging import AGREES
-from pickeropt.pickers.deeppicker.picker import load
-from pickeropt.pickers.deeppicker.scale import CALIBRATION, calibrated
-from pickeropt.pickers.deeppicker.settings import DeepPickerSettings
-from pickeropt.pickers.deeppicker.training import train
-from pickeropt.pickers.material import chosen
-from pickeropt.pickers.records import Job, Labelled, Material, Trained
+from pickeropt.pickers.deeppicker_network import CALIBRATION, DeepPickerSettings, calibrated
+from pickeropt.pickers.deeppicker_training import AGREES, iterate, load, train
+from pickeropt.pickers.picker_records import Job, Labelled, Material, Trained
+from pickeropt.pickers.picker_training import chosen
 
 CPU = torch.device("cpu")
 TARGETS = {
@@ -235,7 +231,7 @@ def noise_table(bench: Bench, made: Trained) -> None:
 
 def time_table(bench: Bench) -> None:
     """Print seconds a micrograph, on all threads."""
-    from pickeropt.pickers.deeppicker.network import DeepPickerNetwork
+    from pickeropt.pickers.deeppicker_network import DeepPickerNetwork
 
     side = 4096
     path = bench.work / "large.mrc"
@@ -263,9 +259,7 @@ def time_table(bench: Bench) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("PICKEROPT_DATA"), metavar="DIR")
     parser.add_argument("--parts", default="species,real,noise,time")
     parser.add_argument("--micrographs", type=int, default=7, help="simulated for each species (7)")
@@ -278,9 +272,7 @@ def main() -> None:
     args = parser.parse_args()
     parts = args.parts.split(",")
     if "real" in parts and args.data is None:
-        sys.exit(
-            "picker_deeppicker.py: give the folder that holds empiar10017/ with --data or $PICKEROPT_DATA"
-        )
+        sys.exit("picker_deeppicker.py: give the folder that holds empiar10017/ with --data or $PICKEROPT_DATA")
     with tempfile.TemporaryDirectory() as work:
         bench = Bench(args, Path(work))
         two: Trained | None = None

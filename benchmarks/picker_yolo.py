@@ -24,23 +24,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from picking_quality import Picked, PickingQuality, picking_quality
 from real_data import DIAMETER, DIAMETER_PX, PADDING_PX, PIXEL_SIZE, RADIUS_PX, pixels_of, read_all
 
 from pickeropt.datasets.simulate import real_species, simulate_micrograph
-from pickeropt.datasets.simulate.presets import CRYOLO_SNR, PRESETS
-from pickeropt.evaluate.picking import Picked, PickingQuality, picking_quality
+from pickeropt.datasets.simulate.simulation_config import CRYOLO_SNR, PRESETS
+from pickeropt.files import write_bytes_atomically
 from pickeropt.io.micrographs import read_micrograph, write_mrc
-from pickeropt.io.tables import write_bytes_atomically
-from pickeropt.pickers.checkpoint import picker_bytes, read_picker
-from pickeropt.pickers.records import Job, Labelled, Material, Trained
-from pickeropt.pickers.yolo.boxes import matched
-from pickeropt.pickers.yolo.judge import PAPERS_IOU, area, labelled_boxes
-from pickeropt.pickers.yolo.network import YoloNetwork, weights_of
-from pickeropt.pickers.yolo.picker import Yolo, load
-from pickeropt.pickers.yolo.settings import STRIDE, YoloSettings
-from pickeropt.pickers.yolo.training import train
-from pickeropt.pickers.yolo.view import particle_in_view
-from pickeropt.training import inference_dtype
+from pickeropt.models.fitting import inference_dtype
+from pickeropt.pickers.picker_file import picker_bytes, read_picker
+from pickeropt.pickers.picker_records import Job, Labelled, Material, Trained
+from pickeropt.pickers.yolo_network import STRIDE, YoloNetwork, YoloSettings, matched, weights_of
+from pickeropt.pickers.yolo_training import PAPERS_IOU, Yolo, area, labelled_boxes, load, train
+from pickeropt.pickers.yolo_view import particle_in_view
 
 CPU = torch.device("cpu")
 SHARES = (1.0, 0.5, 0.1)
@@ -94,9 +90,7 @@ def measured(
         height, width = micrograph.pixels.shape
         here.append(Picked(found.coordinates, found.scores, one.coordinates).inside((height, width), margin))
         assert found.sizes is not None
-        boxes = inside(
-            np.column_stack([found.coordinates, found.sizes, found.scores]), (height, width), margin
-        )
+        boxes = inside(np.column_stack([found.coordinates, found.sizes, found.scores]), (height, width), margin)
         truth = inside(labelled_boxes(one, picker.settings), (height, width), margin)
         scores.append(boxes[:, 4])
         true.append(matched(boxes[:, :4], truth, PAPERS_IOU)[0])
@@ -146,9 +140,7 @@ def real_table(bench: Bench) -> None:
         at, auc = measured(picker, unseen, PADDING_PX, RADIUS_PX)
         count = sum(len(one.coordinates) for one in part)
         row = cells(at, DIAMETER_PX * picker.settings.box_diameters)
-        print(
-            f"| {share:.0%} | {count} | {picker.threshold:.2f} | {at.picks} | {row} | {auc:.3f} |", flush=True
-        )
+        print(f"| {share:.0%} | {count} | {picker.threshold:.2f} | {at.picks} | {row} | {auc:.3f} |", flush=True)
 
 
 def simulated(bench: Bench, k: int, count: int, use: int) -> tuple[Labelled, ...]:
@@ -168,9 +160,7 @@ def simulated(bench: Bench, k: int, count: int, use: int) -> tuple[Labelled, ...
         path = bench.work / "simulated" / f"k{k}_{use}_{number}.mrc"
         truth = path.with_suffix(".csv")
         if not truth.exists():
-            one = simulate_micrograph(
-                config, species, np.random.default_rng([bench.args.seed, k, use, number])
-            )
+            one = simulate_micrograph(config, species, np.random.default_rng([bench.args.seed, k, use, number]))
             write_mrc(path, one.pixels, one.pixel_size)
             np.savetxt(truth, one.coordinates, delimiter=",")
         xy = np.loadtxt(truth, delimiter=",", ndmin=2)
@@ -226,9 +216,7 @@ def time_table(bench: Bench) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("PICKEROPT_DATA"), metavar="DIR")
     parser.add_argument("--parts", default="time,real,simulated")
     parser.add_argument("--work", type=Path, metavar="DIR", help="else a temporary folder")

@@ -20,20 +20,20 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from picking_quality import Picked, PickingQuality, picking_quality
 from real_data import DIAMETER, DIAMETER_PX, PADDING_PX, PIXEL_SIZE, RADIUS_PX, Labelled, read_all
 
-from pickeropt.datasets.shots import read_labelled_star
-from pickeropt.evaluate.picking import Picked, PickingQuality, picking_quality
 from pickeropt.evaluate.scored import read_scores
-from pickeropt.finetune.config import FinetuneConfig
-from pickeropt.finetune.run import finetune
+from pickeropt.finetune.finetune_config import FinetuneConfig
+from pickeropt.finetune.finetuning import finetune
 from pickeropt.io.picks import read_picks, subset
-from pickeropt.pickers.checkpoint import read_picker
-from pickeropt.pickers.config import PickRunConfig
-from pickeropt.pickers.run import pick
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
-from pickeropt.prune.scorer import load_scorer
+from pickeropt.pickers.picker_config import PickRunConfig
+from pickeropt.pickers.picker_file import read_picker
+from pickeropt.pickers.picking import pick
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
+from pickeropt.prune.scoring import load_scorer
+from pickeropt.shots import read_labelled_star
 
 SHAPE = (4096, 4096)
 SHOTS = 20
@@ -41,13 +41,9 @@ KEEP = 0.5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = os.environ.get("PICKEROPT_DATA")
-    parser.add_argument(
-        "--data", type=Path, default=data and Path(data), required=data is None, metavar="DIR"
-    )
+    parser.add_argument("--data", type=Path, default=data and Path(data), required=data is None, metavar="DIR")
     parser.add_argument("--micrographs", type=Path, required=True, metavar="MRC_DIR", help="their MRC files")
     parser.add_argument("--picker", type=Path, required=True, action="append", metavar="FILE")
     parser.add_argument("--draws", type=int, default=5, help="of the shots (5)")
@@ -75,9 +71,7 @@ def tuned(args: argparse.Namespace, unseen: set[str], work: Path, draw: int) -> 
     return out
 
 
-def measure(
-    file: Path, unseen: Sequence[Labelled], paths: Sequence[Path], models: Sequence[Path], work: Path
-) -> None:
+def measure(file: Path, unseen: Sequence[Labelled], paths: Sequence[Path], models: Sequence[Path], work: Path) -> None:
     """Print the rows of one picker."""
     begun = time.perf_counter()
     pick(paths, PickRunConfig(file, work / "all", threshold=0.0, pixel_size=PIXEL_SIZE))

@@ -31,9 +31,8 @@ from numpy.typing import NDArray
 from real_data import CLASSES, DIAMETER_PX, PADDING_PX, RADIUS_PX, Labelled, picks_of, pixels_of, read_all
 from sklearn.metrics import f1_score, roc_auc_score
 
-from pickeropt.datasets.splits import choose_shots
-from pickeropt.evaluate.curves import best_f1, false_removed_at_recall, precision_recall
-from pickeropt.evaluate.matching import descending, match
+from pickeropt.evaluate.curves import best_f1, descending, false_removed_at_recall, match, precision_recall
+from pickeropt.finetune.splits import choose_shots
 from pickeropt.prune.picker_score import NEAR, ShotsOnPicks, combine
 
 DRAWS = 20
@@ -89,9 +88,7 @@ def measure(
                 write_log(args.log, key, done[key])
             rows.append(done[key])
         columns = [f"{np.nanmean(v):.3f} ± {np.nanstd(v):.3f}" for v in np.array(rows).T]
-        print(
-            f"| {method.name} | {per_class} | {' | '.join(columns)} | {method.passes} | {draws} |", flush=True
-        )
+        print(f"| {method.name} | {per_class} | {' | '.join(columns)} | {method.passes} | {draws} |", flush=True)
 
 
 def one_draw(
@@ -146,9 +143,7 @@ def write_log(path: Path | None, key: tuple[str, int, int], figures: list[float]
 
 def hand_auc(micrographs: list[Labelled], answers: list[NDArray[np.float64]]) -> float:
     """AUC of P(particle) on the hand labels, which stand behind the labelled points."""
-    scores = [
-        a[len(m.labels) : len(m.labels) + len(m.hand), 0] for m, a in zip(micrographs, answers, strict=True)
-    ]
+    scores = [a[len(m.labels) : len(m.labels) + len(m.hand), 0] for m, a in zip(micrographs, answers, strict=True)]
     return float(roc_auc_score(np.concatenate([m.is_particle for m in micrographs]), np.concatenate(scores)))
 
 
@@ -248,13 +243,9 @@ def before_after(m: Labelled, folder: Path, predict, seen: dict[str, Seen], insi
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("PICKEROPT_DATA"))
-    parser.add_argument(
-        "--imagenet", type=Path, help="ImageNet ResNet-18 weights (default: the data's, else timm's)"
-    )
+    parser.add_argument("--imagenet", type=Path, help="ImageNet ResNet-18 weights (default: the data's, else timm's)")
     parser.add_argument("--picks", type=Path, nargs="*", default=[], help="more folders of picks")
     parser.add_argument("--rows", default=ROWS)
     parser.add_argument("--shots", type=int, nargs="+", default=SHOTS, help="a class")
@@ -288,8 +279,7 @@ def main() -> None:
         if args.picks and not method.slow:
             print(f"\n{method.name}, 20 shots a class, {args.prune_draws} draws, four micrographs")
             print(
-                "| picks | which | best F1, picker | best F1, ours | gain "
-                "| F1 at 0.5 | false removed, picker | ours |"
+                "| picks | which | best F1, picker | best F1, ours | gain | F1 at 0.5 | false removed, picker | ours |"
             )
             print("|---|---|---|---|---|---|---|---|")
             prune_table(method, labelled, unseen, seen, args)

@@ -25,7 +25,7 @@ HEADER = 1024
 MEASURE = """
 import resource, sys, time
 from pathlib import Path
-from pickeropt.report.make import write_report
+from pickeropt.report.reporting import write_report
 begun = time.process_time()
 report = write_report(Path(sys.argv[1]))
 most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -33,9 +33,7 @@ print(f"{time.process_time() - begun:.1f} {most:.0f} {report.written[-1].stat().
 """
 
 
-def make_micrographs(
-    folder: Path, count: int, size: int, rng: np.random.Generator
-) -> dict[str, list[object]]:
+def make_micrographs(folder: Path, count: int, size: int, rng: np.random.Generator) -> dict[str, list[object]]:
     """Name, path and Å/px of each, as `summary.json` has them."""
     places: dict[str, list[object]] = {}
     for i in range(count):
@@ -65,9 +63,7 @@ def write_table(path: Path, names: list[str], picks: int, size: int, rng: np.ran
             for row, (p, x, y, stays, instead) in enumerate(rows):
                 best = CLASSES[0 if stays else instead]
                 rest = f"{p:.6f},{1 - p:.6f},0.000000,0.000000"
-                file.write(
-                    f"{Path(name).stem}.star,{row},{name},{x!r},{y!r},0.5,{best},{p:.6f},{rest},{stays:d}\n"
-                )
+                file.write(f"{Path(name).stem}.star,{row},{name},{x!r},{y!r},0.5,{best},{p:.6f},{rest},{stays:d}\n")
     return kept
 
 
@@ -89,9 +85,7 @@ def make_run(out: Path, count: int, picks: int, size: int, seed: int) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--micrographs", type=int, default=1000)
     parser.add_argument("--picks", type=int, default=1000, help="on each")

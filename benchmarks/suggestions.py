@@ -32,10 +32,8 @@ from real import draw, hand_auc, look, shots_from
 from real_data import CLASSES, RADIUS_PX, Labelled, read_all
 from sklearn.metrics import f1_score
 
-from pickeropt.label.estimate import FEWEST as COUNTED
-from pickeropt.label.estimate import estimate
-from pickeropt.label.refit import FEWEST, UNLABELLED, refit
-from pickeropt.label.suggest import Pool, suggest
+from pickeropt.label.suggestions import FEWEST_TO_FIT, UNLABELLED, Pool, estimate, refit, suggest
+from pickeropt.label.suggestions import FEWEST_TO_FIT as COUNTED
 
 DRAWS = 20
 BY_TWENTY = "suggestions, first 20 at once"
@@ -109,9 +107,7 @@ def make_world(labelled: list[Labelled], seen: dict[str, Seen], number: int) -> 
         np.full(len(points), np.nan),
     )
     labels = np.concatenate([labelled[i].labels for i in take])
-    return World(
-        number, pool, labels, points, [labelled[i] for i in held], [seen[labelled[i].name] for i in held]
-    )
+    return World(number, pool, labels, points, [labelled[i] for i in held], [seen[labelled[i].name] for i in held])
 
 
 def follow(method: Default, world: World, strategy: str, steps: Sequence[int]) -> list[Figures]:
@@ -156,11 +152,9 @@ def ask(method: Default, world: World, known: Rows) -> tuple[NDArray[np.float64]
     labels = np.full(len(everything), UNLABELLED)
     groups = np.full(len(everything), -1)
     labels[: len(known)], groups[: len(known)] = known, world.pool.micrograph
-    live = np.split(
-        refit(method.classifier, everything, labels, groups, world.number), np.cumsum(lengths)[:-1]
-    )
+    live = np.split(refit(method.classifier, everything, labels, groups, world.number), np.cumsum(lengths)[:-1])
     rows = np.flatnonzero(known >= 0)
-    if len(rows) == 0 or (np.bincount(known[rows], minlength=len(CLASSES)) >= FEWEST).all():
+    if len(rows) == 0 or (np.bincount(known[rows], minlength=len(CLASSES)) >= FEWEST_TO_FIT).all():
         return live[0], live[1:]
     predict = method.fit(world.pool.features[rows], known[rows], world.pool.micrograph[rows], world.number)
     return live[0], [predict(part) for part in world.features]
@@ -192,9 +186,7 @@ def measured(
     counts = np.bincount(known[known >= 0], minlength=len(CLASSES)).tolist()
     learnt = [k for k, count in enumerate(counts) if count >= COUNTED] or [0]
     told = np.isin(truth, learnt)
-    target = float(
-        f1_score(truth[told], named[told].argmax(1), labels=learnt, average="macro", zero_division=0)
-    )
+    target = float(f1_score(truth[told], named[told].argmax(1), labels=learnt, average="macro", zero_division=0))
     auc = hand_auc(world.held, answers)
     return Figures(strategy, sum(counts), world.number, macro, as_named, auc, *counts, *guess, target)
 
@@ -342,9 +334,7 @@ def draw_figure(figures: list[Figures], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("PICKEROPT_DATA"))
     parser.add_argument("--draws", type=int, nargs=2, default=(0, DRAWS), help="first, and one past the last")
     parser.add_argument("--log", type=Path, help="CSV of all draws; a stopped run goes on from it")

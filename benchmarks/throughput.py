@@ -26,21 +26,19 @@ import torchvision
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from pickeropt.checkpoint import save_checkpoint
-from pickeropt.classifier import PickClassifier
 from pickeropt.datasets.simulate import SimulationConfig, make_species, simulate_micrograph
-from pickeropt.datasets.views import make_view
-from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.recipes import make_classifier
 from pickeropt.io.micrographs import read_micrograph, write_mrc
-from pickeropt.io.tables import write_coordinate_star
+from pickeropt.io.relion_star import write_coordinate_star
 from pickeropt.models.backbone import fuse_batch_norm, inference_copy
-from pickeropt.models.features import strip_maps
-from pickeropt.models.orientations import EIGHT, turn
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
-from pickeropt.prune.scorer import load_scorer
-from pickeropt.training import choose_device, inference_dtype
+from pickeropt.models.classifier import PickClassifier, save_checkpoint
+from pickeropt.models.features import EIGHT, strip_maps, turn
+from pickeropt.models.fitting import choose_device, inference_dtype
+from pickeropt.models.views import make_view
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
+from pickeropt.prune.scoring import load_scorer
 
 PIXEL_SIZE, DIAMETER = 1.77, 191.0
 CLASSES = ("particle", "background", "contaminant", "carbon")
@@ -167,9 +165,7 @@ def peak_memory(folder: Path, picks: list[Path], out: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--micrographs", type=int, default=4)
     parser.add_argument("--side", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3)

@@ -24,10 +24,10 @@ from PIL import Image
 from real_data import DIAMETER_PX, pixels_of, read_all
 from scipy.ndimage import gaussian_laplace, maximum_filter
 
-from pickeropt.checkpoint import general_checkpoint
-from pickeropt.describe import describe_micrograph
 from pickeropt.models.backbone import inference_copy
-from pickeropt.training import inference_dtype
+from pickeropt.models.classifier import general_checkpoint
+from pickeropt.models.features import describe_micrograph
+from pickeropt.models.fitting import inference_dtype
 
 PARTICLES = ("0Great", "1Decent")
 """Kinds that hold particles, as their curators say."""
@@ -51,9 +51,7 @@ class General:
         self.classifier = general_checkpoint().classifier
         self.backbone = inference_copy(self.classifier.backbone, DEVICE, inference_dtype(DEVICE))
 
-    def ask(
-        self, pixels: NDArray[np.float32], diameter: float, points: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def ask(self, pixels: NDArray[np.float32], diameter: float, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """(m, k) probabilities of points (m, 2), x and y px."""
         features = describe_micrograph(self.backbone, self.classifier.spec, pixels, diameter, points)
         with torch.no_grad():
@@ -68,9 +66,7 @@ def strict_threshold(general: General, data: Path) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("PICKEROPT_DATA"))
     parser.add_argument("--diameters", type=float, nargs="+", default=[12.0, 18.0], help="px")
     parser.add_argument("--picks", type=int, default=150, help="a micrograph, at most")

@@ -7,35 +7,29 @@ takes time to import is imported by the command that needs it.
 """
 
 import io
-import math
 import os
-import shlex
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from pickeropt import __version__
-from pickeropt import options as given
-from pickeropt.cli_benchmark import run_benchmark
-from pickeropt.cli_check import run_check
-from pickeropt.cli_convert import run_convert
-from pickeropt.cli_dataset import dataset_app
-from pickeropt.cli_empiar import run_build, run_empiar
-from pickeropt.cli_label import run_label
-from pickeropt.cli_pick import pick_app
-from pickeropt.cli_pretrain import run_pretrain
-from pickeropt.cli_prune import MODEL, run_prune
-from pickeropt.cli_relion import RAW, run_relion
-from pickeropt.cli_report import run_report
+from pickeropt.commands import options as given
+from pickeropt.commands.benchmark import run_benchmark
+from pickeropt.commands.check import run_check
+from pickeropt.commands.convert import run_convert
+from pickeropt.commands.dataset import dataset_app, run_build, run_empiar
+from pickeropt.commands.demo import run_demonstration
+from pickeropt.commands.evaluate import run_evaluate
+from pickeropt.commands.finetune import run_finetune
+from pickeropt.commands.label import run_label
+from pickeropt.commands.pick import pick_app
+from pickeropt.commands.pretrain import run_pretrain
+from pickeropt.commands.prune import run_prune
+from pickeropt.commands.relion import RAW, run_relion
+from pickeropt.commands.report import run_report
 from pickeropt.errors import PickeroptError
-from pickeropt.finetune.config import FinetuneConfig
-
-if TYPE_CHECKING:
-    from pickeropt.datasets.shots import BoxShots, Shots
-
 
 RESUMES = ("prune", "dataset", "pick", "pretrain", "benchmark", "relion")
 """Commands that go on where they stopped."""
@@ -118,127 +112,12 @@ def _options(version: Version = False) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-@app.command("finetune")
-def run_finetune(
-    diameter: given.Diameter,
-    shots: given.ShotsPath = None,
-    class_files: given.ClassFiles = None,
-    micrographs: given.Folders = None,
-    pixel_size: given.PixelSize = FinetuneConfig.pixel_size,
-    out: given.ModelOut = MODEL,
-    shots_per_class: given.PerClass = FinetuneConfig.shots_per_class or 0,
-    init: given.Init = FinetuneConfig.init,
-    weights: given.Weights = FinetuneConfig.weights,
-    backbone: given.Backbone = FinetuneConfig.backbone,
-    recipe: given.Recipe = FinetuneConfig.recipe,
-    loss_weights: given.LossWeights = ",".join(f"{weight:g}" for weight in FinetuneConfig.loss_weights),
-    seed: given.Seed = FinetuneConfig.seed,
-    device: given.Device = FinetuneConfig.device,
-    invert: given.Invert = FinetuneConfig.invert,
-    trust_frame: given.TrustFrame = FinetuneConfig.trust_frame,
-    overwrite: given.Overwrite = False,
-) -> None:
-    """Learn a classifier from labelled shots.
-
-    10 to 30 shots of each class are enough. They are one labelled STAR file (--shots
-    labels.star), a coordinate file a class (--class particle=good.star --class
-    carbon=edges.box), or a folder of boxes (--shots boxes/).
-    """
-    if (shots is None) == (not class_files):
-        raise typer.BadParameter("give exactly one of the two", param_hint="--shots or --class")
-    config = FinetuneConfig(
-        diameter_angstrom=diameter,
-        pixel_size=pixel_size,
-        shots_per_class=shots_per_class or None,
-        backbone=backbone,
-        init=init,
-        weights=weights,
-        recipe=recipe,
-        loss_weights=_numbers(loss_weights, "--loss-weights"),
-        seed=seed,
-        device=device,
-        invert=invert,
-        trust_frame=trust_frame,
-    )
-    folders = tuple(micrographs or ())
-    of_boxes = shots is not None and shots.is_dir()
-    if of_boxes and folders:
-        raise typer.BadParameter("boxes are learnt from without micrographs", param_hint="--micrographs")
-    pairs = [_class_file(text) for text in class_files or ()]
-    from pickeropt.console import progress, show_finetune
-    from pickeropt.finetune.run import finetune
-
-    with progress() as on_progress:
-        found = _read_shots(shots, pairs, folders)
-        report = finetune(found, config, out, overwrite=overwrite, on_progress=on_progress)
-    next_command = ["pickeropt", "prune", "PICKS.star", "--model", str(out)]
-    for folder in folders:
-        next_command += ["--micrographs", str(folder)]
-    if pixel_size is not None and not of_boxes:
-        next_command += ["--pixel-size", f"{pixel_size:g}"]
-    show_finetune(report, shlex.join(next_command))
-
-
+app.command("finetune")(run_finetune)
 app.command("prune")(run_prune)
 app.command("label")(run_label)
 app.command("report")(run_report)
-
-
-@app.command("evaluate")
-def run_evaluate(
-    scores: given.ScoresFile, truth: given.Truth, radius: given.Radius = None, out: given.Pictures = None
-) -> None:
-    """Measure a pruning against true particles.
-
-    Prints precision, recall and F1 before and after, and both rankings: the classifier's
-    and the picker's. Writes evaluation.json and pr_curve.png.
-    """
-    from pickeropt.console import show_evaluation
-    from pickeropt.evaluate.report import evaluate_scores, write_evaluation
-    from pickeropt.evaluate.scored import pruned_diameter_px
-
-    evaluation = evaluate_scores(scores, truth, radius, diameter_px=pruned_diameter_px(scores))
-    show_evaluation(evaluation, write_evaluation(evaluation, out or scores.parent))
-
-
-@app.command("demo")
-def run_demonstration(out: given.Out = Path("demo"), seed: given.Seed = 0) -> None:
-    """Do all of it on simulated micrographs.
-
-    Simulates micrographs and a picker's picks, labels 20 shots of each class, fine-tunes,
-    prunes, evaluates, and leaves all files and pictures in DIR.
-    """
-    from pickeropt.console import show_demo, stage
-    from pickeropt.demo import run_demo
-
-    show_demo(run_demo(out, seed, stage))
-
-
-def _numbers(text: str, option: str) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or not all(map(math.isfinite, numbers)):
-        raise typer.BadParameter(f"{text!r} is not numbers with commas between them", param_hint=option)
-    return numbers
-
-
-def _class_file(text: str) -> tuple[str, Path]:
-    name, sign, file = text.partition("=")
-    if not (name.strip() and sign and file):
-        raise typer.BadParameter(f"{text!r} is not NAME=FILE, e.g. particle=good.star", param_hint="--class")
-    return name.strip(), Path(file).expanduser()
-
-
-def _read_shots(
-    shots: Path | None, class_files: list[tuple[str, Path]], micrographs: tuple[Path, ...]
-) -> "Shots | BoxShots":
-    from pickeropt.datasets.shots import read_class_boxes, read_class_files, read_labelled_star
-
-    if shots is None:
-        return read_class_files(class_files, micrographs)
-    return read_class_boxes(shots) if shots.is_dir() else read_labelled_star(shots, micrographs)
+app.command("evaluate")(run_evaluate)
+app.command("demo")(run_demonstration)
 
 
 app.command("pretrain")(run_pretrain)

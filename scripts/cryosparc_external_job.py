@@ -55,17 +55,13 @@ def prune_command(work: Path, folders: Sequence[Path], options: Sequence[str]) -
 
 def kept_rows(uids: NDArray[np.uint64], work: Path) -> NDArray[np.bool_]:
     """(n,): which particles pickeropt kept. Raises SystemExit where kept and rejected are not all of them."""
-    sides = [
-        np.load(work / "pruned" / side / PICKS, allow_pickle=False)["uid"] for side in ("kept", "rejected")
-    ]
+    sides = [np.load(work / "pruned" / side / PICKS, allow_pickle=False)["uid"] for side in ("kept", "rejected")]
     if not np.array_equal(np.sort(np.concatenate(sides)), np.sort(uids)):
         sys.exit(f"{work / 'pruned'}: holds other particles than the job; delete it and run again")
     return np.isin(uids, sides[0])
 
 
-def save(
-    project: Any, workspace: str, source: tuple[str, str], particles: Any, keep: NDArray[np.bool_]
-) -> str:
+def save(project: Any, workspace: str, source: tuple[str, str], particles: Any, keep: NDArray[np.bool_]) -> str:
     """Make the External job, connect it to (job, output), save its outputs; the new job's uid.
 
     A side without particles gets no output: cryoSPARC has no use for an empty one.
@@ -86,9 +82,7 @@ def save(
     return str(job.uid)
 
 
-def prune_job(
-    server: Any, arguments: argparse.Namespace, call: Callable[[list[str]], int] = subprocess.call
-) -> str:
+def prune_job(server: Any, arguments: argparse.Namespace, call: Callable[[list[str]], int] = subprocess.call) -> str:
     """From the source job to the External job, whose uid it returns.
 
     server : cryosparc-tools' CryoSPARC; call : runs a command, returns its exit code

@@ -9,11 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pickeropt.checkpoint import save_checkpoint
-from pickeropt.classifier import PickClassifier
 from pickeropt.models.backbone import Backbone
-from pickeropt.models.opinion import SourceHead
-from pickeropt.models.spec import ModelSpec
+from pickeropt.models.classifier import PickClassifier, save_checkpoint
+from pickeropt.models.head import ModelSpec
+from pickeropt.models.source_head import SourceHead
 
 SPEC = ModelSpec(
     backbone="resnet18",

@@ -10,12 +10,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from pickeropt import __version__, console
+from pickeropt import __version__
 from pickeropt.cli import app
+from pickeropt.commands import console
 from pickeropt.errors import CheckpointError, PickeroptError, ShotsError
-from pickeropt.finetune.config import FinetuneConfig
-from pickeropt.prune.config import Filters, PruneConfig
-from pickeropt.report.make import finish_with_report
+from pickeropt.finetune.finetune_config import FinetuneConfig
+from pickeropt.prune.prune_config import Filters, PruneConfig
+from pickeropt.report.reporting import finish_with_report
 
 THERE = ("a.star", "b.box", "picks.star", "labels.star", "my.safetensors", "other")
 """Empty files in the folder that the commands run in: prune looks whether what it is given is there."""
@@ -56,16 +57,16 @@ def rooms(monkeypatch, calls, tmp_path):
         monkeypatch.setitem(sys.modules, module, stand_in)
 
     replace(
-        "pickeropt.datasets.shots",
+        "pickeropt.shots",
         read_labelled_star="star shots",
         read_class_files="file shots",
         read_class_boxes="box shots",
     )
     for name in ("show_finetune", "show_prune", "show_demo"):
         monkeypatch.setattr(console, name, calls.stand_in(name, None))
-    replace("pickeropt.finetune.run", finetune="report")
-    replace("pickeropt.prune.scorer", load_scorer="scorer")
-    replace("pickeropt.prune.run", prune="summary")
+    replace("pickeropt.finetune.finetuning", finetune="report")
+    replace("pickeropt.prune.scoring", load_scorer="scorer")
+    replace("pickeropt.prune.pruning", prune="summary")
     return replace
 
 
@@ -81,9 +82,7 @@ def run(*words):
 def test_help(command, flag):
     result = run(*command, flag)
     assert result.exit_code == 0
-    assert " ".join(["Usage: pickeropt", *command]).replace("pickeropt", "") in result.stdout.replace(
-        "root", ""
-    )
+    assert " ".join(["Usage: pickeropt", *command]).replace("pickeropt", "") in result.stdout.replace("root", "")
 
 
 def test_version():
@@ -291,8 +290,8 @@ def test_prune_shows_its_summary(rooms, calls):
 @pytest.mark.parametrize(
     ("command", "module", "function"),
     [
-        (["finetune", "--shots", "a.star", "--diameter", "191"], "pickeropt.finetune.run", "finetune"),
-        (["prune", "a.star"], "pickeropt.prune.run", "prune"),
+        (["finetune", "--shots", "a.star", "--diameter", "191"], "pickeropt.finetune.finetuning", "finetune"),
+        (["prune", "a.star"], "pickeropt.prune.pruning", "prune"),
     ],
 )
 @pytest.mark.parametrize("error", [PickeroptError, ShotsError, CheckpointError])
@@ -321,7 +320,7 @@ def test_prune_says_what_is_missing_before_it_loads_anything(rooms, calls, words
 
 
 def test_our_faults_keep_their_traceback(rooms):
-    rooms("pickeropt.prune.run", prune=ZeroDivisionError("bug"))
+    rooms("pickeropt.prune.pruning", prune=ZeroDivisionError("bug"))
     result = run("prune", "a.star")
     assert isinstance(result.exception, ZeroDivisionError)
     assert result.exit_code == 1
@@ -353,9 +352,7 @@ def test_no_memory(rooms, command):
         rooms(f"pickeropt.{command}.run", **{command: full})
         result = run(command, *words)
         assert result.exit_code == 2
-        assert result.stderr.startswith(
-            "error: the machine has no memory left; free some, and check --diameter"
-        )
+        assert result.stderr.startswith("error: the machine has no memory left; free some, and check --diameter")
     rooms(f"pickeropt.{command}.run", **{command: RuntimeError("out of memory, a bug of ours")})
     assert isinstance(run(command, *words).exception, RuntimeError)
 
@@ -364,7 +361,7 @@ def test_no_memory(rooms, command):
 
 
 def test_demo(rooms, calls):
-    rooms("pickeropt.demo", run_demo="demo report")
+    rooms("pickeropt.demonstration", run_demo="demo report")
     assert run("demo", "--seed", 3).exit_code == 0
     assert calls["run_demo"] == ((Path("demo"), 3, console.stage), {})
     assert calls["show_demo"] == (("demo report",), {})

@@ -45,19 +45,14 @@ class Dataset:
         return Dataset({name: column[rows] for name, column in self.columns.items()})
 
     def filter_prefixes(self, prefixes: list[str], *, copy: bool = False) -> "Dataset":
-        wanted = {
-            name: c for name, c in self.columns.items() if name == "uid" or name.split("/")[0] in prefixes
-        }
+        wanted = {name: c for name, c in self.columns.items() if name == "uid" or name.split("/")[0] in prefixes}
         if copy:
             return Dataset(wanted)
         self.columns = wanted
         return self
 
     def save(self, file: str) -> None:
-        fixed = {
-            n: np.array([str(v).encode() for v in c]) if c.dtype == object else c
-            for n, c in self.columns.items()
-        }
+        fixed = {n: np.array([str(v).encode() for v in c]) if c.dtype == object else c for n, c in self.columns.items()}
         array = np.zeros(len(fixed["uid"]), [(n, c.dtype, c.shape[1:]) for n, c in fixed.items()])
         for name, column in fixed.items():
             array[name] = column

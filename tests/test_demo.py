@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pickeropt.demo import MARKER, DemoConfig, DemoReport, make_demo, run_demo
+from pickeropt.demonstration import MARKER, DemoConfig, DemoReport, make_demo, run_demo
 from pickeropt.errors import OutputError
 from pickeropt.io.micrographs import read_micrograph
 from pickeropt.io.picks import read_picks
@@ -71,9 +71,7 @@ def test_the_shots_are_of_all_classes_and_of_other_micrographs(demo):
     shots, pruned = read_picks(folder / "labels.star").picks, sorted((folder / "picks").iterdir())
     counts = {name: shots.class_names.count(name) for name in shots.class_names}
     assert counts == dict.fromkeys(("particle", "background", "contaminant", "carbon"), SMALL.shots)
-    assert [Path(name).stem for name in shots.micrograph_names] == [
-        f"label_0{number}" for number in (1, 2, 3, 4)
-    ]
+    assert [Path(name).stem for name in shots.micrograph_names] == [f"label_0{number}" for number in (1, 2, 3, 4)]
     assert [path.name for path in pruned] == ["prune_01_autopick.star"]
     micrograph = read_micrograph(folder / shots.micrograph_names[0])
     assert micrograph.pixels.shape == (1024, 1024)
@@ -115,7 +113,7 @@ def test_the_same_seed_gives_the_same_in_the_place_of_an_earlier_demo(tmp_path):
 
 def test_the_command_passes_its_seed_on(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr("pickeropt.demo.make_demo", lambda out, config, say: asked.append((out, config)))
+    monkeypatch.setattr("pickeropt.demonstration.make_demo", lambda out, config, say: asked.append((out, config)))
     run_demo(tmp_path, 5, None)
     assert asked == [(tmp_path, DemoConfig(seed=5))]
 

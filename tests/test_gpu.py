@@ -6,27 +6,27 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import finetune_world
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from pickeropt.finetune.run import finetune
+from pickeropt.finetune.finetuning import finetune
 from pickeropt.io.micrographs import read_micrograph
-from pickeropt.pickers.deepem import picker as deepem_picker
-from pickeropt.pickers.deepem import training as deepem
-from pickeropt.pickers.deepem.settings import DeepEMSettings
-from pickeropt.pickers.deeppicker import picker as deeppicker_picker
-from pickeropt.pickers.deeppicker import training as deeppicker
-from pickeropt.pickers.deeppicker.settings import DeepPickerSettings
-from pickeropt.pickers.records import Job, Labelled, Material
-from pickeropt.pickers.yolo import picker as yolo_picker
-from pickeropt.pickers.yolo import training as yolo
-from pickeropt.pickers.yolo.settings import YoloSettings
-from pickeropt.pretrain.run import pretrain
-from pickeropt.prune.scorer import load_scorer
-from tests.finetune import finetune_world
-from tests.pickers.deeppicker.deeppicker_world import micrograph
+from pickeropt.pickers import deepem_training as deepem
+from pickeropt.pickers import deepem_training as deepem_picker
+from pickeropt.pickers import deeppicker_training as deeppicker
+from pickeropt.pickers import deeppicker_training as deeppicker_picker
+from pickeropt.pickers import yolo_training as yolo
+from pickeropt.pickers import yolo_training as yolo_picker
+from pickeropt.pickers.deepem_network import DeepEMSettings
+from pickeropt.pickers.deeppicker_network import DeepPickerSettings
+from pickeropt.pickers.picker_records import Job, Labelled, Material
+from pickeropt.pickers.yolo_network import YoloSettings
+from pickeropt.pretrain.pretraining import pretrain
+from pickeropt.prune.scoring import load_scorer
+from tests.pickers.deeppicker_world import micrograph
 from tests.pretended_gpu import CPU, GPU, PretendedGpu
 from tests.pretrain import pretrain_world
 

@@ -17,26 +17,25 @@ from pickeropt import errors
 ROOT = Path(__file__).parents[1]
 
 FUNCTIONS = {
-    "pickeropt.datasets.shots.read_labelled_star": "path, micrographs",
-    "pickeropt.datasets.shots.read_class_files": "files, micrographs",
-    "pickeropt.datasets.shots.read_class_boxes": "folder",
-    "pickeropt.finetune.run.finetune": "shots, config, out, *, overwrite, on_progress",
-    "pickeropt.prune.run.prune": "inputs, config, scorer, *, on_progress, finish",
-    "pickeropt.prune.scorer.load_scorer": "path, device, batch_size, diameter_angstrom",
-    "pickeropt.evaluate.report.evaluate_scores": "scores_csv, truth, radius, *, diameter_px",
-    "pickeropt.evaluate.report.write_evaluation": "evaluation, out",
+    "pickeropt.shots.read_labelled_star": "path, micrographs",
+    "pickeropt.shots.read_class_files": "files, micrographs",
+    "pickeropt.shots.read_class_boxes": "folder",
+    "pickeropt.finetune.finetuning.finetune": "shots, config, out, *, overwrite, on_progress",
+    "pickeropt.prune.pruning.prune": "inputs, config, scorer, *, on_progress, finish",
+    "pickeropt.prune.scoring.load_scorer": "path, device, batch_size, diameter_angstrom",
+    "pickeropt.evaluate.evaluation.evaluate_scores": "scores_csv, truth, radius, *, diameter_px",
+    "pickeropt.evaluate.evaluation.write_evaluation": "evaluation, out",
     "pickeropt.io.picks.read_picks": "path",
     "pickeropt.io.picks.subset": "file, keep",
     "pickeropt.io.micrographs.read_micrograph": "path",
-    "pickeropt.demo.run_demo": "out, seed, on_stage",
+    "pickeropt.demonstration.run_demo": "out, seed, on_stage",
     "pickeropt.cli.main": "",
 }
 """What is called from Python, with its parameters; ``*`` begins those given by name."""
 
 RECORDS = {
     "pickeropt.records.Micrograph": "path pixels pixel_size",
-    "pickeropt.records.Picks": "coordinates micrograph_names micrograph_index figure_of_merit class_names "
-    "pixel_size",
+    "pickeropt.records.Picks": "coordinates micrograph_names micrograph_index figure_of_merit class_names pixel_size",
     "pickeropt.records.Scores": "class_names probabilities",
 }
 
@@ -70,7 +69,7 @@ def test_records_are_frozen_and_have_these_fields(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["pickeropt.finetune.config.FinetuneConfig", "pickeropt.prune.config.PruneConfig"]
+    "name", ["pickeropt.finetune.finetune_config.FinetuneConfig", "pickeropt.prune.prune_config.PruneConfig"]
 )
 def test_configs_are_frozen(name):
     assert find(name).__dataclass_params__.frozen

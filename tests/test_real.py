@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pickeropt.datasets.shots import read_labelled_star
-from pickeropt.evaluate.report import evaluate_scores
-from pickeropt.finetune.config import FinetuneConfig
-from pickeropt.finetune.run import finetune
+from pickeropt.evaluate.evaluation import evaluate_scores
+from pickeropt.finetune.finetune_config import FinetuneConfig
+from pickeropt.finetune.finetuning import finetune
 from pickeropt.io.micrographs import write_mrc
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
-from pickeropt.prune.scorer import load_scorer
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
+from pickeropt.prune.scoring import load_scorer
+from pickeropt.shots import read_labelled_star
 
 BINNING = 2
 TRAINING = ("Falcon_2012_06_12-15_07_41_0", "Falcon_2012_06_12-15_27_22_0")
@@ -38,9 +38,7 @@ def test_pruning_real_picks_of_an_unseen_micrograph(shared_data: Path, tmp_path:
     for name in (*TRAINING, PRUNED):
         binned_micrograph(shared_data, name, mrc)
     header = "data_\n\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n_pickeroptClass\n"
-    rows = [
-        line.split() for line in (data / "labels.star").read_text().splitlines() if line.startswith("Falcon")
-    ]
+    rows = [line.split() for line in (data / "labels.star").read_text().splitlines() if line.startswith("Falcon")]
     kept = [r for r in rows if r[0].removesuffix(".mrc") in TRAINING]
     text = "".join(f"{r[0]} {float(r[1]) / BINNING} {float(r[2]) / BINNING} {r[3]}\n" for r in kept)
     (tmp_path / "labels.star").write_text(header + text)
@@ -58,9 +56,7 @@ def test_pruning_real_picks_of_an_unseen_micrograph(shared_data: Path, tmp_path:
     summary = prune([picks], config, load_scorer(tmp_path / "model.safetensors"))
 
     assert picks.read_bytes() == before
-    lines = [
-        (tmp_path / "pruned" / part / picks.name).read_text().splitlines() for part in ("kept", "rejected")
-    ]
+    lines = [(tmp_path / "pruned" / part / picks.name).read_text().splitlines() for part in ("kept", "rejected")]
     assert sorted(lines[0] + lines[1]) == sorted(before.decode().splitlines())
     assert summary.picks == len(boxes)
     with (tmp_path / "pruned" / "scores.csv").open() as file:

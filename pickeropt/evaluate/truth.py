@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError
-from pickeropt.evaluate.scored import micrograph_stem, micrograph_stems
-from pickeropt.evaluate.table import read_table
+from pickeropt.evaluate.scored import micrograph_stem, micrograph_stems, read_table
 from pickeropt.io.find import PICKER_SUFFIXES
 from pickeropt.io.picks import read_picks
 from pickeropt.records import PARTICLE, Picks
@@ -73,9 +72,7 @@ def _read_folder(folder: Path, wanted: set[str]) -> tuple[Truth, set[str]]:
             continue
         name = _micrograph_of(path.stem, wanted)
         if name in wanted and name in files:
-            raise FormatError(
-                f"{path}: a second truth for micrograph {name!r}, after {files[name].name}; remove one"
-            )
+            raise FormatError(f"{path}: a second truth for micrograph {name!r}, after {files[name].name}; remove one")
         files[name] = path
     if not files:
         raise FormatError(f"{folder}: holds no {', '.join(TRUTH_SUFFIXES)} file; give the folder that does")

@@ -2,6 +2,8 @@
 
 `default` was chosen by cross-validation on real micrographs (docs/benchmarks.md has the figures);
 `paper` is that of PickerOptimizer, section 3.2.
+
+Classifiers measured on shots that they had not seen, and probabilities set by what came out.
 """
 
 from collections.abc import Callable
@@ -13,15 +15,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from pickeropt.classifier import PickClassifier
-from pickeropt.finetune.config import FinetuneConfig
-from pickeropt.models.backbone import Backbone
+from pickeropt.finetune.finetune_config import FinetuneConfig
+from pickeropt.finetune.splits import Split, validation_split
+from pickeropt.models.backbone import Backbone, initial_backbone, initial_head, unfold_batch_norm
+from pickeropt.models.classifier import PickClassifier
 from pickeropt.models.features import box_features
-from pickeropt.models.head import LIMIT, multi_loss
-from pickeropt.models.initial import initial_backbone, initial_head, unfold_batch_norm
-from pickeropt.models.opinion import SourceHead, fits
-from pickeropt.models.spec import ModelSpec
-from pickeropt.training import SgdSchedule, fit_head, inference_dtype, train_sgd
+from pickeropt.models.fitting import (
+    Quality,
+    SgdSchedule,
+    fit_head,
+    fit_temperature,
+    inference_dtype,
+    quality,
+    train_sgd,
+)
+from pickeropt.models.head import LIMIT, ModelSpec, multi_loss
+from pickeropt.models.source_head import SourceHead, fits
+from pickeropt.records import PARTICLE
 
 PENALTY = 500.0
 """Weight of |weights|²/2 against the summed loss of all shots; divided by their number in the mean."""
@@ -161,9 +171,7 @@ def _to_unit(backbone: Backbone, spec: ModelSpec, boxes: Tensor) -> float:
     random start in ten shots' worth of steps.
     """
     with torch.no_grad():
-        mean = torch.cat(
-            [box_features(backbone.eval(), spec, part, 0) for part in torch.split(boxes, 16)]
-        ).mean()
+        mean = torch.cat([box_features(backbone.eval(), spec, part, 0) for part in torch.split(boxes, 16)]).mean()
     return 1 / max(float(mean), 1e-6)
 
 
@@ -175,7 +183,79 @@ def augment(boxes: Tensor, rng: np.random.Generator) -> Tensor:
     theta = np.stack(
         [np.stack([flip_x * cos, -flip_x * sin, zero], 1), np.stack([flip_y * sin, flip_y * cos, zero], 1)], 1
     )
-    grid = functional.affine_grid(
-        torch.from_numpy(theta).to(boxes.dtype), list(boxes.shape), align_corners=False
-    )
+    grid = functional.affine_grid(torch.from_numpy(theta).to(boxes.dtype), list(boxes.shape), align_corners=False)
     return functional.grid_sample(boxes, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+SPLITS = 5
+"""Splits that the default recipe is measured on; its classifier is fitted in a second."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One classifier measured on the shots it had not seen: logits (m, k) and labels (m,) of those."""
+
+    split: Split
+    logits: Tensor
+    labels: Tensor
+
+    def quality(self, classifier: PickClassifier) -> Quality:
+        """Accuracy and F1 of the classes that `prune` would name."""
+        said = classifier.calibrated(self.logits, classifier.temperature).argmax(1)
+        return quality(self.labels.numpy(), said.numpy())
+
+
+def ask(classifier: PickClassifier, features: Tensor, labels: Tensor, split: Split) -> Trial:
+    """The fitted classifier's answers on the split's held-out shots; features and labels are of all shots."""
+    held = torch.from_numpy(split.validation)
+    with torch.no_grad():
+        return Trial(split, classifier.logits(features[held]), labels[held])
+
+
+def fresh_head(classifier: PickClassifier, seed: int) -> None:
+    """Draw the classifier anew, from uniform distributions."""
+    torch.manual_seed(seed)
+    for module in classifier.head.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.reset_parameters()
+
+
+def fit_measured(
+    classifier: PickClassifier,
+    features: Tensor,
+    groups: NDArray[np.int64],
+    labels: Tensor,
+    config: FinetuneConfig,
+    on_fit: Callable[[int, int], None],
+) -> list[Trial]:
+    """The default recipe on fixed features: fitted on five splits to measure, then on all shots.
+
+    features : (n, d); groups : (n,) micrograph of each shot; labels : (n,) int
+    on_fit : called with the number of fits done and of all
+    The classifier's temperature is taken from the held-out shots of all splits.
+    """
+    trials: list[Trial] = []
+    for number in range(SPLITS):
+        split = validation_split(labels.numpy(), groups, config.validation_fraction, config.seed + number)
+        if len(split.validation):
+            fresh_head(classifier, config.seed)
+            fit_default(classifier, features[split.train], labels[split.train])
+            trials.append(ask(classifier, features, labels, split))
+        on_fit(number + 1, SPLITS + 1)
+    fresh_head(classifier, config.seed)
+    fit_default(classifier, features, labels)
+    set_temperature(classifier, trials)
+    on_fit(SPLITS + 1, SPLITS + 1)
+    return trials
+
+
+def set_temperature(classifier: PickClassifier, trials: list[Trial]) -> None:
+    """Make P(particle) as sure as the held-out shots allow; 1 where there are none."""
+    if not trials:
+        classifier.temperature.fill_(1.0)
+        return
+    particle = classifier.spec.class_names.index(PARTICLE)
+    logits = torch.cat([trial.logits for trial in trials])
+    is_particle = torch.cat([trial.labels for trial in trials]) == particle
+    found = fit_temperature(lambda t: classifier.calibrated(logits, t)[:, particle], is_particle)
+    classifier.temperature.fill_(found)

@@ -5,17 +5,45 @@ Gaussians: dark blobs of the particle's size come out high. The values are repla
 among all cells, -1 to 1: under a wrong frame the ranks of the picks are as good as drawn evenly
 (mean 0, variance 1/3), whatever ice, carbon or hot pixels are there. Where particles are bright all
 of it changes sign.
+
+From the evidence under each frame to an answer with a probability.
+
+Under a wrong frame the mean rank of what is under the picks is normal around 0 with a known error;
+under the right one it may be anything above. The weight of a frame is its prior times
+``exp(z² / 2)``, z its evidence in standard errors (0 where negative): the likelihood of the signal
+that fits best against that of none. Probabilities are weights over their sum.
+
+Micrographs and picks to look at, and the verdict on them. Reads some pixels; no network is needed.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pickeropt.frame.frames import Frame
+from pickeropt.errors import MicrographError
+from pickeropt.frame.frame_config import (
+    FRAMES,
+    IDENTITY,
+    RIGHT,
+    SHIFTED,
+    UNSURE,
+    WRONG,
+    Candidate,
+    Frame,
+    FrameConfig,
+    FrameSite,
+    Opinion,
+    Score,
+    Verdict,
+)
+from pickeropt.io.micrographs import read_micrograph
 from pickeropt.records import FloatArray
 
 CENTRE, SURROUND = 0.2, 0.7
@@ -82,9 +110,7 @@ class Tally:
         return np.sqrt(1 / 3 / np.maximum(self.places, 1))
 
 
-def look(
-    pixels: FloatArray, diameter_px: float, coordinates: NDArray[np.float64], cells: int
-) -> tuple[Evidence, ...]:
+def look(pixels: FloatArray, diameter_px: float, coordinates: NDArray[np.float64], cells: int) -> tuple[Evidence, ...]:
     """The evidence in a micrograph, (h, w) float32, for particles of a diameter in px: one for each width."""
     cell = max(1, round(diameter_px / cells))
     rows, columns = (side // cell for side in pixels.shape)
@@ -171,3 +197,196 @@ def shift_sums(evidence: Evidence, frames: Sequence[Frame], reach: int) -> NDArr
         for part in np.array_split(cells, max(1, len(cells) // 256)):
             sums[i] += windows[part[:, 1], part[:, 0]].sum(axis=0, dtype=np.float64)
     return sums
+
+
+SHOWN = 5
+MOST = 0.9999
+"""No probability is said to be higher: the model of chance is not exact."""
+GIVEN = 0.9
+"""Prior of the frame as given; the other frames share the rest."""
+SHIFTS = 60
+"""Shifts within reach that see different things: each has this part of the prior of its frame."""
+
+
+def judge(
+    evidence: Sequence[Evidence],
+    names: Sequence[str],
+    config: FrameConfig,
+    asks: Sequence[Ask] | None = None,
+) -> Verdict:
+    """The frame that the picks of these micrographs are in, taken together.
+
+    names : of the micrographs, for those that alone are in another frame than all together
+    asks : classifiers, one a micrograph, that judge in place of contrast (which still finds shifts)
+    """
+    picks = sum(len(e.coordinates) for e in evidence)
+    diameter = evidence[0].diameter_px if evidence else None
+    if picks < config.least_picks:
+        return Verdict(_too_few(picks), (), True, (), picks, len(evidence), diameter)
+    frames = (*FRAMES, *_best_shifts(evidence, config))
+    if asks is None:
+        tallies = [tally(e, frames) for e in evidence]
+        sign = _sign(total(tallies))
+    else:
+        pairs = zip(evidence, asks, strict=True)
+        tallies, sign = [tally_scores(e, frames, ask, config.scored) for e, ask in pairs], 1
+    candidates = _candidates(frames, total(tallies), sign)
+    opinion = _opinion(candidates, config)
+    odd = []
+    for name, alone in zip(names, tallies, strict=True) if len(names) > 1 else ():
+        said = _opinion(_candidates(frames, alone, sign), config)
+        if said.answer in (RIGHT, WRONG) and said.frame != opinion.frame:
+            odd.append((name, said.frame))
+    shown = tuple(sorted(candidates, key=lambda c: (-c.probability, -c.evidence))[:SHOWN])
+    if IDENTITY not in [c.frame for c in shown]:
+        shown = (*shown, candidates[0])
+    return Verdict(opinion, shown, sign > 0, tuple(odd), picks, len(evidence), diameter)
+
+
+def _too_few(picks: int) -> Opinion:
+    """No verdict."""
+    reason = f"{picks} picks are too few to tell" if picks else "there are no picks to look at"
+    return Opinion(UNSURE, IDENTITY, 0.0, reason, doubtful=False)
+
+
+def _best_shifts(evidence: Sequence[Evidence], config: FrameConfig) -> tuple[Frame, ...]:
+    """The best shift of each frame of `SHIFTED`, for dark and for bright particles, but no small ones.
+
+    Nor one that is about as good the other way round: the shell of a hollow particle and the lattice of
+    an array are so, round picks that are right.
+    """
+    across = evidence[0].diameter_px / evidence[0].cell
+    reach = round(config.reach * across)
+    sums = np.sum([shift_sums(e, SHIFTED, reach) for e in evidence], axis=0)
+    steps = np.arange(-reach, reach + 1)
+    found = []
+    for frame, square in zip(SHIFTED, sums, strict=True):
+        for sign in (1, -1):
+            row, column = divmod(int((sign * square).argmax()), len(steps))
+            x, y = steps[[column, row]].tolist()
+            there, opposite = square[row, column], square[-1 - row, -1 - column]
+            if math.hypot(x, y) > config.tolerance * across and sign * opposite < sign * there / 2:
+                found.append(frame.shifted(float(x * evidence[0].cell), float(y * evidence[0].cell)))
+    return tuple(dict.fromkeys(found))
+
+
+def _sign(sums: Tally) -> int:
+    """1 where particles are dark, -1 where they are bright: under which the best frame is better."""
+    best = {sign: float((sums.evidence(sign) / sums.error()).max()) for sign in (1, -1)}
+    return 1 if best[1] >= best[-1] else -1
+
+
+def _candidates(frames: Sequence[Frame], sums: Tally, sign: int) -> list[Candidate]:
+    """All frames with their probabilities, in the order given."""
+    evidence, error = sums.evidence(sign), sums.error()
+    weights = np.log(_priors(frames)) + np.maximum(evidence / error, 0) ** 2 / 2
+    odds = np.exp(weights - weights.max())
+    probability = odds / odds.sum()
+    outside = sums.outside / np.maximum(sums.inside + sums.outside, 1)
+    columns = (evidence, error, outside, probability)
+    rows = zip(frames, *(column.tolist() for column in columns), strict=True)
+    return [Candidate(*row) for row in rows]
+
+
+def _priors(frames: Sequence[Frame]) -> NDArray[np.float64]:
+    others = (1 - GIVEN) / (len(FRAMES) - 1)
+    share = [1.0 if frame.shift == (0.0, 0.0) else 1 / SHIFTS for frame in frames]
+    return np.array([GIVEN if f.is_identity else others * s for f, s in zip(frames, share, strict=True)])
+
+
+def _opinion(candidates: Sequence[Candidate], config: FrameConfig) -> Opinion:
+    """The first candidate is the frame as given."""
+    given, best = candidates[0], max(candidates, key=lambda c: c.probability)
+    sure = min(best.probability, MOST)
+    believed = best.above_chance >= config.chance
+    if best is given and believed and best.probability >= config.right:
+        return Opinion(RIGHT, IDENTITY, sure, "the picks sit on what looks like particles", False)
+    if best is not given and believed and best.probability >= config.wrong:
+        reason = f"under the picks as given there is {_amount(given)}; {best.frame.name}: {_amount(best)}"
+        return Opinion(WRONG, best.frame, sure, reason, False)
+    if given.outside > config.outside:
+        reason = f"{100 * given.outside:.0f} % of the picks lie outside, but no frame fits them clearly"
+        return Opinion(UNSURE, best.frame, sure, reason, True)
+    if best is not given:
+        return Opinion(UNSURE, best.frame, sure, f"{best.frame.name} fits better, but not clearly", True)
+    reason = "what is under the picks differs little from what is elsewhere"
+    return Opinion(UNSURE, best.frame, sure, reason, False)
+
+
+def _amount(candidate: Candidate) -> str:
+    return f"evidence {candidate.evidence:+.2f} (chance ± {candidate.error:.2f})"
+
+
+GUESSES = (90, 60, 40, 27, 18, 12)
+"""An unknown diameter is one of these parts of a micrograph's shorter side."""
+SMALLEST, LARGEST = 4.0, 0.5
+"""px, and share of the shorter side: other diameters show no particles."""
+AT_ONCE = 2
+"""Micrographs in memory, as in `prune`."""
+
+
+def judge_frame(sites: Sequence[FrameSite], config: FrameConfig, score: Score | None = None) -> Verdict:
+    """What frame the picks are in, from a sample of the micrographs.
+
+    A micrograph whose pixels cannot be used is passed over: whoever needs it will say so.
+    score : a classifier to judge by in place of local contrast
+    """
+    seen: list[tuple[FrameSite, list[Evidence]]] = []
+    chosen = choose_sites(sites, config)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for site, found in zip(chosen, pool.map(partial(_look, config=config), chosen), strict=True):
+            if found:
+                seen.append((site, found))
+    if not seen:
+        return judge([], [], config)
+    fewest = min(len(found) for _, found in seen)  # of some the diameter is known, or only few can be seen
+    seen = [(site, found) for site, found in seen if len(found) == fewest]
+    names = [site.name for site, _ in seen]
+    choices = list(zip(*(found for _, found in seen), strict=True))
+    verdicts = [judge(evidence, names, config) for evidence in choices]
+    best = max(range(len(choices)), key=lambda i: verdicts[i].strength)
+    if score is None:
+        return verdicts[best]
+    return judge(choices[best], names, config, [partial(score, site) for site, _ in seen])
+
+
+def choose_sites(sites: Sequence[FrameSite], config: FrameConfig) -> list[FrameSite]:
+    """Some micrographs, evenly spaced; of many among the half that has more picks than the others."""
+    filled = [site for site in sites if len(site.coordinates)]
+    if not filled:
+        return []
+    middle = float(np.median([len(site.coordinates) for site in filled]))
+    many = len(filled) >= 2 * config.micrographs
+    rich = [site for site in filled if len(site.coordinates) >= middle or not many]
+    places = np.linspace(0, len(rich) - 1, min(config.micrographs, len(rich))).round().astype(int)
+    chosen: list[FrameSite] = []
+    pixels = 0
+    for site in (rich[i] for i in places):
+        pixels += site.shape[0] * site.shape[1]
+        if pixels <= config.pixels or not chosen:
+            chosen.append(site)
+    return chosen
+
+
+def choose_picks(site: FrameSite, config: FrameConfig) -> NDArray[np.float64]:
+    """(m, 2): the better half by the picker's score, else picks evenly spaced in the file."""
+    count = len(site.coordinates)
+    if np.isfinite(site.figure_of_merit).all() and np.ptp(site.figure_of_merit) > 0:
+        most = min(config.picks, max(config.half_from, count // 2))
+        return site.coordinates[np.argsort(-site.figure_of_merit, kind="stable")[:most]]
+    return site.coordinates[:: -(-count // config.unranked)]
+
+
+def _look(site: FrameSite, config: FrameConfig) -> list[Evidence]:
+    """At all widths of the diameter, or of several where it is not known; none where nothing can be seen."""
+    side = min(site.shape)
+    diameters = [side / part for part in GUESSES] if site.diameter_px is None else [site.diameter_px]
+    diameters = [d for d in diameters if SMALLEST <= d <= LARGEST * side]
+    try:
+        pixels = read_micrograph(site.header.path, site.header).pixels
+    except (MicrographError, OSError, ValueError):
+        return []
+    if pixels.shape != site.shape:
+        return []
+    picks = choose_picks(site, config)
+    return [e for diameter in diameters for e in look(pixels, diameter, picks, config.cells)]

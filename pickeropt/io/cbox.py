@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError
 from pickeropt.io.picks_file import PicksFile, line_subset
-from pickeropt.io.rows import plain
 from pickeropt.io.star import Block, check_labels, column_spans
-from pickeropt.io.text import TextFile, column, numbers
+from pickeropt.io.text import TextFile, column, numbers, plain
 from pickeropt.records import Picks
 
 CBOX, FILAMENTS = "cbox", "cbox-filaments"
@@ -32,9 +31,7 @@ FILAMENT_REMEDY = "convert its segments to picks first: pickeropt convert {path}
 
 def find_cbox(blocks: list[Block]) -> Block | None:
     """The loop of boxes, None where this is no CBOX file."""
-    return next(
-        (block for block in blocks if block.name == "cryolo" and block.loop and X in block.labels), None
-    )
+    return next((block for block in blocks if block.name == "cryolo" and block.loop and X in block.labels), None)
 
 
 def read_cbox(text: TextFile, blocks: list[Block], boxes: Block) -> PicksFile:

@@ -53,9 +53,7 @@ def read_group(path: Path, content: bytes) -> tuple[GroupEntry, ...]:
     folder of the group, no result at all, more than 1 MiB.
     """
     if len(content) > MOST_BYTES:
-        raise FormatError(
-            f"{path}: {len(content)} bytes are too many for a .csg file; export the group again"
-        )
+        raise FormatError(f"{path}: {len(content)} bytes are too many for a .csg file; export the group again")
     found = _RESULTS.search(content)
     entries: list[GroupEntry] = []
     values: dict[bytes, tuple[bytes, int]] = {}

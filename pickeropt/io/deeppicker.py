@@ -1,7 +1,7 @@
 """DeepPicker's `autopick_results.pickle`: for each micrograph a list of [x, y, score, micrograph].
 
 x, y are the centre in px of the micrograph, rows as stored. All candidates are in it, whatever threshold
-DeepPicker was given. The file is read by `pickle_values`, which runs nothing of it. Source:
+DeepPicker was given. The file is read by `plain_pickle`, which runs nothing of it. Source:
 DeepPicker-python, autoPick.py and autoPicker.py.
 
 A pruned file is a pickle of protocol 2 of the same lists less the rows: NumPy's scalars become Python's
@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError
-from pickeropt.io.pickle_values import read_values
 from pickeropt.io.picks_file import PicksFile, check_keep
+from pickeropt.io.plain_pickle import read_plain_pickle
 from pickeropt.records import Picks
 
 DEEPPICKER = "deeppicker"
@@ -73,7 +73,7 @@ def write_deeppicker(picks: Picks) -> bytes:
 
 def _lists(path: Path, content: bytes) -> list[list[list[Any]]]:
     """The lists of a pickle, checked."""
-    lists = read_values(path, content)
+    lists = read_plain_pickle(path, content)
     if not isinstance(lists, list):
         raise _fault(path, f"holds {_kind(lists)}, not a list of micrographs")
     seen = {id(lists)}

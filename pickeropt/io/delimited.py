@@ -8,26 +8,40 @@ header counts where a column is x and one is y in a common spelling. All are cen
 
 Rows are lines. Spreadsheets' byte order mark and CR+LF stay what they are; a blank line and one that
 starts with `#` is none.
+
+CryoPPP's particle coordinates: one CSV a micrograph (Dhakal et al., Scientific Data 10, 392 (2023)).
+
+Columns used: `X-Coordinate`, `Y-Coordinate`, px of the micrograph, the particle's centre; the others
+(`Diameter` px, angles, defocus) are left. **The y of these files counts from the last row of the MRC file
+upwards**: cryoSPARC's fraction times the height, not turned back. It becomes the
+row as stored by `picks_file.placed`: ``row = height - y``. (``height - 1 - y`` would be one pixel off:
+y = 0 is the outer edge.)
 """
 
 import csv
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError
-from pickeropt.io.picks_file import PicksFile
-from pickeropt.io.rows import LONGEST_LINE, plain, spans_in_turn
+from pickeropt.io.picks_file import PicksFile, placed
 from pickeropt.io.text import (
     BYTE_ORDER_MARK,
+    LONGEST_LINE,
     Spans,
     TextFile,
+    check_text,
     first_row,
     is_number,
     line_spans,
+    plain,
+    read_content,
     row_lines,
+    spans_in_turn,
     tokens,
 )
 from pickeropt.records import Picks
@@ -80,11 +94,7 @@ def table_layout(content: bytes) -> Layout | None:
     cells = _cells(line, delimiter)
     if cells and all(is_number(cell.encode(), optional=i > 1) for i, cell in enumerate(cells)):
         bare = len(cells) in (2, 3)
-        return (
-            Layout("xy", delimiter, False, len(cells), 0, 1, 2 if len(cells) > 2 else None, None)
-            if bare
-            else None
-        )
+        return Layout("xy", delimiter, False, len(cells), 0, 1, 2 if len(cells) > 2 else None, None) if bare else None
     return _of_header(cells or [], delimiter)
 
 
@@ -99,9 +109,7 @@ def _of_header(cells: list[str], delimiter: str | None) -> Layout | None:
         return None
     score, name = (at[what][0] if at[what] else None for what in ("score", "name"))
     topaz = delimiter != "," and set(TOPAZ) <= set(plain)
-    return Layout(
-        "topaz" if topaz else "csv", delimiter, True, len(plain), at["x"][0], at["y"][0], score, name
-    )
+    return Layout("topaz" if topaz else "csv", delimiter, True, len(plain), at["x"][0], at["y"][0], score, name)
 
 
 def _bare(label: str) -> str:
@@ -133,9 +141,7 @@ def read_table(text: TextFile, layout: Layout) -> PicksFile:
                 raise text.fault(start, "the micrograph's name is empty", "mend or delete the row")
             index[i] = names.setdefault(cells[layout.name], len(names))
     stem = (text.path.stem,) if len(rows) else ()
-    found = Picks(
-        table[:, :2].copy(), tuple(names) if layout.name is not None else stem, index, table[:, 2].copy()
-    )
+    found = Picks(table[:, :2].copy(), tuple(names) if layout.name is not None else stem, index, table[:, 2].copy())
     upwards = layout.format == "cryoppp"
     return PicksFile(text.path, layout.format, found, text.content, rows, layout.name is None, upwards)
 
@@ -224,3 +230,20 @@ def quoted(cell: str, delimiter: str) -> str:
     if "\n" in cell or "\r" in cell:
         raise FormatError(f"the name {cell!r} cannot stand in a table; rename the micrograph")
     return '"' + cell.replace('"', '""') + '"' if delimiter in cell or '"' in cell else cell
+
+
+def read_cryoppp(path: Path, height: int) -> NDArray[np.float64]:
+    """(n, 2) x and y of the centres in px, 0-based, rows as stored in the MRC file.
+
+    height : rows of the micrograph
+    Raises FormatError: unreadable, no such columns, a coordinate that is no finite number.
+    """
+    text = TextFile(path, read_content(path))
+    check_text(text, spreadsheet=True)
+    layout = table_layout(text.content)
+    if layout is None or layout.format != "cryoppp":
+        found = text.content[:60].decode("utf-8", "replace").splitlines()[:1] or ["nothing"]
+        what = f"no columns X-Coordinate and Y-Coordinate (found: {found[0]})"
+        raise FormatError(f"{path}: {what}; give CryoPPP's CSV files")
+    file = read_table(text, layout)
+    return placed(file, np.full(len(file.picks), height))

@@ -1,7 +1,8 @@
-"""Which files of picks a user means, and under which name each is written again."""
+"""The files of picks that a user means, in and under folders and in lists, and the name of each in an output."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
@@ -15,10 +16,49 @@ from pickeropt.io.lists import (
     read_coordinate_list,
     read_suffix_file,
 )
-from pickeropt.io.picks import PicksFile, is_picks, read_picks
-from pickeropt.io.relion import X
+from pickeropt.io.picks import is_picks, read_picks
+from pickeropt.io.picks_file import PicksFile
+from pickeropt.io.relion_star import X
 from pickeropt.io.text import read_content
-from pickeropt.io.walk import check_name, walk
+
+ENDINGS = (".star", ".box", ".cbox", ".pos", ".txt", ".csv", ".json", ".cs", ".csg", ".pickle")
+"""What is read of a folder."""
+
+
+def check_name(path: Path) -> None:
+    """Raises FormatError for a name that the tables we write cannot hold."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        raise FormatError(f"{path.name!r}: the file's name is not UTF-8; rename it") from None
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """The files in and under a folder, each folder once; links to folders (RELION's aliases) last.
+
+    Raises FormatError for a folder that cannot be read, and for a link to nothing.
+    """
+    todo, linked = [folder], list[Path]()
+    seen: set[Path] = set()
+    while todo or linked:
+        here = todo.pop() if todo else linked.pop()
+        if here.resolve() in seen:
+            continue
+        seen.add(here.resolve())
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError as error:
+            raise FormatError(f"{here}: cannot be read ({error.strerror}); mend its permissions") from error
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                (linked if entry.is_symlink() else todo).append(Path(entry.path))
+            elif entry.name.lower().endswith(ENDINGS) and entry.is_file():
+                yield Path(entry.path)
+            elif entry.name.lower().endswith(ENDINGS) and entry.is_symlink():
+                raise FormatError(f"{entry.path}: is a link to nothing; mend the link, or remove it")
+
 
 ONLY_PICKS = (".box", ".cbox", ".pos")
 """Files that hold nothing but picks: what cannot be read as that is a fault."""
@@ -78,8 +118,7 @@ def read_inputs(inputs: Sequence[Path], empty: bool = False) -> Inputs:
     sources = [Source(file, names[key]) for key, file in read.items() if key not in inside]
     _check_companions(sources)
     lists = [
-        ListSource(listed, names[key], tuple(names[row] for row in targets[key]))
-        for key, listed in found.lists.items()
+        ListSource(listed, names[key], tuple(names[row] for row in targets[key])) for key, listed in found.lists.items()
     ]
     if not empty and not any(len(source.file.picks) for source in sources):
         files = "the file has" if len(sources) == 1 else f"the {len(sources)} files have"

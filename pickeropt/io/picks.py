@@ -26,17 +26,16 @@ from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError, GeometryError
 from pickeropt.io import cryosparc
-from pickeropt.io.box import is_box, read_box
 from pickeropt.io.cbox import FILAMENTS, find_cbox, read_cbox, subset_filaments
-from pickeropt.io.cryosparc import is_cs, is_csg, read_cs, read_csg, subset_cs, subset_csg
+from pickeropt.io.cryosparc import is_cs, read_cs, read_csg, subset_cs, subset_csg
+from pickeropt.io.csg import is_csg
 from pickeropt.io.deeppicker import is_pickle, read_deeppicker, subset_deeppicker
 from pickeropt.io.delimited import OUR_TABLE, read_table, table_layout
-from pickeropt.io.eman2 import is_info_json, read_info_json, subset_info_json
+from pickeropt.io.eman import is_box, is_info_json, read_box, read_info_json, subset_info_json
 from pickeropt.io.picks_file import Companion, PicksFile, line_subset, placed, row_place
-from pickeropt.io.relion import MICROGRAPH, read_star_picks
-from pickeropt.io.star import read_blocks
+from pickeropt.io.relion_star import MICROGRAPH, read_star_picks
+from pickeropt.io.star import find_pos, read_blocks, read_pos
 from pickeropt.io.text import TextFile, check_text, first_row, read_content
-from pickeropt.io.xmipp import find_pos, read_pos
 
 __all__ = [
     "Companion",
@@ -57,9 +56,7 @@ FORMATS = (
 EMPTY_BOXES = (".box", ".cbox")
 """Endings of files that hold no picks where they hold no row: so EMAN and crYOLO write them."""
 
-_STAR = re.compile(
-    rb"(?:\A(?:\xef\xbb\xbf)?|[\r\n])[ \t]*(?:data_[^\s,]*|loop_)[ \t]*(?:#[^\r\n]*)?(?=[\r\n]|\Z)"
-)
+_STAR = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|[\r\n])[ \t]*(?:data_[^\s,]*|loop_)[ \t]*(?:#[^\r\n]*)?(?=[\r\n]|\Z)")
 
 
 def read_picks(path: Path) -> PicksFile:

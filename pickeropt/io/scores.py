@@ -20,18 +20,9 @@ from pickeropt.errors import FormatError
 from pickeropt.io.cbox import find_cbox
 from pickeropt.io.delimited import table_layout
 from pickeropt.io.picks_file import PicksFile
-from pickeropt.io.relion import SCORE, X, Y
+from pickeropt.io.relion_star import SCORE, X, Y
 from pickeropt.io.star import Block, column_spans, find_block, read_blocks
-from pickeropt.io.text import (
-    Spans,
-    TextFile,
-    first_characters,
-    first_row,
-    line_spans,
-    row_tokens,
-    token_spans,
-    tokens,
-)
+from pickeropt.io.text import Spans, TextFile, first_characters, first_row, line_spans, row_tokens, token_spans, tokens
 
 PICKER_SCORE = "_pickeroptPickerFigureOfMerit"
 """The picker's own score in a RELION STAR file whose figure of merit is P(particle)."""

@@ -1,7 +1,6 @@
-"""Class folders: labelled boxes, for pre-training on source classes.
+"""Class folders: labelled boxes, for pretraining and for shots without micrographs.
 
-Either a folder a class with image files in it, or an MRC stack a class whose stem is the
-class name.
+Either one folder of image files per class, or one MRC stack per class whose stem is the name of the class.
 """
 
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from pickeropt.errors import FormatError, MicrographError
-from pickeropt.io.mrc import read_head, read_mrc_header, read_mrc_sections
-from pickeropt.io.tiff import is_tiff, read_tiff
+from pickeropt.io.micrographs import is_tiff, read_head, read_mrc_header, read_mrc_sections, read_tiff
 from pickeropt.records import PARTICLE, FloatArray
 
 MRC = (".mrc", ".mrcs")

@@ -1,21 +1,27 @@
-"""The structure of a STAR file: blocks, their labels, and where their rows lie.
+"""STAR files: blocks, their labels, and where their rows lie; and Xmipp's and Scipion's `.pos`.
 
-Sources: Hall, Allen and Brown, J. Chem. Inf. Comput. Sci. 31, 326 (1991), as RELION
-narrows it: one row a line, `#` starts a comment only where a token starts. As STAR has it,
-a blank line does not end a loop, though RELION 3.1 reads no row after one. Nothing is
-converted; a block holds offsets into the file.
+Sources: Hall, Allen and Brown, J. Chem. Inf. Comput. Sci. 31, 326 (1991), as RELION narrows it: one row a line, `#`
+starts a comment only where a token starts. As in STAR, a blank line does not end a loop, though RELION 3.1 reads no
+row after one. Nothing is converted; a block holds offsets into the file.
+
+A `.pos` file is a STAR file with `# XMIPP_STAR_1 *` and `data_particles`. `_xcoor` and `_ycoor` are the centre in
+whole px, `_cost` is the picker's score, `_enabled` is -1 for what the user switched off: such rows are picks too.
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.errors import FormatError
-from pickeropt.io.text import HASH, Spans, TextFile, first_characters, line_spans, row_tokens, tokens
+from pickeropt.errors import FormatError, OutputError
+from pickeropt.io.picks_file import PicksFile
+from pickeropt.io.text import HASH, Spans, TextFile, first_characters, line_spans, numbers, row_tokens, tokens
+from pickeropt.records import Picks
 
 MOST = 10_000
 """Tables of a file, and columns of a table."""
@@ -120,12 +126,78 @@ def column_spans(text: TextFile, block: Block, label: str) -> Spans:
     return np.concatenate(parts) if parts else np.empty((0, 2), dtype=np.int64)
 
 
+def is_plain_token(value: str) -> bool:
+    """Whether a value can stand in a STAR file without quotes.
+
+    STAR reserves what a token starts with: the label's `_`, quotes, `#` of comments, `;` of text fields, `$`
+    and brackets. Further on in a token they mean nothing.
+    """
+    return bool(value) and value[0] not in "_#'\"$;[]" and not any(c.isspace() for c in value)
+
+
+def check_label_tokens(path: Path, values: Iterable[str]) -> None:
+    """Raises OutputError for a value that a file of labels cannot hold.
+
+    Such files have no quotes, and pandas and starfile, which users read them with, take `#` in the middle of
+    a token for a comment, against STAR's rule.
+    """
+    for value in values:
+        if not is_plain_token(value) or "#" in value:
+            what = f"{path}: {value!r} cannot stand in a STAR file"
+            raise OutputError(f"{what}; remove blanks, #, and what STAR reserves at the start")
+
+
 def star_token(value: str) -> bytes:
     """A value as a token, quoted where it must be. Raises FormatError for one that no file can hold."""
-    plain = value and not any(c.isspace() for c in value) and value[0] not in "#_'\""
-    if plain:
+    if is_plain_token(value):
         return value.encode()
     quote = next((q for q in "\"'" if q not in value), None)
     if quote is None or "\n" in value or "\r" in value or not value:
         raise FormatError(f"{value!r} cannot stand in a STAR file; choose another name")
     return f"{quote}{value}{quote}".encode()
+
+
+def relion_loop(head: str, columns: Mapping[str, Sequence[str]]) -> bytes:
+    """A file of one loop in the layout of RELION's own files, columns of tokens by label.
+
+    starfile cannot write it: RELION ends each line and the table with a blank, and files that go back to it
+    keep that byte for byte; scores keep all their digits. head : the lines before `loop_`
+    """
+    labels = "".join(f"{label} #{i} \n" for i, label in enumerate(columns, start=1))
+    rows = "".join(" ".join(row) + " \n" for row in zip(*columns.values(), strict=True))
+    return f"{head}loop_ \n{labels}{rows} \n".encode()
+
+
+X, Y, COST = "_xcoor", "_ycoor", "_cost"
+_LABELS = ("_itemId", "_enabled", X, Y, COST)
+
+
+def find_pos(blocks: list[Block]) -> Block | None:
+    """The loop of coordinates, None where this is no `.pos` file."""
+    return find_block(blocks, X, Y)
+
+
+def read_pos(text: TextFile, block: Block) -> PicksFile:
+    """The picks of the loop. Raises FormatError for a column twice, a wrong row, no number in a row."""
+    check_labels(text, block)
+    x, y = (numbers(text, column_spans(text, block, label), label) for label in (X, Y))
+    count = len(block.rows)
+    cost = np.full(count, np.nan)
+    if COST in block.labels:
+        cost = numbers(text, column_spans(text, block, COST), COST, optional=True)
+    stem = (text.path.stem,) if count else ()
+    picks = Picks(np.column_stack([x, y]), stem, np.zeros(count, dtype=np.int64), cost)
+    return PicksFile(text.path, "xmipp-pos", picks, text.content, block.rows, names_from_stem=True)
+
+
+def write_pos(picks: Picks) -> bytes:
+    """A `.pos` file of one micrograph's picks; coordinates are rounded to whole px, a missing score is 0.
+
+    Not by starfile, which numbers the columns and cannot leave a value on a line of its own.
+    """
+    head = "# XMIPP_STAR_1 * \n# \ndata_header\nloop_\n _pickingMicrographState\nAuto\ndata_particles\nloop_\n"
+    head += "".join(f" {label}\n" for label in _LABELS)
+    merits = (0.0 if math.isnan(value) else value for value in picks.figure_of_merit.tolist())
+    whole = np.rint(picks.coordinates).astype(np.int64).tolist()
+    rows = [f" {i} 1 {x} {y} {m!r}\n" for i, ((x, y), m) in enumerate(zip(whole, merits, strict=True), start=1)]
+    return (head + "".join(rows)).encode()

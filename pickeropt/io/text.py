@@ -1,8 +1,7 @@
 """Text files as bytes: reading, lines, tokens, and messages that name the line.
 
-Files of picks stay the bytes they are; only offsets into them are kept. Work goes
-through the file in pieces of a few MB, so that a million rows never become a million
-Python objects at once.
+Files of picks stay the bytes that they are; only offsets into them are kept. Large files are scanned in pieces of a
+few MB, so that a million rows never become a million Python objects at once.
 """
 
 import math
@@ -252,3 +251,19 @@ def is_number(token: bytes, optional: bool) -> bool:
     except ValueError:
         return False
     return b"_" not in token and (optional or math.isfinite(value))
+
+
+LONGEST_LINE = 2**16
+"""Bytes; no row of picks is longer where lines become Python objects."""
+
+
+def spans_in_turn(spans: Spans) -> Iterator[tuple[int, int]]:
+    """The spans as Python numbers, some thousand at once."""
+    for first in range(0, len(spans), 10_000):
+        yield from map(tuple, spans[first : first + 10_000].tolist())
+
+
+def plain(value: float) -> str:
+    """A coordinate with at most four decimals, whole numbers without."""
+    text = f"{value:.4f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text

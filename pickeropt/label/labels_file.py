@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import OutputError
-from pickeropt.io.relion import CLASS, MICROGRAPH, X, Y
+from pickeropt.files import write_bytes_atomically
+from pickeropt.io.relion_star import CLASS, MICROGRAPH, X, Y
 from pickeropt.io.star import star_token
-from pickeropt.io.tables import write_bytes_atomically
 
 Stamp = tuple[int, int, int]
 """Size, time of change in ns and inode of a file."""
@@ -51,9 +51,7 @@ class LabelsFile:
             self._stamp = stamp
             return None
         done = "removed" if stamp is None else "changed"
-        remedy = (
-            "your last label is not saved; stop this server and start it again to go on with what is there"
-        )
+        remedy = "your last label is not saved; stop this server and start it again to go on with what is there"
         return f"{self.path} was {done} by another program; {remedy}"
 
     def write(self, data: bytes) -> None:
@@ -78,6 +76,7 @@ class LabelsFile:
 def labelled_star(names: Sequence[str], xy: NDArray[np.float64], class_names: Sequence[str]) -> bytes:
     """A labelled STAR file as `finetune` reads it; coordinates keep every digit that they have.
 
+    Not by starfile, which puts no quotes around a value that starts with # or _.
     names, class_names : (n,) each; xy : (n, 2) px
     Raises FormatError for a name that no STAR file can hold.
     """

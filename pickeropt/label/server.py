@@ -9,18 +9,14 @@ from threading import Lock
 from typing import Any
 
 from pickeropt.errors import OutputError, PickeroptError
-from pickeropt.label.advice import Adviser
-from pickeropt.label.config import LabelConfig, check_config
-from pickeropt.label.gallery import Gallery, Query, items
-from pickeropt.label.jobs import Jobs
-from pickeropt.label.loading import Loader
+from pickeropt.label.active_learning import Adviser
+from pickeropt.label.gallery import Gallery, Query, Results, items
+from pickeropt.label.jobs import Jobs, Work
+from pickeropt.label.label_config import LabelConfig, check_config
+from pickeropt.label.label_store import UNLABELLED, Box, describe_classes
 from pickeropt.label.pictures import Pictures
-from pickeropt.label.results import Results
-from pickeropt.label.session import Session
-from pickeropt.label.store import Box, describe_classes
-from pickeropt.label.table import UNLABELLED
-from pickeropt.label.work import Work
-from pickeropt.prune.config import Finish
+from pickeropt.label.session import Loader, Session
+from pickeropt.prune.prune_config import Finish
 
 PATIENCE = 2.0
 """Seconds that what is running has to end when the server does."""
@@ -63,7 +59,7 @@ class LabelServer:
     def _check_micrographs(self) -> None:
         """Raises MicrographError where none is found so far, GeometryError for no pixel size."""
         micrographs = self.session.micrographs
-        there = [i for i, site in enumerate(micrographs.sites) if site.path is not None]
+        there = [i for i, site in enumerate(micrographs.entries) if site.path is not None]
         if there:
             micrographs.pixel_size(there[0])
         else:
@@ -88,7 +84,7 @@ class LabelServer:
     def problems(self) -> list[str]:
         """What the user should know of, a line each."""
         found = list(self.loader.faults[:20])
-        missing = self.session.micrographs.missing()
+        missing = [entry.name for entry in self.session.micrographs.entries if entry.path is None]
         if missing:
             shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             verb = "micrograph is" if len(missing) == 1 else "micrographs are"
@@ -112,7 +108,7 @@ class LabelServer:
         with self.session.lock:
             ids = self.gallery.ids(query)
             shown = ids[offset : offset + limit].tolist()
-            names = [site.name for site in self.session.micrographs.sites]
+            names = [site.name for site in self.session.micrographs.entries]
             return {"total": len(ids), "items": items(self.session.store, shown, names)}
 
     def check_micrograph(self, index: int) -> None:

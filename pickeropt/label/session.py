@@ -1,21 +1,31 @@
-"""One labelling session: picks, labels and pictures, under one lock."""
+"""One labelling session: picks, labels and pictures, under one lock.
 
-from collections.abc import Iterable, Sequence
+Files of picks, read in the background while the first of them are shown already.
+
+A large file of picks, read in a process of its own, so that the server goes on answering.
+"""
+
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import RLock
+from threading import Event, RLock, Thread
 
 import numpy as np
 
 from pickeropt.errors import FormatError, GeometryError, PickeroptError
-from pickeropt.io.picks import PicksFile, read_picks
-from pickeropt.io.picks_file import placed
-from pickeropt.io.relion import CLASS
-from pickeropt.io.tables import write_bytes_atomically
-from pickeropt.label.config import LabelConfig
+from pickeropt.files import write_bytes_atomically
+from pickeropt.io.inputs import Found, find_files
+from pickeropt.io.picks import read_picks, read_picks_start
+from pickeropt.io.picks_file import PicksFile, placed
+from pickeropt.io.relion_star import CLASS
+from pickeropt.label.label_config import LabelConfig
+from pickeropt.label.label_store import SKIPPED, Action, Box, LabelStore, PickTable
 from pickeropt.label.labels_file import LabelsFile, labelled_star
-from pickeropt.label.micrographs import Micrographs
-from pickeropt.label.store import Action, Box, LabelStore
-from pickeropt.label.table import SKIPPED, PickTable
+from pickeropt.sites import Micrographs
 
 SAME = 0.01
 """px: a labelled point that is no farther from a pick is that pick."""
@@ -32,7 +42,7 @@ class Session:
         self.config = config
         self.lock = RLock()
         self.table = PickTable()
-        self.micrographs = Micrographs(config.micrographs, config.pixel_size, config.out)
+        self.micrographs = Micrographs(config.micrographs, config.pixel_size, labels=config.out)
         self.store = LabelStore(self.table)
         self.file = LabelsFile(config.out)
         self._skipped = b""
@@ -114,7 +124,7 @@ class Session:
 
     def _star(self, skipped: bool) -> bytes:
         _, boxes, labels = self.store.rows(skipped)
-        names = [self.micrographs.sites[box.micrograph].name for box in boxes]
+        names = [self.micrographs.entries[box.micrograph].name for box in boxes]
         xy = np.array([(box.x, box.y) for box in boxes]).reshape(-1, 2)
         return labelled_star(names, xy, [self.store.name(label) or "" for label in labels])
 
@@ -156,3 +166,131 @@ class Session:
 
     def _waiting(self, micrographs: Sequence[int]) -> Iterable[int]:
         return [place for place in micrographs if self._pending.get(place)]
+
+
+def read_apart(path: Path) -> PicksFile:
+    """The picks of a file, without its text: `content` and `row_spans` are empty, and so are the classes.
+
+    Raises PickeroptError as `read_picks` does, FormatError where the other process dies.
+    """
+    context = get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_read, args=(theirs, path), daemon=True)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for the server alone
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    theirs.close()
+    try:
+        found: PicksFile | PickeroptError = ours.recv()
+    except EOFError:
+        what = "the process that was reading it died, perhaps for want of memory"
+        raise FormatError(f"{path}: {what}; free memory and start again") from None
+    finally:
+        ours.close()
+        process.join()
+    if isinstance(found, PickeroptError):
+        raise found
+    return found
+
+
+def _read(connection: Connection, path: Path) -> None:
+    found: PicksFile | PickeroptError
+    try:
+        file = read_picks(path)
+        picks = replace(file.picks, class_names=None)
+        found = replace(file, picks=picks, content=b"", row_spans=np.empty((0, 2), dtype=np.int64))
+    except PickeroptError as error:
+        found = error
+    with suppress(BrokenPipeError):  # the server may have ended
+        connection.send(found)
+
+
+LARGE = 4 * 2**20
+"""Bytes of a file whose start is shown before the rest is read."""
+START = 2**19
+HEAD_START = 0.7
+"""Seconds that the first gallery has before the other files are read."""
+
+
+class Loader:
+    """Reads files of picks in a thread.
+
+    done, total : files; total is 0 until it is known
+    starts : first id of each file, by its real path
+    faults : what could not be read, a line each
+    then : called when all are read
+    """
+
+    def __init__(self, session: Session, inputs: Sequence[Path], then: Callable[[], None] = lambda: None) -> None:
+        self.session, self._inputs, self._then = session, inputs, then
+        self.done, self.total = 0, 0
+        self.starts: dict[Path, int] = {}
+        self.faults: list[str] = []
+        self.finished = Event()
+        self._stop = Event()
+        self._first = Event()
+        self._thread = Thread(target=self._run, name="reading picks", daemon=True)
+        self._error: BaseException | None = None
+
+    def start(self) -> None:
+        """Returns when there is something to show. Raises PickeroptError where the first file is faulty."""
+        self._thread.start()
+        self._first.wait()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _run(self) -> None:
+        try:
+            found, _ = find_files(self._inputs)
+            self.total = len(found.files)
+            self._read(found)
+            if not len(self.session.table) and self._error is None:
+                given = ", ".join(map(str, self._inputs[:3]))
+                raise FormatError(f"{given}: there are no picks in it; give files that have rows")
+            self._first.set()
+            self._then()
+        except PickeroptError as error:
+            self._fail(error)
+        except BaseException as error:
+            self._error = error
+            raise
+        finally:
+            self._first.set()
+            self.finished.set()
+
+    def _read(self, found: Found) -> None:
+        start = 0
+        inside: set[Path] = set()
+        for key in sorted(found.files, key=lambda key: found.paths_out[key].as_posix()):
+            if self._stop.is_set():
+                return
+            try:
+                if key not in inside:
+                    start = self._read_one(found, key, start, inside)
+            except PickeroptError as error:
+                self._fail(error)
+            self.done += 1
+            if start and not self._first.is_set():
+                self._first.set()
+                self._stop.wait(HEAD_START if self.done < self.total else 0)
+
+    def _read_one(self, found: Found, key: Path, start: int, inside: set[Path]) -> int:
+        """The id after the last pick of a file."""
+        self.starts[key] = start
+        head = read_picks_start(key, START) if key.stat().st_size > LARGE else None
+        if head is not None:
+            self.session.put_picks(start, found.named(key, head))
+            self._first.set()
+        file = found.read(key) if head is None else found.named(key, read_apart(key))
+        inside.update(companion.path.parent.resolve() / companion.path.name for companion in file.companions)
+        return self.session.put_picks(start, file)
+
+    def _fail(self, error: PickeroptError) -> None:
+        if not self._first.is_set():
+            self._error = error
+        self.faults.append(" ".join(str(error).splitlines()))

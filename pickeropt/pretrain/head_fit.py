@@ -2,24 +2,101 @@
 
 Linear on standardised features, by the cross-entropy of the parents and a little of the source classes',
 with a ridge that is chosen by what is held back.
+
+Features of the finished backbone at the points of all views, on disk until the head is fitted to them.
 """
 
+from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 from sklearn.metrics import f1_score, roc_auc_score
 from torch import Tensor, nn
 
-from pickeropt.pretrain.config import OnProgress
-from pickeropt.pretrain.default_recipe import DistilRecipe
-from pickeropt.pretrain.frozen import Points, read_points, write_features
-from pickeropt.pretrain.learner import LinearHead
-from pickeropt.pretrain.log import FITTED, open_tensorboard, report_row, write_log
-from pickeropt.pretrain.loop import Run
-from pickeropt.pretrain.parents import Parents, even_weights
-from pickeropt.pretrain.workplace import Workplace
+from pickeropt.files import write_bytes_atomically
+from pickeropt.models.backbone import Backbone, inference_copy
+from pickeropt.models.features import EIGHT, averaged_maps
+from pickeropt.models.fitting import inference_dtype
+from pickeropt.pretrain.learner import FITTED, THINNING, LinearHead, Workplace, open_tensorboard, report_row, write_log
+from pickeropt.pretrain.pretrain_config import OnProgress
+from pickeropt.pretrain.pretrain_recipes import DistilRecipe, point_features
+from pickeropt.pretrain.training_loop import Run
+from pickeropt.pretrain.training_set import Parents, even_weights
+from pickeropt.pretrain.training_views import View, ViewStore, missing
 from pickeropt.records import PARTICLE
+
+ORIENTATIONS = (EIGHT[0], EIGHT[5])
+"""Each view is seen in these: the plain one, and one that is turned and mirrored."""
+
+MOST_POINTS = 500_000
+"""Of all views together; of more, each view keeps a random share. At 1152 features they are 1.2 GB."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """features : (n, d) float16; labels : (n,) int64 source classes"""
+
+    features: Tensor
+    labels: Tensor
+
+
+def feature_path(folder: Path, index: int) -> Path:
+    """The file of a view's features."""
+    return folder / f"{index:06d}.safetensors"
+
+
+def write_features(run: Run, store: ViewStore, folder: Path, on_progress: OnProgress) -> None:
+    """Features of all views that have none on disk yet, shared among the processes."""
+    files = [feature_path(folder, index) for index in range(len(store))]
+    wanted = list(missing(files))
+    run.world.wait()  # nobody writes before everybody has looked, and the last state of the training is safe
+    dtype = inference_dtype(run.device) if run.config.mixed_precision else torch.float32
+    network = inference_copy(run.learner.backbone, run.device, dtype)
+    most = max(1, MOST_POINTS // (len(store) * len(ORIENTATIONS)))
+    for number, place in enumerate(run.world.share(len(wanted))):
+        index = wanted[place]
+        view = store.load(index)
+        rng = np.random.default_rng([run.config.seed, THINNING, index])
+        rows = torch.from_numpy(np.sort(rng.permutation(len(view.labels))[:most]))
+        features = torch.cat([_features(network, view, rows, way) for way in ORIENTATIONS]).half()
+        labels = view.labels[rows].repeat(len(ORIENTATIONS))
+        write_bytes_atomically(files[index], save({"features": features, "labels": labels}))
+        on_progress("describing views", number * run.world.size + 1, len(wanted))
+    run.world.wait()
+
+
+def _features(network: Backbone, view: View, rows: Tensor, orientation: tuple[int, bool]) -> Tensor:
+    """(m, d) float32 on the CPU, of these points of a view seen in one orientation."""
+    parameter = next(network.parameters())
+    pixels = view.pixels[None, None].to(device=parameter.device, dtype=parameter.dtype)
+    points = view.points[rows].to(parameter.device)
+    with torch.no_grad():
+        maps = [m.float() for m in averaged_maps(network, pixels, (orientation,))]
+        return point_features(maps, network.strides, points, view.diameter, view.centred).cpu()
+
+
+def read_points(folder: Path, indices: Sequence[int]) -> Points:
+    """Those of some views, at least one, in one block."""
+    files = [feature_path(folder, index) for index in indices]
+    shapes = []
+    for file in files:
+        with safe_open(str(file), framework="pt") as opened:
+            shapes.append(opened.get_slice("features").get_shape())
+    features = torch.empty(sum(rows for rows, _ in shapes), shapes[0][1], dtype=torch.float16)
+    labels, start = [], 0
+    for file in files:
+        tensors = load_file(str(file))
+        stop = start + len(tensors["labels"])
+        features[start:stop] = tensors["features"]
+        labels.append(tensors["labels"])
+        start = stop
+    return Points(features, torch.cat(labels))
+
 
 RIDGES = (1e-3, 3e-3, 1e-2, 3e-2)
 """Weights of |weights|²/2 beside the mean loss that are tried."""
@@ -92,9 +169,7 @@ def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), scale.float()
 
 
-def fit_linear(
-    head: LinearHead, points: Points, parents: Parents, ridge: float, steps: int, seed: int
-) -> None:
+def fit_linear(head: LinearHead, points: Points, parents: Parents, ridge: float, steps: int, seed: int) -> None:
     """Fit the linear layer of a standardised head on the CPU, in place, from zero, by AdamW on batches.
 
     Parents count the same. The same arguments give the same weights.
@@ -125,9 +200,7 @@ def held_back_figures(head: LinearHead, points: Points, parents: Parents) -> dic
     The AUC is of the log odds of particle.
     """
     with torch.no_grad():
-        logits = torch.cat(
-            [parents.logits(head(part.float())) for part in torch.split(points.features, CHUNK)]
-        )
+        logits = torch.cat([parents.logits(head(part.float())) for part in torch.split(points.features, CHUNK)])
     kinds = parents.labels(points.labels).numpy()
     figures = {FITTED[1]: float(f1_score(kinds, logits.argmax(1).numpy(), average="macro"))}
     if PARTICLE in parents.names and len(parents.names) > 1:

@@ -1,16 +1,33 @@
-"""What is trained, and the two ways to do it: each knows its samples, its loss and its optimiser."""
+"""What is trained, and the two ways to do it: each knows its samples, its loss and its optimiser.
 
+The log of a run: CSV, learning curves, TensorBoard.
+
+Where a run keeps what it needs to go on: a folder beside its output, gone when the output is there.
+"""
+
+import csv
+import io
+import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pickeropt.errors import PickeroptError
 from pickeropt.models.backbone import Backbone
-from pickeropt.pretrain.config import Schedule
+from pickeropt.pretrain.pretrain_config import PretrainConfig, Schedule
+from pickeropt.pretrain.training_set import DataSet
+from pickeropt.resumable import TrainingFolder
 
 CUTTING, DRAWING, ORDER, THINNING = 0, 1, 2, 3
 """Streams of random numbers beside the seed."""
@@ -140,3 +157,175 @@ def batches(indices: Iterable[int], size: int) -> Iterator[list[int]]:
             waiting = []
     if waiting:
         yield waiting
+
+
+UNIMPORTANT = ("device", "tensorboard", "log_every", "save_every")
+"""Settings that change no weights but for rounding."""
+
+
+class Workplace(TrainingFolder):
+    """Files of a run; `folder` holds what only the run itself needs."""
+
+    @property
+    def views(self) -> Path:
+        return self.folder / "views"
+
+    @property
+    def features(self) -> Path:
+        return self.folder / "features"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state.safetensors"
+
+    @property
+    def log(self) -> Path:
+        return self.out.with_suffix(".log.csv")
+
+    @property
+    def curves(self) -> Path:
+        return self.out.with_suffix(".curves.png")
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.out.with_suffix(".tensorboard")
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """The same, less an earlier TensorBoard log."""
+        shutil.rmtree(self.tensorboard, ignore_errors=True)
+        super().begin(settings)
+
+
+def run_settings(data: DataSet, config: PretrainConfig, unlabelled: tuple[Path, ...]) -> dict[str, Any]:
+    """All that decides the result, for JSON."""
+    settings: dict[str, Any] = {n: v for n, v in asdict(config).items() if n not in UNIMPORTANT}
+    settings |= {"exclude": sorted(config.exclude), "ignore": sorted(config.ignore)}
+    settings["data"] = data.fingerprint
+    settings["unlabelled"] = [[path.name, path.stat().st_size] for path in unlabelled]
+    for name in ("weights", "init"):
+        path = Path(settings[name]) if settings[name] else None
+        settings[name] = [str(path), path.stat().st_size if path.is_file() else 0] if path else None
+    loaded: dict[str, Any] = json.loads(json.dumps(settings))
+    return loaded
+
+
+FITTED = ("head_ridge", "held_back_head_f1", "held_back_head_auc")
+"""Of the head that was fitted to the finished backbone: its ridge, the macro-F1 of parents and the AUC of
+particle against rest on what is held back."""
+
+COLUMNS = (
+    "step",
+    "loss",
+    *MEASURED,
+    "learning_rate",
+    "images_per_second",
+    *(f"held_back_{name}" for name in MEASURED),
+    *FITTED,
+)
+"""Means since the row before; `held_back` of what is not trained on, with the weights that are kept. The
+last row has the figures of the fitted head as well."""
+
+Row = Mapping[str, float]
+
+
+class RunLog:
+    """Rows of a CSV file, appended as they come.
+
+    place : of the run; what an earlier part of it wrote after step `resumed_at` is dropped from its log
+    """
+
+    def __init__(self, place: Workplace, resumed_at: int):
+        self.path = place.log
+        self.rows: list[Row] = [row for row in read_log(self.path) if row["step"] <= resumed_at]
+        write_log(place, self.rows)
+
+    def add(self, row: Row) -> None:
+        """Append a row; names of `COLUMNS`, all but `step` may be missing."""
+        self.rows.append(row)
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            file.write(_as_line(row))
+
+
+def write_log(place: Workplace, rows: Sequence[Row]) -> None:
+    """The whole log anew."""
+    place.publish(place.log, (_line(COLUMNS) + "".join(map(_as_line, rows))).encode())
+
+
+def read_log(path: Path) -> list[Row]:
+    """The whole rows of a log, none where there is no such file or it is another kind of file."""
+    if not path.is_file():
+        return []
+    lines = [
+        line for line in path.read_bytes().decode(errors="replace").splitlines(keepends=True) if line.endswith("\n")
+    ]
+    if not lines or lines[0] != _line(COLUMNS):
+        return []
+    read = csv.DictReader(lines)
+    return [{name: float(value) for name, value in row.items() if value} for row in read]
+
+
+def _as_line(row: Row) -> str:
+    values = ["" if name not in row else f"{row[name]:.6g}" for name in COLUMNS]
+    return _line([f"{row['step']:.0f}", *values[1:]])
+
+
+def _line(values: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()
+
+
+def curves_png(rows: Sequence[Row]) -> bytes:
+    """A PNG, 1500 x 675 px: losses and accuracy over steps, trained and held back."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, accuracy = figure.subplots(1, 2)
+    colors = dict(zip(MEASURED, ("#0b6aa8", "#c2571a", "#8a4fa8", "#2a7f3f", "#5f5f5f"), strict=True))
+    for name in MEASURED:
+        axes = accuracy if "accuracy" in name else losses
+        for prefix, style in (("", "-"), ("held_back_", "o--")):
+            points = [(row["step"], row[prefix + name]) for row in rows if prefix + name in row]
+            if points:
+                label = name.replace("_", " ") + (", held back" if prefix else "")
+                x, y = zip(*points, strict=True)
+                axes.plot(x, y, style, color=colors[name], markersize=4, linewidth=1.3, label=label)
+    losses.set_ylabel("loss")
+    accuracy.set_ylabel("share of labelled points told right")
+    accuracy.set_ylim(0, 1)
+    for axes in (losses, accuracy):
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(frameon=False)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def check_tensorboard() -> None:
+    """Raises PickeroptError where TensorBoard is not installed."""
+    if find_spec("tensorboard") is None:
+        remedy = "pip install 'pickeropt[tensorboard]', or leave the option away: the CSV log is always written"
+        raise PickeroptError(f"--tensorboard: the package tensorboard is not installed; {remedy}")
+
+
+def open_tensorboard(folder: Path | None, resumed_at: int) -> AbstractContextManager[Any]:
+    """A SummaryWriter that goes on after a step; for no folder one that is None."""
+    if folder is None:
+        return nullcontext()
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer: AbstractContextManager[Any] = SummaryWriter(str(folder), purge_step=resumed_at + 1)
+    return writer
+
+
+def report_row(tensorboard: Any, row: Row) -> None:
+    """A row to a SummaryWriter, or to None."""
+    if tensorboard is not None:
+        for name, value in row.items():
+            if name != "step":
+                tensorboard.add_scalar(name, value, int(row["step"]))
+        tensorboard.flush()

@@ -1,20 +1,152 @@
-"""From what was seen of the picks to which of them stay."""
+"""From what was seen of the picks to which of them stay.
+
+From the classifier's scores to those that decide: with the picker's, and at the right share of particles.
+
+Both come after all micrographs are scored, so that a run that is killed loses nothing by them.
+
+How many of the picks are particles, and what a score means where it is not half of them.
+
+P(particle) of a model takes half of the picks for particles. Saerens, Latinne and Decaestecker, Neural
+Computation 14, 21 (2002): the share is estimated by expectation-maximisation from the probabilities alone,
+without labels, and the probabilities are re-weighted to it.
+
+What came of n picks, in numbers.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.prune.adjust import at_prior, with_picker_score
-from pickeropt.prune.config import REASONS, Filters, PruneConfig
 from pickeropt.prune.filters import Measure, out_of_bounds, too_close
-from pickeropt.prune.picker_score import Labelled
+from pickeropt.prune.picker_score import Labelled, ShotsOnPicks, combine, explained
 from pickeropt.prune.plan import Plan
-from pickeropt.prune.prior import NEUTRAL
+from pickeropt.prune.prune_config import REASONS, Filters, PruneConfig
 from pickeropt.prune.scoring import Sight
-from pickeropt.prune.summary import Judged
-from pickeropt.records import FloatArray, Scores
+from pickeropt.records import PARTICLE, FloatArray, Scores
+
+NEUTRAL = 0.5
+"""The share that the probabilities of a model assume."""
+LEAST = 0.01
+"""An estimate stays this far from 0 and 1, so that no pick's score is lost."""
+ROUNDS, ENOUGH = 10_000, 1e-7
+
+
+def estimate_prior(probabilities: NDArray[np.floating]) -> float:
+    """The share of particles among the picks, from LEAST to 1 - LEAST; half where there are no picks.
+
+    probabilities : (n,) calibrated P(particle), under the assumption that half are particles
+    The share of highest likelihood, which has one maximum. It is as good as the probabilities are
+    calibrated: of a model that is too sure it is the share of picks above 0.5.
+    """
+    if not len(probabilities):
+        return NEUTRAL
+    particle = np.asarray(probabilities, dtype=np.float64)
+    share = NEUTRAL
+    for _ in range(ROUNDS):
+        before, share = share, float(reweighted(particle, share).mean())
+        share = min(max(share, LEAST), 1 - LEAST)
+        if abs(share - before) < ENOUGH:
+            break
+    return share
+
+
+def reweighted(probabilities: NDArray[np.floating], prior: float) -> NDArray[np.float64]:
+    """(n,) P(particle) where a share `prior`, above 0 and below 1, of the picks are particles.
+
+    probabilities : (n,) P(particle) where half of them are. Their order stays.
+    """
+    particle = np.asarray(probabilities, dtype=np.float64)
+    weighted = prior * particle
+    found: NDArray[np.float64] = weighted / (weighted + (1 - prior) * (1 - particle))
+    return found
+
+
+def with_picker_score(scores: Scores, figure_of_merit: NDArray[np.float64], labelled: Labelled) -> tuple[Scores, str]:
+    """The scores of classifier and picker together, and what came of it in a sentence."""
+    rows, is_particle = labelled
+    shots = ShotsOnPicks(scores.particle[rows], figure_of_merit[rows], is_particle)
+    particle, coefficients = combine(scores.particle, figure_of_merit, shots)
+    return with_particle(scores, particle), explained(is_particle, coefficients.tolist())
+
+
+def at_prior(scores: Scores, prior: float | Literal["auto"]) -> tuple[Scores, float]:
+    """The scores where that share of the picks are particles, and the share."""
+    share = estimate_prior(scores.particle) if prior == "auto" else prior
+    if share == NEUTRAL:
+        return scores, share
+    return with_particle(scores, reweighted(scores.particle, share)), share
+
+
+def with_particle(scores: Scores, particle: NDArray[np.float64]) -> Scores:
+    """The scores with another P(particle), (n,); the other classes share what is left as they did before.
+
+    Where they had nothing they share alike.
+    """
+    place = scores.class_names.index(PARTICLE)
+    found = scores.probabilities.astype(np.float64)
+    found[:, place] = 0
+    others = np.arange(found.shape[1]) != place
+    left = found.sum(axis=1)
+    found[np.ix_(left == 0, others)] = 1.0
+    found *= ((1 - particle) / np.where(left > 0, left, max(1, others.sum())))[:, None]
+    found[:, place] = particle
+    return replace(scores, probabilities=found.astype(np.float32))
+
+
+WORST = 5
+NOTHING_KEPT = "every pick is rejected; is the model of this particle, and is the threshold right?"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """n picks judged.
+
+    class_names : of `best`, (n,), each pick's most probable class
+    micrographs : by name, of `micrograph`, (n,)
+    above : (n,) bool, whether the score reaches the threshold
+    reasons : (n,) index into `REASONS`, why a filter is against a pick whatever its score
+    """
+
+    class_names: tuple[str, ...]
+    best: NDArray[np.int64]
+    micrographs: tuple[str, ...]
+    micrograph: NDArray[np.int64]
+    above: NDArray[np.bool_]
+    reasons: NDArray[np.int64]
+
+    @property
+    def keep(self) -> NDArray[np.bool_]:
+        """(n,): which picks stay."""
+        kept: NDArray[np.bool_] = self.above & (self.reasons == 0)
+        return kept
+
+
+def counts(judged: Judged) -> dict[str, Any]:
+    """The fields of a `PruneSummary` that count; what is rejected is below the threshold or filtered."""
+    keep = judged.keep
+    kept = int(keep.sum())
+    lost = np.bincount(judged.micrograph[~keep], minlength=len(judged.micrographs))
+    picks = np.bincount(judged.micrograph, minlength=len(judged.micrographs))
+    order = sorted(range(len(lost)), key=lambda i: (-int(lost[i]), judged.micrographs[i]))[:WORST]
+    filtered = _by_name(REASONS, judged.reasons[judged.above])
+    return {
+        "picks": len(keep),
+        "kept": kept,
+        "rejected": len(keep) - kept,
+        "by_class": _by_name(judged.class_names, judged.best),
+        "rejected_by_class": _by_name(judged.class_names, judged.best[~judged.above]),
+        "filtered": {name: count for name, count in filtered.items() if name and count},
+        "micrographs": len(judged.micrographs),
+        "worst": tuple((judged.micrographs[i], int(picks[i]), int(lost[i])) for i in order if lost[i]),
+    }
+
+
+def _by_name(names: Sequence[str], index: NDArray[np.int64]) -> dict[str, int]:
+    found = np.bincount(index, minlength=len(names)).tolist()
+    return dict(zip(names, found, strict=True))
 
 
 @dataclass(frozen=True)
@@ -35,9 +167,7 @@ class Decision:
     notes: tuple[str, ...]
 
 
-def decide(
-    plan: Plan, config: PruneConfig, sight: Sight, values: FloatArray, labelled: Labelled | None
-) -> Decision:
+def decide(plan: Plan, config: PruneConfig, sight: Sight, values: FloatArray, labelled: Labelled | None) -> Decision:
     """Judge the picks by what `score_all` saw, (n, k + q).
 
     labelled : picks that have a label, where the picker's own score is used
@@ -46,7 +176,7 @@ def decide(
     scores = Scores(names, values[:, : len(names)])
     notes: tuple[str, ...] = ()
     if labelled is not None:
-        merits = np.concatenate([source.file.picks.figure_of_merit for source in plan.sources])
+        merits = plan.picks.figure_of_merit
         scores, note = with_picker_score(scores, merits, labelled)
         notes = (note,)
     scores, prior = at_prior(scores, config.prior)
@@ -56,8 +186,8 @@ def decide(
     judged = Judged(
         class_names=names,
         best=scores.probabilities.argmax(axis=1),
-        micrographs=tuple(task.name for task in plan.tasks),
-        micrograph=plan.micrograph,
+        micrographs=tuple(site.name for site in plan.picks.sites),
+        micrograph=plan.picks.micrograph,
         above=scores.particle >= np.float32(config.threshold),
         reasons=_reasons(plan, (config.filters, sight.measures), measured, scores.particle),
     )
@@ -72,8 +202,8 @@ def _reasons(
     filters, measures = bounds
     reasons = out_of_bounds(measures, measured)
     if filters.min_distance is not None:
-        for task in plan.tasks:
-            rows = task.rows[reasons[task.rows] == 0]
-            close = too_close(plan.coordinates[rows], particle[rows], filters.min_distance / task.pixel_size)
+        for site in plan.picks.sites:
+            rows = site.rows[reasons[site.rows] == 0]
+            close = too_close(plan.picks.coordinates[rows], particle[rows], filters.min_distance / site.pixel_size)
             reasons[rows[close]] = REASONS.index("min-distance")
     return reasons

@@ -4,6 +4,8 @@ DeepEM (Zhu et al., BMC Bioinformatics 2017) drops picks whose pixels' standard 
 narrow range. DeepPicker (Wang et al., J. Struct. Biol. 2016) drops those with many pixels beyond three
 standard deviations, those in a connected domain of the score map four times larger than the average,
 as ice is, and of two that are too close the worse.
+
+Connected domains of a map of scores, by which DeepPicker knows ice.
 """
 
 import math
@@ -12,12 +14,32 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import label
 from scipy.spatial import cKDTree
 
-from pickeropt.datasets.domains import relative_domains
 from pickeropt.errors import MicrographError
-from pickeropt.prune.config import REASONS, Filters
+from pickeropt.prune.prune_config import REASONS, Filters
 from pickeropt.records import FloatArray, Micrograph
+
+LIKELY = 0.5
+"""Grid points with a score above this are connected (Wang et al. 2016, section 4.5)."""
+
+
+def relative_domains(score_map: NDArray[np.floating], likely: float = LIKELY) -> FloatArray:
+    """Size of the connected domain that each grid point is in, over the average of the map's domains.
+
+    score_map : (rows, columns); neighbours share a side
+    returns : (rows, columns), 0 where the score is `likely` or less
+    """
+    domains, count = label(score_map > likely)
+    if not count:
+        return np.zeros(score_map.shape, dtype=np.float32)
+    sizes = np.bincount(domains.ravel())
+    relative = sizes / sizes[1:].mean()
+    relative[0] = 0
+    found: FloatArray = relative[domains].astype(np.float32)
+    return found
+
 
 EXTREME = 3.0
 """Noise units beyond which a pixel is extreme."""
@@ -81,9 +103,7 @@ def grid_of(shape: tuple[int, int], diameter_px: float) -> tuple[NDArray[np.floa
     return np.stack(np.meshgrid(x, y), axis=2), step
 
 
-def domain_sizes(
-    score_map: NDArray[np.floating], coordinates: NDArray[np.float64], step: float
-) -> FloatArray:
+def domain_sizes(score_map: NDArray[np.floating], coordinates: NDArray[np.float64], step: float) -> FloatArray:
     """Size of the connected domain that each pick is in, over the average of the micrograph's: (m,).
 
     score_map : (rows, columns) at the points of `grid_of`; neighbours share a side. A pick belongs to its
@@ -106,9 +126,7 @@ def out_of_bounds(measures: Sequence[Measure], values: FloatArray) -> NDArray[np
     return reasons
 
 
-def too_close(
-    coordinates: NDArray[np.float64], scores: NDArray[np.floating], distance: float
-) -> NDArray[np.bool_]:
+def too_close(coordinates: NDArray[np.float64], scores: NDArray[np.floating], distance: float) -> NDArray[np.bool_]:
     """(m,): picks of one micrograph closer than `distance` px to one with a higher score that stays.
 
     From the best score down; of equal scores the first row stays.

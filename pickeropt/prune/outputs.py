@@ -1,6 +1,10 @@
-"""The folder of a pruning: kept and rejected picks, a table of scores, a summary."""
+"""The folder of a pruning: kept and rejected picks, a table of scores, a summary.
+
+Which files a run read, as `summary.json` keeps it: enough to write its outputs again.
+"""
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -13,18 +17,95 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pickeropt
-from pickeropt.io.inputs import SUMMARY, Inputs
-from pickeropt.io.lists import rewrite_coordinate_list
-from pickeropt.io.picks import companion_subsets, subset
+from pickeropt.errors import OutputError
+from pickeropt.io.inputs import SUMMARY, Inputs, ListSource, Source
+from pickeropt.io.lists import is_suffix_file, read_coordinate_list, read_suffix_file, rewrite_coordinate_list
+from pickeropt.io.picks import companion_subsets, read_picks, subset
+from pickeropt.io.picks_file import PicksFile
 from pickeropt.io.scores import with_scores
-from pickeropt.prune.config import REASONS, PruneConfig, PruneSummary
-from pickeropt.prune.recorded import record
+from pickeropt.prune.prune_config import KEPT, REASONS, REJECTED, SCORES, PruneConfig, PruneSummary
 
 if TYPE_CHECKING:
     from pickeropt.prune.decision import Decision
     from pickeropt.prune.plan import Plan
 
-KEPT, REJECTED, SCORES = "kept", "rejected", "scores.csv"
+
+FILES, LISTS, PLACES = "files", "lists", "places"
+
+
+def record(inputs: "Plan") -> dict[str, Any]:
+    """Name, path and sha256 of each file of picks and each list; path and Å/px of each micrograph."""
+    files = [{"name": source.name, **_place(source.file.path, _contents(source.file))} for source in inputs.sources]
+    lists = [
+        {
+            "name": listed.name,
+            **_place(listed.coordinates.path, [listed.coordinates.content]),
+            "targets": list(listed.targets),
+        }
+        for listed in inputs.lists
+    ]
+    places = {site.name: [str(site.path), float(site.pixel_size)] for site in inputs.picks.sites}
+    return {FILES: files, **({LISTS: lists} if lists else {}), PLACES: places}
+
+
+def read_recorded(summary: Mapping[str, Any]) -> Inputs:
+    """The inputs of a run, read again.
+
+    Raises OutputError for a summary that has none, and for a file that is gone or has changed;
+    FormatError as `read_picks` does.
+    """
+    try:
+        files = [(Path(entry["path"]), str(entry["name"]), entry["sha256"]) for entry in summary[FILES]]
+        lists = [
+            (Path(entry["path"]), str(entry["name"]), entry["sha256"], tuple(map(str, entry["targets"])))
+            for entry in summary.get(LISTS, ())
+        ]
+    except (KeyError, TypeError) as error:
+        what = "summary.json does not say which files the run read; it is of an earlier pickeropt, or changed"
+        raise OutputError(f"{what}: prune once more") from error
+    _check_there([*(entry[0] for entry in files), *(entry[0] for entry in lists)])
+    sources = []
+    for path, name, digest in files:
+        file = read_picks(path)
+        _check_same(path, _digest(_contents(file)), digest)
+        sources.append(Source(file, name))
+    listed = []
+    for path, name, digest, targets in lists:
+        coordinates = read_suffix_file(path) if is_suffix_file(path) else read_coordinate_list(path)
+        _check_same(path, _digest([coordinates.content]), digest)
+        listed.append(ListSource(coordinates, name, targets))
+    return Inputs(tuple(sources), tuple(listed), ())
+
+
+def _place(path: Path, contents: Sequence[bytes]) -> dict[str, str]:
+    return {"path": str(path.absolute()), "sha256": _digest(contents)}
+
+
+def _contents(file: PicksFile) -> list[bytes]:
+    """The bytes of a file of picks, and of those that go with it."""
+    return [file.content, *(companion.path.read_bytes() for companion in file.companions)]
+
+
+def _digest(contents: Sequence[bytes]) -> str:
+    """sha256 of the bytes of one file, or of several one after the other."""
+    found = hashlib.sha256()
+    for content in contents:
+        found.update(content)
+    return found.hexdigest()
+
+
+def _check_there(paths: Sequence[Path]) -> None:
+    gone = [str(path) for path in paths if not path.is_file()]
+    if gone:
+        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+        raise OutputError(f"{gone[0]}{more}: the run read it, but it is gone; put it back, or prune once more")
+
+
+def _check_same(path: Path, found: str, recorded: object) -> None:
+    if found != recorded:
+        raise OutputError(f"{path}: has changed since the run read it; prune once more")
+
+
 REPORT, SHEET, OVERLAYS = "report.html", "contact_sheet.png", "overlays"
 """What the report of a pruning adds."""
 OWN = frozenset({KEPT, REJECTED, SCORES, SUMMARY, REPORT, SHEET, OVERLAYS})
@@ -87,12 +168,12 @@ def former_evaluation(stays: Sequence[str]) -> tuple[str, ...]:
 def _pieces(plan: "Plan", decision: "Decision") -> Iterator[str]:
     """The lines of the table, some thousand in a string."""
     scores, judged = decision.scores, decision.judged
-    micrographs = [_cell(task.name) for task in plan.tasks]
+    micrographs = [_cell(site.name) for site in plan.picks.sites]
     classes = [_cell(name) for name in scores.class_names]
     extra = "%.6g," * len(decision.measures) + "%s," * decision.filtered
     keep = judged.keep
     for i, source in enumerate(plan.sources):
-        start, end = plan.starts[i : i + 2].tolist()
+        start, end = plan.picks.starts[i : i + 2].tolist()
         merits = source.file.picks.figure_of_merit
         name = _cell(source.name).replace("%", "%%")
         line = f"{name},%d,%s,%r,%r,%s,%s,{'%.6f,' * (1 + len(classes))}{extra}%d\n"
@@ -101,8 +182,8 @@ def _pieces(plan: "Plan", decision: "Decision") -> Iterator[str]:
             part = scores.probabilities[here]
             columns = [
                 range(here.start - start, here.stop - start),
-                [micrographs[m] for m in plan.micrograph[here].tolist()],
-                *plan.coordinates[here].T.tolist(),
+                [micrographs[m] for m in plan.picks.micrograph[here].tolist()],
+                *plan.picks.coordinates[here].T.tolist(),
                 [_merit(value) for value in merits[here.start - start : here.stop - start].tolist()],
                 [classes[c] for c in judged.best[here].tolist()],
                 scores.particle[here].tolist(),

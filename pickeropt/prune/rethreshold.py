@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError, OutputError, PickeroptError
-from pickeropt.folder_lock import cannot_write
+from pickeropt.files import cannot_write
 from pickeropt.io.inputs import SUMMARY, Inputs
-from pickeropt.prune.config import REASONS, Finish, PruneSummary
-from pickeropt.prune.outputs import OWN, SCORES, fields_of, former_evaluation, write_json, write_picks
-from pickeropt.prune.recorded import read_recorded
-from pickeropt.prune.summary import NOTHING_KEPT, Judged, counts
+from pickeropt.prune.decision import NOTHING_KEPT, Judged, counts
+from pickeropt.prune.outputs import OWN, fields_of, former_evaluation, read_recorded, write_json, write_picks
+from pickeropt.prune.prune_config import REASONS, SCORES, Finish, PruneSummary
 from pickeropt.records import FloatArray
-from pickeropt.workspace import bring_back, open_workspace, partial_folder
+from pickeropt.resumable import bring_back, open_workspace, partial_folder
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,7 @@ def rethreshold(
     summary = _summary(content, judged, threshold, target)
     in_place = target.resolve() == folder.resolve()
     if in_place and (partial_folder(folder) / "records").exists():
-        raise OutputError(
-            f"{partial_folder(folder)}: an unfinished run for {folder}; finish or remove it first"
-        )
+        raise OutputError(f"{partial_folder(folder)}: an unfinished run for {folder}; finish or remove it first")
     with open_workspace(target, {"the command": "rethreshold"}, in_place or overwrite, OWN) as workspace:
         try:
             shutil.rmtree(workspace.staging, ignore_errors=True)
@@ -112,9 +109,7 @@ def _read_table(path: Path, inputs: Inputs) -> Table:
         raise FormatError(f"{path}: cannot be read as a table ({error}); prune once more") from error
     wrong = next((i for i, row in enumerate(rows) if len(row) != len(header)), None)
     if wrong is not None:
-        raise FormatError(
-            f"{path}, row {wrong + 1}: {len(rows[wrong])} cells, not {len(header)}; prune once more"
-        )
+        raise FormatError(f"{path}, row {wrong + 1}: {len(rows[wrong])} cells, not {len(header)}; prune once more")
     table = Table(path, header, rows)
     expected = [(source.name, str(i)) for source in inputs.sources for i in range(len(source.file.picks))]
     if list(zip(table.column("file"), table.column("row"), strict=True)) != expected or header[-1] != "kept":
@@ -149,9 +144,7 @@ def _scores(table: Table) -> FloatArray:
     wrong = ~((found >= 0) & (found <= 1))
     if wrong.any():
         row = int(wrong.argmax())
-        raise FormatError(
-            f"{table.path}, row {row + 1}: the score is {cells[row]}, not from 0 to 1; prune once more"
-        )
+        raise FormatError(f"{table.path}, row {row + 1}: the score is {cells[row]}, not from 0 to 1; prune once more")
     return found
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError, OutputError
 from pickeropt.io.inputs import SUMMARY
-from pickeropt.prune.outputs import SCORES
+from pickeropt.prune.prune_config import SCORES
 
 PIECE = 20_000
 """Rows of the table that are Python objects at once."""
@@ -145,9 +145,7 @@ def _read_table(path: Path, rows: Iterator[list[str]], summary: Mapping[str, Any
                 values.extend(map(float, columns[name]))
         except (IndexError, ValueError) as error:
             place = f"{path}, lines {line + 1} to {line + len(piece)}"
-            raise FormatError(
-                f"{place}: a row is not as prune wrote it ({error}); prune once more"
-            ) from error
+            raise FormatError(f"{place}: a row is not as prune wrote it ({error}); prune once more") from error
         line += len(piece)
     ints = {name: np.frombuffer(values, np.int32) for name, values in whole.items()}
     floats = {name: np.frombuffer(values, np.float32) for name, values in real.items()}

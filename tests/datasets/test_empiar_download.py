@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from empiar_server import Fault, Site, serving
 
-from pickeropt.datasets.empiar.download import Wanted, download, part_of
-from pickeropt.datasets.empiar.request import Patience, fetch_text, remote_size
+from pickeropt.datasets.empiar.http_download import Patience, Wanted, download, fetch_text, part_of, remote_size
 from pickeropt.errors import DownloadError, FormatError
 from pickeropt.io.micrographs import read_micrograph_header, write_mrc
 
@@ -43,9 +42,7 @@ def left(folder):
 
 def test_a_plain_file(site, tmp_path, patience, naps):
     seen = []
-    got = download(
-        Wanted(site.url + PATH), tmp_path / "a", patience, lambda done, of: seen.append((done, of))
-    )
+    got = download(Wanted(site.url + PATH), tmp_path / "a", patience, lambda done, of: seen.append((done, of)))
     assert (tmp_path / "a").read_bytes() == BODY
     assert got.size == 10_000
     assert got.sha256 == hashlib.sha256(BODY).hexdigest()
@@ -63,6 +60,7 @@ def test_a_line_cut_half_way_goes_on_from_there(site, tmp_path, patience, naps):
     assert left(tmp_path) == ["a"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on(site, tmp_path, patience):
     class Killed(BaseException):
         pass

@@ -11,20 +11,22 @@ import typer
 from empiar_server import Fault, Site, serving, tar_gz
 from typer.testing import CliRunner
 
-from pickeropt import cli_empiar
-from pickeropt.datasets.class_config import BuildConfig
-from pickeropt.datasets.class_folders import build_class_folders
-from pickeropt.datasets.class_points import gather_points
-from pickeropt.datasets.empiar.archive import extract_coordinates, list_folder, local_name, stem_of
-from pickeropt.datasets.empiar.config import EmpiarConfig
-from pickeropt.datasets.empiar.described import ask_empiar
-from pickeropt.datasets.empiar.download import part_of
-from pickeropt.datasets.empiar.fetch import fetch
-from pickeropt.datasets.empiar.manifest import Said, choose_entries, load_manifest
-from pickeropt.datasets.empiar.plan import make_plan
-from pickeropt.datasets.empiar.request import Patience
+from pickeropt.commands import dataset as cli_empiar
+from pickeropt.datasets.class_folders import build_class_folders, gather_points
+from pickeropt.datasets.dataset_config import BuildConfig
+from pickeropt.datasets.empiar.download_plan import (
+    ask_empiar,
+    extract_coordinates,
+    list_folder,
+    local_name,
+    make_plan,
+    stem_of,
+)
+from pickeropt.datasets.empiar.fetching import fetch
+from pickeropt.datasets.empiar.http_download import Patience, part_of
+from pickeropt.datasets.empiar.manifest import EmpiarConfig, Said, choose_entries, load_manifest
 from pickeropt.errors import DownloadError, FormatError, GeometryError, OutputError, PickeroptError
-from pickeropt.io.cryoppp import read_cryoppp
+from pickeropt.io.delimited import read_cryoppp
 from pickeropt.io.labels import read_labels
 from pickeropt.io.micrographs import write_mrc
 
@@ -48,9 +50,7 @@ def files(tmp_path_factory):
         write_mrc(folder / "m.mrc", pixels, 1.77)
         files[f"{DATA}Falcon_{i}.mrc"] = (folder / "m.mrc").read_bytes()
     tables = {f"10017/ground_truth/particle_coordinates/Falcon_{i}.csv": csv((90, 40 + i)) for i in range(4)}
-    tables["10017/ground_truth/particle_coordinates/Falcon_0.csv"] = csv(
-        (90, 40), (100, 250), (20, 0), (7, 9)
-    )
+    tables["10017/ground_truth/particle_coordinates/Falcon_0.csv"] = csv((90, 40), (100, 250), (20, 0), (7, 9))
     tables["10017/micrographs/Falcon_0.jpg"] = b"not taken out"
     files["/labels/10017.tar.gz"] = tar_gz(tables)
     return files
@@ -143,7 +143,7 @@ def test_an_archive_outlives_a_stop_while_it_is_unpacked(site, tmp_path, monkeyp
         raise stop
 
     with monkeypatch.context() as patch:
-        patch.setattr("pickeropt.datasets.empiar.archive.Path.write_bytes", stopped)
+        patch.setattr("pickeropt.datasets.empiar.download_plan.Path.write_bytes", stopped)
         with pytest.raises((KeyboardInterrupt, OutputError), match=r"^$|No space left.*the archive is kept"):
             run(site, tmp_path, max_micrographs=1)
     assert (tmp_path / "10017/10017.tar.gz").read_bytes() == site.files["/labels/10017.tar.gz"]
@@ -366,7 +366,7 @@ def test_files_of_another_choice_pay_for_nothing(site, tmp_path):
 
 def test_too_little_room_is_said_before_anything_is_fetched(site, tmp_path, monkeypatch):
     usage = shutil._ntuple_diskusage(10**6, 0, 1000)
-    monkeypatch.setattr("pickeropt.datasets.empiar.plan.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("pickeropt.datasets.empiar.download_plan.shutil.disk_usage", lambda path: usage)
     with pytest.raises(OutputError, match="are free"):
         make_plan(beta_gal(), config_of(site, tmp_path))
     assert site.gets("/labels/10017.tar.gz") == []
@@ -434,9 +434,7 @@ def test_of_several_image_sets_that_of_the_known_folder_counts(site, tmp_path):
     assert asked(site, tmp_path, "10077")[0].pixel_size == {"10077": 1.34}
     said, lines = asked(site, tmp_path, "10406")
     assert said == Said({}, {}, {})
-    assert lines[0].endswith(
-        "names no one folder of micrographs (there is data/Micrographs_part1, data/part2)"
-    )
+    assert lines[0].endswith("names no one folder of micrographs (there is data/Micrographs_part1, data/part2)")
 
 
 @pytest.mark.parametrize("size", ["", None, "none", 0, -1, "inf"])
@@ -447,9 +445,7 @@ def test_a_description_without_a_pixel_size(site, tmp_path, size):
     assert "no pixel size, in data" in lines[0]
 
 
-@pytest.mark.parametrize(
-    "answer", [b"<html>", b"[]", b"{}", b'{"EMPIAR-10406": 3}', b'{"a": {}, "b": {}}', None]
-)
+@pytest.mark.parametrize("answer", [b"<html>", b"[]", b"{}", b'{"EMPIAR-10406": 3}', b'{"a": {}, "b": {}}', None])
 def test_no_description(site, tmp_path, answer):
     if answer is not None:
         site.files["/entry/EMPIAR-10406"] = answer
@@ -543,7 +539,7 @@ def test_nothing_is_fetched_unasked(site, tmp_path, command, monkeypatch, known)
     words = ["empiar", "--out", tmp_path, "--base-url", site.url, "--labels-url", site.url + "/labels"]
     assert command(*words, "--entries", "10017", "--max-micrographs", 4, "--yes").exit_code == 0
     if not known:
-        monkeypatch.setattr("pickeropt.datasets.empiar.plan.remote_size", lambda url, patience: None)
+        monkeypatch.setattr("pickeropt.datasets.empiar.download_plan.remote_size", lambda url, patience: None)
     both = [*words, "--entries", "10017,10028", "--max-micrographs", 2]
     result = command(*both)
     assert "nobody is here to agree" in str(result.exception)

@@ -57,9 +57,7 @@ def test_shapes_types_and_bounds(sims: list[SimulatedMicrograph]) -> None:
 
 
 def test_one_seed_gives_one_micrograph(species: tuple[Species, ...]) -> None:
-    first, again, other = (
-        simulate_micrograph(SMALL, species[6], np.random.default_rng(seed)) for seed in (5, 5, 6)
-    )
+    first, again, other = (simulate_micrograph(SMALL, species[6], np.random.default_rng(seed)) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first.pixels, again.pixels)
     np.testing.assert_array_equal(first.coordinates, again.coordinates)
     np.testing.assert_array_equal(first.source_map, again.source_map)
@@ -84,9 +82,7 @@ def test_species_are_deterministic_distinct_and_centred() -> None:
 
 
 @pytest.mark.parametrize(("name", "fold"), [("barrel_d7", 7), ("ring_c11", 11), ("channel_c4", 4)])
-def test_symmetric_species_have_the_symmetry_of_their_name(
-    species: tuple[Species, ...], name: str, fold: int
-) -> None:
+def test_symmetric_species_have_the_symmetry_of_their_name(species: tuple[Species, ...], name: str, fold: int) -> None:
     """Of the angular waves about the axis only those of the fold stand out of the noise."""
     molecule = species[SPECIES_NAMES.index(name)]
     x, y, z = molecule.points[molecule.points[:, 2] > 0].T
@@ -226,9 +222,7 @@ def test_a_micrograph_without_particles_has_no_picks(species: tuple[Species, ...
     assert "particle" not in labelled_points(sim, 5, np.random.default_rng(0)).class_names
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"shape": (10, 400)}, {"pixel_size": 0.0}, {"contaminant_kinds": ("dust",)}]
-)
+@pytest.mark.parametrize("wrong", [{"shape": (10, 400)}, {"pixel_size": 0.0}, {"contaminant_kinds": ("dust",)}])
 def test_impossible_configs_are_refused(wrong: dict) -> None:
     with pytest.raises(GeometryError):
         SimulationConfig(**wrong)

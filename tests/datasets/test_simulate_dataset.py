@@ -16,16 +16,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pickeropt.cli import Commands
-from pickeropt.cli_dataset import dataset_app
-from pickeropt.datasets.class_points import gather_points
+from pickeropt.commands.dataset import dataset_app
+from pickeropt.datasets.class_folders import gather_points
+from pickeropt.datasets.dataset_config import DatasetConfig
 from pickeropt.datasets.simulate import CARBON_KINDS, CONTAMINANT_KINDS, DEFAULT_SPECIES, MASK_CLASSES
-from pickeropt.datasets.simulate.dataset import choose_species, grid_of, simulate_dataset
-from pickeropt.datasets.simulate.parallel import run_all
-from pickeropt.datasets.simulate_config import DatasetConfig
+from pickeropt.datasets.simulate.simulated_dataset import choose_species, grid_of, run_all, simulate_dataset
 from pickeropt.errors import OutputError
-from pickeropt.io.labels import read_labels
+from pickeropt.io.labels import TRUTH_COLUMNS, TruthPoints, join_truth, read_labels, write_truth
 from pickeropt.io.micrographs import read_micrograph
-from pickeropt.io.truth import COLUMNS, Truth, join_truth, write_truth
 
 SMALL = DatasetConfig(micrographs=4, size=192, pixel_size=(6.0, 7.0), species=("groel", "rubisco"), seed=3)
 KINDS = {
@@ -96,7 +94,7 @@ def test_truth_masks_and_micrographs_agree(made: Path) -> None:
 def test_truth_has_angles_of_particles_and_one_defocus_a_micrograph(made: Path) -> None:
     lines = (made / "truth.star").read_text().splitlines()
     rows = [line.split() for line in lines if line.startswith("micrographs/")]
-    assert all(len(row) == len(COLUMNS) == 12 for row in rows)
+    assert all(len(row) == len(TRUTH_COLUMNS) == 12 for row in rows)
     for row in rows:
         rot, tilt, psi = map(float, row[5:8])
         if row[3] == "particle":
@@ -107,9 +105,7 @@ def test_truth_has_angles_of_particles_and_one_defocus_a_micrograph(made: Path) 
         assert 15_000 - 800 <= float(row[9]) <= float(row[8]) <= 45_000 + 800
     defocus = {(row[0], *row[8:11]) for row in rows}
     assert len(defocus) == 4
-    assert len({tuple(row[5:8]) for row in rows if row[3] == "particle"}) == sum(
-        r[3] == "particle" for r in rows
-    )
+    assert len({tuple(row[5:8]) for row in rows if row[3] == "particle"}) == sum(r[3] == "particle" for r in rows)
 
 
 def test_one_angstrom_a_pixel_is_known_though_headers_read_it_as_unset(tmp_path: Path) -> None:
@@ -139,9 +135,10 @@ def test_an_unfinished_set_goes_on_and_a_finished_one_grows(made: Path, tmp_path
     assert _contents(out) == _contents(made)
 
 
+@pytest.mark.slow
 def test_a_run_killed_outright_goes_on_and_leaves_no_process(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from pickeropt.datasets.simulate.dataset import *\n"
+        "import sys; from pathlib import Path; from pickeropt.datasets.simulate.simulated_dataset import *\n"
         "if __name__ == '__main__':\n"
         f"    simulate_dataset(Path(sys.argv[1]), {replace(SMALL, micrographs=40)!r}, workers=2)\n"
     )
@@ -296,7 +293,7 @@ def test_structures_of_the_user_join_the_species(tmp_path: Path) -> None:
 
 def test_a_name_no_star_can_hold_is_refused_and_parts_join_in_order(tmp_path: Path) -> None:
     place, turn, defocus = np.zeros((1, 2)), np.zeros((1, 3)), (2.0, 1.0, 9.0)
-    one = Truth("micrographs/a.mrc", place, ("particle",), ("groel",), turn, defocus, 180.0)
+    one = TruthPoints("micrographs/a.mrc", place, ("particle",), ("groel",), turn, defocus, 180.0)
     with pytest.raises(OutputError, match="'my rod'"):
         write_truth(tmp_path / "a.star", replace(one, source_classes=("my rod",)))
     write_truth(tmp_path / "a.star", one)

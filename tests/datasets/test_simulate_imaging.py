@@ -8,8 +8,6 @@ from scipy import stats
 
 from pickeropt.datasets.simulate import SimulationConfig, make_species, real_species, simulate_micrograph
 from pickeropt.datasets.simulate.canvas import Canvas
-from pickeropt.datasets.simulate.config import MASK_CLASSES
-from pickeropt.datasets.simulate.exposure import add_hot_pixels
 from pickeropt.datasets.simulate.optics import (
     Optics,
     aberration,
@@ -23,8 +21,8 @@ from pickeropt.datasets.simulate.optics import (
     linear_image,
     squared_frequencies,
 )
-from pickeropt.datasets.simulate.particles import Particles, add_blobs, draw_angles, project
-from pickeropt.datasets.simulate.presets import CRYOLO_SNR, DEEPEM_SNR, PRESETS
+from pickeropt.datasets.simulate.simulation import Particles, add_blobs, add_hot_pixels, draw_angles, project
+from pickeropt.datasets.simulate.simulation_config import CRYOLO_SNR, DEEPEM_SNR, MASK_CLASSES, PRESETS
 from pickeropt.errors import GeometryError
 
 BARE = replace(
@@ -82,8 +80,7 @@ def test_recorded_angles_and_centres_make_the_picture() -> None:
 
     discs = sim.mask == MASK_CLASSES.index("particle")
     right, wrong = (
-        np.corrcoef(picture(angles)[discs], sim.pixels[discs])[0, 1]
-        for angles in (sim.angles, sim.angles[::-1])
+        np.corrcoef(picture(angles)[discs], sim.pixels[discs])[0, 1] for angles in (sim.angles, sim.angles[::-1])
     )
     assert right > 0.95
     assert wrong < right - 0.2
@@ -100,9 +97,7 @@ def test_astigmatism_has_defocus_u_along_its_angle_and_v_across() -> None:
     turned = aberration_map((64, 64), 2.0, replace(optics, astigmatism_degrees=45.0), half=False)
     diagonal = aberration(2 * k2, replace(optics, defocus_angstrom=21500.0))[0]
     assert turned[10, 10] == pytest.approx(diagonal, rel=1e-5)
-    assert turned[10, -10] == pytest.approx(
-        aberration(2 * k2, replace(optics, defocus_angstrom=18500.0))[0], rel=1e-5
-    )
+    assert turned[10, -10] == pytest.approx(aberration(2 * k2, replace(optics, defocus_angstrom=18500.0))[0], rel=1e-5)
 
 
 def test_without_astigmatism_the_map_is_the_ctf() -> None:
@@ -187,8 +182,7 @@ def test_the_ratio_asked_for_is_the_ratio_got(snr: float) -> None:
     """Signal: the same draw almost without noise. Noise: what is added to it."""
     (species,) = real_species(("groel",))
     noisy, clean = (
-        simulate_micrograph(replace(BARE, snr=(ratio,)), species, np.random.default_rng(6))
-        for ratio in (snr, 1e7)
+        simulate_micrograph(replace(BARE, snr=(ratio,)), species, np.random.default_rng(6)) for ratio in (snr, 1e7)
     )
     assert noisy.snr == snr
     discs = clean.mask == MASK_CLASSES.index("particle")
@@ -210,8 +204,7 @@ def test_structural_noise_passes_the_ctf_and_shot_noise_does_not() -> None:
     (species,) = real_species(("groel",))
     config = replace(BARE, shape=(512, 512), occupancy=(0.0, 0.0), pixel_size=2.0)
     noisy, clean = (
-        simulate_micrograph(replace(config, snr=(ratio,)), species, np.random.default_rng(8))
-        for ratio in (0.01, 1e7)
+        simulate_micrograph(replace(config, snr=(ratio,)), species, np.random.default_rng(8)) for ratio in (0.01, 1e7)
     )
     noise = noisy.pixels - clean.pixels
     power = np.abs(np.fft.rfft2(noise)) ** 2
@@ -240,9 +233,7 @@ def test_presets_are_the_papers() -> None:
 
 def test_voltage_is_drawn_and_recorded() -> None:
     species = make_species(0)[0]
-    small = replace(
-        BARE, shape=(64, 64), pixel_size=8.0, voltage_kv=(200.0, 300.0), astigmatism_um=(0.1, 0.2)
-    )
+    small = replace(BARE, shape=(64, 64), pixel_size=8.0, voltage_kv=(200.0, 300.0), astigmatism_um=(0.1, 0.2))
     seen = [simulate_micrograph(small, species, np.random.default_rng(i)).optics for i in range(8)]
     assert {optics.voltage_kv for optics in seen} == {200.0, 300.0}
     assert all(1000.0 <= optics.astigmatism_angstrom <= 2000.0 for optics in seen)

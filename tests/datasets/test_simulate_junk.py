@@ -5,12 +5,11 @@ import pytest
 from scipy.spatial import ConvexHull
 
 from pickeropt.datasets.simulate import CARBON_KINDS, CONTAMINANT_KINDS, SOURCE_NAMES, Species, make_species
-from pickeropt.datasets.simulate.canvas import Canvas
+from pickeropt.datasets.simulate.canvas import Canvas, add_grain, cells, polygon, smoothstep, waves
 from pickeropt.datasets.simulate.carbon import DISTANCES, paint_carbon
 from pickeropt.datasets.simulate.contaminants import PAINTERS, paint_contaminant
-from pickeropt.datasets.simulate.crystals import ice_crystal
+from pickeropt.datasets.simulate.ice import ice_crystal
 from pickeropt.datasets.simulate.optics import Optics, ctf, intensity
-from pickeropt.datasets.simulate.texture import add_grain, cells, polygon, smoothstep, waves
 
 WHOLE = (slice(None), slice(None))
 

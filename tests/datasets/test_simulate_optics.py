@@ -58,18 +58,14 @@ def test_in_focus_the_ctf_is_minus_the_amplitude_contrast(amplitude: float, k2: 
 
 
 def test_envelope_falls_as_the_b_factor_says() -> None:
-    bare, damped = (
-        ctf(np.array([0.01]), Optics(300.0, 2.7, 18000.0, 0.1, b_factor=b))[0] for b in (0.0, 200.0)
-    )
+    bare, damped = (ctf(np.array([0.01]), Optics(300.0, 2.7, 18000.0, 0.1, b_factor=b))[0] for b in (0.0, 200.0))
     assert damped / bare == pytest.approx(np.exp(-0.5))
 
 
 def test_a_weak_object_is_imaged_by_the_linear_ctf() -> None:
     rng = np.random.default_rng(0)
     phase = (1e-3 * rng.standard_normal((64, 96))).astype(np.float32)
-    optics = Optics(
-        voltage_kv=300.0, cs_mm=2.7, defocus_angstrom=20000.0, amplitude_contrast=0.1, b_factor=80.0
-    )
+    optics = Optics(voltage_kv=300.0, cs_mm=2.7, defocus_angstrom=20000.0, amplitude_contrast=0.1, b_factor=80.0)
     image = intensity(phase, np.zeros_like(phase), 3.0, optics)
     transfer = ctf(squared_frequencies((64, 96), 3.0), optics)
     expected = 1.0 + 2.0 * np.fft.ifft2(np.fft.fft2(phase) * transfer).real

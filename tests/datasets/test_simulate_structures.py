@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pickeropt.datasets.simulate import DEFAULT_SPECIES, PDB_ENTRIES, maps, real_species
-from pickeropt.datasets.simulate.structures import (
+from pickeropt.datasets.simulate import DEFAULT_SPECIES, PDB_ENTRIES, real_species
+from pickeropt.datasets.simulate import species as maps
+from pickeropt.datasets.simulate.species import (
     MOST_BEADS,
     VOLUME_PER_DALTON,
     beads,
@@ -66,9 +67,7 @@ def test_one_atom_a_residue_is_as_heavy_as_all_of_it(tmp_path: Path) -> None:
 
 def test_an_unknown_residue_weighs_its_atoms(tmp_path: Path) -> None:
     unknown = _atom(1, "C1", "ZZZ", 1, (0.0, 0.0, 0.0)) + _atom(2, "N1", "ZZZ", 1, (1.0, 0.0, 0.0))
-    assert _volume(tmp_path / "a.pdb", unknown) == pytest.approx(
-        VOLUME_PER_DALTON * (12.011 + 14.007), rel=1e-3
-    )
+    assert _volume(tmp_path / "a.pdb", unknown) == pytest.approx(VOLUME_PER_DALTON * (12.011 + 14.007), rel=1e-3)
 
 
 def test_the_first_assembly_is_put_together(tmp_path: Path) -> None:

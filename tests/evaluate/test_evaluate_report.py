@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from pickeropt.errors import GeometryError, OutputError
-from pickeropt.evaluate.report import evaluate_scores, write_evaluation
+from pickeropt.evaluate.evaluation import evaluate_scores, write_evaluation
 
 HEADER = "file,row,micrograph,x,y,figure_of_merit,class,score,p_particle,kept\n"
 

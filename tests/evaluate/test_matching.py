@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pickeropt.evaluate.matching import descending, match, match_micrographs
+from pickeropt.evaluate.curves import descending, match, match_micrographs
 
 
 def points(*xy):
@@ -79,9 +79,7 @@ def test_micrographs_keep_the_order_of_all_picks():
 
 
 # small integers, so that ties of distance and distances equal to the radius are common
-coordinates = st.integers(0, 12).flatmap(
-    lambda n: arrays(np.float64, (n, 2), elements=st.integers(0, 9).map(float))
-)
+coordinates = st.integers(0, 12).flatmap(lambda n: arrays(np.float64, (n, 2), elements=st.integers(0, 9).map(float)))
 
 
 @settings(deadline=None)

@@ -11,7 +11,7 @@ from external_programs import find, pickeropt, run, star_rows
 from pickeropt.datasets.simulate import SimulationConfig, make_species, simulate_micrograph
 from pickeropt.io.micrographs import write_mrc
 
-pytestmark = pytest.mark.external
+pytestmark = [pytest.mark.external, pytest.mark.slow]
 
 DIAMETER, PIXEL_SIZE, SIDE, BOX = 160.0, 3.2, 512, 64
 MICROGRAPHS = tuple(f"MotionCorr/job002/Movies/m{i}.mrc" for i in range(3))
@@ -135,17 +135,13 @@ def test_relion_extracts_what_was_kept(project, convention):
     assert (job / "RELION_JOB_EXIT_SUCCESS").exists()
     assert 0 < count < picks
 
-    found = preprocess(
-        project, "Extract/job006", "--coord_dir", f"{JOB}/", "--coord_suffix", "_autopick.star"
-    )
+    found = preprocess(project, "Extract/job006", "--coord_dir", f"{JOB}/", "--coord_suffix", "_autopick.star")
     assert len(found) == count
     assert sorted(found) == sorted((name, x, y) for name, rows in kept.items() for _, x, y in rows)
 
 
 def test_relion_extracts_again_the_particles_that_were_kept(project):
-    everything = preprocess(
-        project, "Extract/job005", "--coord_dir", f"{PICKS}/", "--coord_suffix", "_autopick.star"
-    )
+    everything = preprocess(project, "Extract/job005", "--coord_dir", f"{PICKS}/", "--coord_suffix", "_autopick.star")
     external("--in_parts", "Extract/job005/particles.star")
     kept = star_rows(project / JOB / "particles.star")
     assert 0 < len(kept) < len(everything)
@@ -208,9 +204,7 @@ def test_relions_pipeline_runs_the_job_and_takes_its_nodes(project):
 def test_relion_fills_in_the_submission_script(project):
     pipeliner = find("relion_pipeliner", "relion")
     executable = project / "touch.sh"
-    executable.write_text(
-        '#!/bin/sh\necho "$OMP_NUM_THREADS $*" > said.txt\ntouch "$2/RELION_JOB_EXIT_SUCCESS"\n'
-    )
+    executable.write_text('#!/bin/sh\necho "$OMP_NUM_THREADS $*" > said.txt\ntouch "$2/RELION_JOB_EXIT_SUCCESS"\n')
     executable.chmod(0o755)
     (project / "default_pipeline.star").write_text(EMPTY_PIPELINE)
     job = EXTERNAL_JOB.format(executable=executable, picks=PICKS, star=STAR, diameter=DIAMETER)

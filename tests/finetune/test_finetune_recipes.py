@@ -10,17 +10,16 @@ import torch
 from finetune_world import CONFIG, DIAMETER, PIXEL_SIZE
 from model_world import PARENTS, SOURCES, source_head, source_metadata, source_spec, write_source
 
-from pickeropt.datasets.shots import Shots
-from pickeropt.describe import describe_micrograph
 from pickeropt.errors import CheckpointError, GeometryError
 from pickeropt.finetune import recipes
 from pickeropt.finetune.recipes import ShotBoxes, augment, fit_default, fit_paper, make_classifier
-from pickeropt.finetune.sight import hold_loose, locate
+from pickeropt.finetune.shot_features import hold_loose, locate
 from pickeropt.io.micrographs import read_micrograph, write_mrc
-from pickeropt.models.backbone import Backbone
+from pickeropt.models.backbone import Backbone, initial_head
+from pickeropt.models.features import describe_micrograph
+from pickeropt.models.fitting import SgdSchedule, fit_head
 from pickeropt.models.head import LIMIT
-from pickeropt.models.initial import initial_head
-from pickeropt.training import SgdSchedule, fit_head
+from pickeropt.shots import Shots
 
 NAMES = ("particle", "ice")
 BARE = replace(CONFIG, init="none")
@@ -153,9 +152,7 @@ def test_augmenting_turns_about_the_middle() -> None:
     assert out.min() >= 0
     assert out.max() <= 1 + 1e-5
     mass = out[1::2, 0] * inner
-    where = torch.stack(
-        [(mass * torch.from_numpy(axis)).sum((1, 2)) / mass.sum((1, 2)) for axis in (rows, columns)], 1
-    )
+    where = torch.stack([(mass * torch.from_numpy(axis)).sum((1, 2)) / mass.sum((1, 2)) for axis in (rows, columns)], 1)
     assert (where.norm(dim=1) - where.norm(dim=1).mean()).abs().max() < 0.5
     quadrants = {tuple(row) for row in (where > 0).tolist()}
     assert len(quadrants) == 4
@@ -214,9 +211,7 @@ def test_the_paper_scales_what_does_not_come_from_layer4(monkeypatch: pytest.Mon
     config = replace(CONFIG, recipe="paper", init="shipped")
     classifier = make_classifier(config, NAMES, None)
     boxes = torch.randn(20, 1, 65, 65, generator=torch.Generator().manual_seed(2))
-    fit_paper(
-        classifier, ShotBoxes(boxes, torch.arange(20) % 2), config, torch.device("cpu"), lambda *now: None
-    )
+    fit_paper(classifier, ShotBoxes(boxes, torch.arange(20) % 2), config, torch.device("cpu"), lambda *now: None)
     with torch.no_grad():
         pooled = classifier.backbone(boxes)[0].mean((2, 3))
     assert classifier.spec.stages == ("layer3",)
@@ -270,13 +265,11 @@ def test_boxes_in_the_order_of_the_shots(shots: Shots, monkeypatch: pytest.Monke
     expected = torch.from_numpy(pixels[98:103, 48:53])
     middle = boxes[2, 0, 30:35, 30:35]
     slope = (middle[0, 0] - middle[4, 4]) / (expected[0, 0] - expected[4, 4])
-    torch.testing.assert_close(
-        middle - middle.mean(), slope * (expected - expected.mean()), atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(middle - middle.mean(), slope * (expected - expected.mean()), atol=1e-4, rtol=0)
 
 
 def test_a_box_as_wide_as_the_particle_will_do() -> None:
-    from pickeropt.datasets.shots import BoxShots
+    from pickeropt.shots import BoxShots
 
     boxes = tuple(np.random.default_rng(0).standard_normal((2, 40, 44)).astype(np.float32))
     loose = BoxShots(NAMES, np.array([0, 1]), boxes, ("a", "b"))

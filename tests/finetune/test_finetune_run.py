@@ -10,18 +10,19 @@ import pytest
 import torch
 from finetune_world import CONFIG, DIAMETER, PIXEL_SIZE, SHAPE, make_shots, noise_boxes
 
-from pickeropt.checkpoint import load_checkpoint
-from pickeropt.datasets.shots import BoxShots, Shots
 from pickeropt.errors import GeometryError, MicrographError, OutputError, PickeroptError, ShotsError
-from pickeropt.finetune import recipes, run, trials
-from pickeropt.finetune.contrast_and_frame import are_bright, check_shot_frame
-from pickeropt.finetune.run import finetune
-from pickeropt.finetune.sight import locate
+from pickeropt.finetune import finetuning as run
+from pickeropt.finetune import recipes
+from pickeropt.finetune import recipes as trials
+from pickeropt.finetune.finetuning import finetune
+from pickeropt.finetune.shot_features import are_bright, check_shot_frame, locate
 from pickeropt.io.micrographs import read_micrograph, write_mrc
-from pickeropt.models.initial import initial_head
-from pickeropt.prune.scorer import load_scorer
+from pickeropt.models.backbone import initial_head
+from pickeropt.models.classifier import load_checkpoint
+from pickeropt.models.fitting import SgdSchedule
+from pickeropt.prune.scoring import load_scorer
 from pickeropt.records import Micrograph
-from pickeropt.training import SgdSchedule
+from pickeropt.shots import BoxShots, Shots
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def no_compute(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("_fit_default", "_fit_paper", "save_checkpoint"):
         monkeypatch.setattr(run, name, fail)
-    monkeypatch.setattr("pickeropt.finetune.sight.read_micrograph", fail)
+    monkeypatch.setattr("pickeropt.finetune.shot_features.read_micrograph", fail)
 
 
 def test_the_default_recipe(shots: Shots, tmp_path: Path) -> None:
@@ -66,9 +67,9 @@ def test_the_default_recipe(shots: Shots, tmp_path: Path) -> None:
     assert report.class_names == ("particle", "background", "carbon")
     assert report.validation_by == "micrograph"
     assert report.validation_splits == 5
-    assert {
-        n: report.train_shots[n] + report.validation_shots[n] for n in report.class_names
-    } == dict.fromkeys(report.class_names, 12)
+    assert {n: report.train_shots[n] + report.validation_shots[n] for n in report.class_names} == dict.fromkeys(
+        report.class_names, 12
+    )
     assert report.accuracy is not None
     assert report.accuracy > 0.7  # chance is 1/3
     assert report.macro_f1 is not None
@@ -109,9 +110,7 @@ def test_classes_of_the_user_and_the_opinion_of_the_pretraining(
     """Names that no pretraining knows; what was learnt leans on the shipped opinion, or on none."""
     monkeypatch.setattr(recipes, "VIEW_DIAMETERS", (31.0,))
     names = ("particle", "ice", "edge")
-    report = finetune(
-        replace(shots, class_names=names), replace(CONFIG, shots_per_class=8, init=init), tmp_path / "m"
-    )
+    report = finetune(replace(shots, class_names=names), replace(CONFIG, shots_per_class=8, init=init), tmp_path / "m")
     assert report.class_names == names
     assert set(report.per_class_f1) == set(names)
     classifier = load_checkpoint(tmp_path / "m").classifier
@@ -335,9 +334,7 @@ def test_settings_are_refused_before_any_compute(shots, tmp_path, settings, kind
 
 @pytest.mark.usefixtures("no_compute")
 def test_an_output_in_the_way(shots: Shots, tmp_path: Path) -> None:
-    with pytest.raises(
-        OutputError, match=r"is a folder; give the name of the model file .*/model.safetensors"
-    ):
+    with pytest.raises(OutputError, match=r"is a folder; give the name of the model file .*/model.safetensors"):
         finetune(shots, CONFIG, tmp_path)
     with pytest.raises(OutputError, match="is a folder"):
         finetune(shots, CONFIG, tmp_path, overwrite=True)
@@ -400,9 +397,7 @@ def test_a_micrograph_that_is_all_but_constant_is_named(tmp_path: Path) -> None:
 def test_a_box_that_is_constant_is_named(tmp_path: Path) -> None:
     shots = noise_boxes(3)
     shots.boxes[4][:] = 4.2
-    with pytest.raises(
-        GeometryError, match=r"^box 4: more than half of the pixels .*; or leave this box out"
-    ):
+    with pytest.raises(GeometryError, match=r"^box 4: more than half of the pixels .*; or leave this box out"):
         finetune(shots, replace(CONFIG, pixel_size=PIXEL_SIZE), tmp_path / "m")
 
 
@@ -416,9 +411,7 @@ def turned(shots: BoxShots) -> BoxShots:
 @pytest.mark.usefixtures("no_compute")
 def test_boxes_of_inverted_contrast_are_refused(tmp_path: Path) -> None:
     config = replace(CONFIG, pixel_size=PIXEL_SIZE)
-    with pytest.raises(
-        ShotsError, match=r"box 0 and the other boxes: particles are brighter .*give --invert, or"
-    ):
+    with pytest.raises(ShotsError, match=r"box 0 and the other boxes: particles are brighter .*give --invert, or"):
         finetune(turned(noise_boxes()), config, tmp_path / "m")
 
 

@@ -6,17 +6,8 @@ import numpy as np
 import pytest
 from frame_world import DIAMETER, draw
 
-from pickeropt.frame.evidence import (
-    GRID,
-    Evidence,
-    contrast,
-    look,
-    shift_sums,
-    tally,
-    tally_scores,
-    total,
-)
-from pickeropt.frame.frames import FRAMES, IDENTITY, Frame
+from pickeropt.frame.evidence import GRID, Evidence, contrast, look, shift_sums, tally, tally_scores, total
+from pickeropt.frame.frame_config import FRAMES, IDENTITY, Frame
 
 RANKS = np.arange(24, dtype=np.float32).reshape(4, 6) / 23 * 2 - 1
 PICKS = np.array([[5.0, 5.0], [55.0, 35.0], [25.0, 15.0], [-4.0, 20.0], [-6.0, 20.0], [12.0, 13.0]])

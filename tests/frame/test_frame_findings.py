@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from frame_world import box_file
 
-from pickeropt.frame.config import RIGHT, UNSURE, WRONG, Opinion, Site, Verdict
 from pickeropt.frame.findings import (
     FAULT,
     FINE,
@@ -16,16 +15,19 @@ from pickeropt.frame.findings import (
     check_names,
     check_outside,
     check_pixel_sizes,
+    describe,
+    percent,
+    remedy,
 )
-from pickeropt.frame.frames import IDENTITY, Frame
-from pickeropt.frame.remedy import describe, percent, remedy
+from pickeropt.frame.frame_config import IDENTITY, RIGHT, UNSURE, WRONG, Frame, FrameSite, Opinion, Verdict
 from pickeropt.io.micrographs import MicrographHeader
 from pickeropt.io.picks import read_picks
 
 
-def site(xy: list[list[float]], diameter: float | None = 30.0) -> Site:
+def site(xy: list[list[float]], diameter: float | None = 30.0) -> FrameSite:
     points = np.array(xy, dtype=np.float64).reshape(-1, 2)
-    return Site("m.mrc", Path("m.mrc"), (100, 200), diameter, 1.0, points, np.full(len(points), np.nan))
+    header = MicrographHeader(Path("m.mrc"), (100, 200), None)
+    return FrameSite("m.mrc", header, diameter, 1.0, points, np.full(len(points), np.nan))
 
 
 def headers(*sizes: float | None) -> list[MicrographHeader]:
@@ -60,9 +62,7 @@ def test_pixel_sizes_are_compared(
 
 
 def test_boxes_must_hold_the_particle(tmp_path: Path) -> None:
-    files = [
-        read_picks(box_file(tmp_path / f"{side}.box", np.ones((3, 2)) * 50, side)) for side in (24.0, 40)
-    ]
+    files = [read_picks(box_file(tmp_path / f"{side}.box", np.ones((3, 2)) * 50, side)) for side in (24.0, 40)]
     assert check_boxes(files, 20.0).level == FINE  # type: ignore[union-attr]
     finding = check_boxes(files, 30.0)
     assert finding is not None
@@ -147,9 +147,7 @@ def test_a_list_is_converted_to_a_folder_with_its_list(tmp_path: Path) -> None:
 def test_a_folder_and_several_files_are_converted(tmp_path: Path) -> None:
     found = remedy(Frame(scale=2.0), [tmp_path], [])
     assert found == f"convert them: pickeropt convert {tmp_path} mended --to star --scale 2"
-    assert remedy(Frame(scale=2.0), [Path("a.box"), Path("b.box")], []).endswith(
-        "--scale 2, and the others likewise"
-    )
+    assert remedy(Frame(scale=2.0), [Path("a.box"), Path("b.box")], []).endswith("--scale 2, and the others likewise")
 
 
 def verdict(answer: str, frame: Frame, doubtful: bool = False, **more: object) -> Verdict:
@@ -164,10 +162,7 @@ def test_verdicts_in_words() -> None:
         "",
     )
     text, cure = describe(verdict(WRONG, Frame(scale=2.0)), [Path("p.star")], [])
-    assert (
-        text
-        == f"wrong, 97 % sure: the coordinates are of micrographs binned 2 times more (because; {looked})"
-    )
+    assert text == f"wrong, 97 % sure: the coordinates are of micrographs binned 2 times more (because; {looked})"
     assert cure == "convert them: pickeropt convert p.star mended/p.star --scale 2"
     text, cure = describe(verdict(UNSURE, Frame(scale=2.0), True), [Path("p.star")], [])
     assert text == f"unsure: because ({looked})"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pickeropt.frame.frames import FRAMES, IDENTITY, SHIFTED, Frame
+from pickeropt.frame.frame_config import FRAMES, IDENTITY, SHIFTED, Frame
 
 SHAPE = (60, 100)
 PICK = np.array([[10.0, 20.0]])

@@ -61,8 +61,7 @@ PYTHON_2 = {
     "cPickle, protocol 0": b"(lp1\n(lp2\n(lp3\nF12\naF34.5\nacnumpy.core.multiarray\nscalar\np4\n"
     b"(cnumpy\ndtype\np5\n(S'f4'\nI0\nI1\ntRp6\n(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb"
     b"S'\\x9a\\x99\\x19?'\ntRp7\naS'd\\xe9/a.mrc'\np8\naaa(lp9\na.",
-    "pickle, protocol 0": b"(lp0\n(lp1\n(lp2\nI12\naF34.5\naF0.60000002384185791\na"
-    b"S'd\\xe9/a.mrc'\np3\naaa(lp4\na.",
+    "pickle, protocol 0": b"(lp0\n(lp1\n(lp2\nI12\naF34.5\naF0.60000002384185791\naS'd\\xe9/a.mrc'\np3\naaa(lp4\na.",
     "cPickle, protocol 2": b"\x80\x02]q\x01(]q\x02]q\x03(G@(\0\0\0\0\0\0G@A@\0\0\0\0\0"
     b"cnumpy.core.multiarray\nscalar\nq\x04cnumpy\ndtype\nq\x05U\x02f4K\0K\x01\x87Rq\x06"
     b"(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tbU\x04\x9a\x99\x19?\x86Rq\x07"
@@ -171,10 +170,10 @@ REFUSED = {
         "no NumPy scalar",
     ),
     "a codec that is none": (b"\x80\x02c_codecs\nencode\nX\x01\0\0\0aX\x03\0\0\0rot\x86R.", "_codecs.encode"),
-    "the call of a list": (b"\x80\x02](K\x01tR.", "no global"),
-    "a state for a list": (b"\x80\x02](K\x03X\x01\0\0\0<tb.", "no dtype"),
+    "the call of a list": (b"\x80\x02](K\x01tR.", "not callable"),
+    "a state for a list": (b"\x80\x02](K\x03X\x01\0\0\0<tb.", "state is not a dict"),
     "a state that is none": (b"\x80\x02cnumpy\ndtype\nX\x02\0\0\0f4\x85R}b.", "EMPTY_DICT"),
-    "a name made of lists": (b"\x80\x04]]\x93.", "whose name is no text"),
+    "a name made of lists": (b"\x80\x04]]\x93.", "STACK_GLOBAL requires str"),
     "a dictionary": (pickle.dumps({"a": 1}), "EMPTY_DICT has no place"),
     "a set": (pickle.dumps({1}, 4), "EMPTY_SET has no place"),
     "a bytearray": (pickle.dumps(bytearray(3), 5), "BYTEARRAY8 has no place"),
@@ -193,7 +192,7 @@ REFUSED = {
     "a mark left": (b"\x80\x02](.", "1 values"),
     "no mark": (b"\x80\x02]e.", "a mark is missing"),
     "values below a mark": (b"\x80\x02K\x01(\x85.", "a value is missing"),
-    "appended to a number": (b"\x80\x02K\x01K\x01a.", "no list to work on"),
+    "appended to a number": (b"\x80\x02K\x01K\x01a.", "no attribute 'append'"),
     "the memo is empty": (b"\x80\x02h\x05.", "no entry 5"),
     "broken text": (b"\x80\x02X\x01\0\0\0\xff.", "decode"),
 }
@@ -266,9 +265,7 @@ BOMBS = {
     "tuples in tuples": b"\x80\x02)" + b"\x85" * SIZE + b".",
     "nothings": b"\x80\x02(" + b"N" * SIZE + b"l.",
     "memos": b"\x80\x04N" + b"\x94" * SIZE + b"0.",
-    "twice twice twice": b"\x80\x02]q\0"
-    + b"".join(b"](h%ch%celq%c" % (i, i, i + 1) for i in range(200))
-    + b".",
+    "twice twice twice": b"\x80\x02]q\0" + b"".join(b"](h%ch%celq%c" % (i, i, i + 1) for i in range(200)) + b".",
     "one row a million times": b"\x80\x02](](K\x01K\x01K\x01X\x01\0\0\0aeq\0" + b"h\0" * SIZE + b"ee.",
     "many digits": b"(lp0\nL" + b"9" * SIZE + b"L\na.",
 }

@@ -5,7 +5,7 @@ import pytest
 
 from pickeropt.errors import MicrographError
 from pickeropt.io.find import MicrographFinder
-from pickeropt.io.picks import PicksFile
+from pickeropt.io.picks_file import PicksFile
 from pickeropt.records import Picks
 
 
@@ -89,9 +89,7 @@ def test_a_namesake_of_another_folder_is_no_substitute(tmp_path: Path) -> None:
     touch(tmp_path / "mics" / "grid2" / "a.mrc")
     finder = MicrographFinder([tmp_path / "mics"])
     file = picks_file(tmp_path / "p.star", "MotionCorr/job002/grid1/a.mrc", "MotionCorr/job002/grid2/a.mrc")
-    with pytest.raises(
-        MicrographError, match=r"p\.star: .*grid1/a\.mrc and .*grid2/a\.mrc are two micrographs"
-    ):
+    with pytest.raises(MicrographError, match=r"p\.star: .*grid1/a\.mrc and .*grid2/a\.mrc are two micrographs"):
         finder.find_all([file])
     job = tmp_path / "AutoPick" / "job004"
     listed = [picks_file(job / f"grid{i}" / "a_autopick.star", f"grid{i}/a.mrc") for i in (1, 2)]
@@ -102,9 +100,7 @@ def test_a_namesake_of_another_folder_is_no_substitute(tmp_path: Path) -> None:
 def test_one_micrograph_by_several_names(tmp_path: Path) -> None:
     mic = touch(tmp_path / "mics" / "a.mrc")
     names = ("MotionCorr/job002/Movies/a.mrc", "MotionCorr/job015/Movies/a.mrc", "Movies/a.mrc", "a")
-    assert MicrographFinder([tmp_path / "mics"]).find_all([picks_file(tmp_path / "p.star", *names)]) == [
-        [mic] * 4
-    ]
+    assert MicrographFinder([tmp_path / "mics"]).find_all([picks_file(tmp_path / "p.star", *names)]) == [[mic] * 4]
     machines = [picks_file(tmp_path / f"{i}.star", f"/data{i}/a.mrc") for i in (1, 2)]
     assert MicrographFinder([tmp_path / "mics"]).find_all(machines) == [[mic], [mic]]
     for grid in ("grid1", "grid2"):

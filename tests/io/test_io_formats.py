@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from pickeropt.errors import FormatError
-from pickeropt.io.cryoppp import read_cryoppp
+from pickeropt.io.delimited import read_cryoppp
 from pickeropt.io.lists import is_suffix_file, read_suffix_file, rewrite_coordinate_list
-from pickeropt.io.picks import is_picks, placed, read_picks, row_place, subset
+from pickeropt.io.picks import is_picks, read_picks, subset
+from pickeropt.io.picks_file import placed, row_place
 
 CBOX = """
 data_global
@@ -79,9 +80,7 @@ def test_cbox(tmp_path: Path) -> None:
     np.testing.assert_array_equal(file.box_sizes, [[100, 200], [64, 64]])
     assert file.picks.micrograph_names == ("mic",)
     assert b"data_cryolo_include" in subset(file, np.zeros(2, bool))
-    assert subset(file, np.array([False, True])).decode() == CBOX.format(
-        more="", rows=ROWS.splitlines()[1] + "\n"
-    )
+    assert subset(file, np.array([False, True])).decode() == CBOX.format(more="", rows=ROWS.splitlines()[1] + "\n")
 
 
 @pytest.mark.parametrize("empty", ["", "\n", CBOX.format(more="", rows="")])
@@ -190,9 +189,7 @@ def test_json_faults(tmp_path: Path, content: str, message: str) -> None:
 
 
 def test_topaz(tmp_path: Path) -> None:
-    path = write(
-        tmp_path, "image_name\tx_coord\ty_coord\tscore\na.b\t10\t20\t-1.5\nc\t3.5\t4\t\na.b\t5\t6\t2\n", "p"
-    )
+    path = write(tmp_path, "image_name\tx_coord\ty_coord\tscore\na.b\t10\t20\t-1.5\nc\t3.5\t4\t\na.b\t5\t6\t2\n", "p")
     file = read_picks(path)
     assert (file.format, file.names_from_stem) == ("topaz", False)
     assert file.picks.micrograph_names == ("a.b", "c")
@@ -216,9 +213,7 @@ def test_topaz(tmp_path: Path) -> None:
         ("x,y\n", "csv", np.empty((0, 2)), []),
     ],
 )
-def test_tables(
-    tmp_path: Path, content: str, kind: str, coordinates: list[list[float]], scores: list[float]
-) -> None:
+def test_tables(tmp_path: Path, content: str, kind: str, coordinates: list[list[float]], scores: list[float]) -> None:
     file = read_picks(write(tmp_path, content, "mic_1.dat"))
     assert (file.format, file.names_from_stem) == (kind, True)
     np.testing.assert_array_equal(file.picks.coordinates, coordinates)
@@ -323,17 +318,13 @@ def test_minus_999_is_no_score(tmp_path: Path) -> None:
 
 def test_suffix_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    star = (
-        "data_\nloop_\n_rlnMicrographName\nMotionCorr/job002/Movies/a.mrc\nMotionCorr/job002/Movies/b.mrc\n"
-    )
+    star = "data_\nloop_\n_rlnMicrographName\nMotionCorr/job002/Movies/a.mrc\nMotionCorr/job002/Movies/b.mrc\n"
     (tmp_path / "mics.star").write_text(star)
     job = tmp_path / "AutoPick" / "job006"
     (job / "Movies").mkdir(parents=True)
     path = write(job, "mics.star\n", "coords_suffix_autopick.star")
     assert is_suffix_file(path)
-    with pytest.raises(
-        FormatError, match=r"no coordinate file \(such as .*Movies/a_autopick\.star\) of the 2"
-    ):
+    with pytest.raises(FormatError, match=r"no coordinate file \(such as .*Movies/a_autopick\.star\) of the 2"):
         read_suffix_file(path)
     write(job / "Movies", "", "b_autopick.star")
     found = read_suffix_file(path)
@@ -349,9 +340,7 @@ def test_suffix_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_real_files(shared_data: Path) -> None:
     file = read_picks(shared_data / "formats" / "TcdA1-0018_frames_sum.cbox")
     assert (file.format, len(file.picks)) == ("cbox", 120)
-    np.testing.assert_allclose(
-        file.picks.coordinates[0], [3810.3671875, 3984.455551147461], rtol=0, atol=1e-9
-    )
+    np.testing.assert_allclose(file.picks.coordinates[0], [3810.3671875, 3984.455551147461], rtol=0, atol=1e-9)
     assert file.picks.figure_of_merit[0] == 0.6578449010848999
     assert read_picks(shared_data / "formats" / "ActLifeact_03047.cbox").format == "cbox-filaments"
     assert len(read_picks(shared_data / "formats" / "empty.cbox").picks) == 0

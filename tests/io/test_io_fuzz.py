@@ -14,8 +14,7 @@ from pickeropt.io import text
 from pickeropt.io.picks import companion_subsets, is_picks, read_picks, subset
 
 SEEDS = (
-    b"data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n_rlnMicrographName #3\n"
-    b"1 2 a.mrc\n3 4 'b c.mrc'\n",
+    b"data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n_rlnMicrographName #3\n1 2 a.mrc\n3 4 'b c.mrc'\n",
     b"# version 30001\ndata_optics\nloop_\n_rlnOpticsGroup\n_rlnMicrographPixelSize\n1 1.5\n\n"
     b"data_particles\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnAutopickFigureOfMerit\n1 2 0.5\n",
     b"10\t20\t64\t64\t0.5\n-3\t4\t64\t64\t1e-3\n",
@@ -83,9 +82,7 @@ def test_damaged_files(content: bytes) -> None:
 
 
 @settings(deadline=None, max_examples=150)
-@given(
-    st.one_of(st.binary(max_size=200), st.lists(PIECES, max_size=40).map(b"".join), st.text().map(str.encode))
-)
+@given(st.one_of(st.binary(max_size=200), st.lists(PIECES, max_size=40).map(b"".join), st.text().map(str.encode)))
 def test_any_bytes(content: bytes) -> None:
     check(content, "x.box")
 

@@ -43,9 +43,7 @@ def test_modes(tmp_path: Path, dtype: str) -> None:
     assert micrograph_shape(tmp_path / "a.mrc") == (2, 3)
 
 
-@pytest.mark.parametrize(
-    ("stamp", "first"), [(b"\x44\x44\0\0", True), (b"\x11\x11\0\0", False), (b"\0" * 4, True)]
-)
+@pytest.mark.parametrize(("stamp", "first"), [(b"\x44\x44\0\0", True), (b"\x11\x11\0\0", False), (b"\0" * 4, True)])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_byte_orders_whatever_the_stamp(tmp_path: Path, order: str, stamp: bytes, first: bool) -> None:
     head = bytearray(1024)
@@ -142,9 +140,7 @@ def test_pixels_not_finite(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mrc", PIXELS.astype(np.float32))
     patch(path, 1024, pixels.tobytes())
     assert micrograph_shape(path) == (2, 3)
-    with pytest.raises(
-        MicrographError, match=r"2 pixels are not finite, the first at x 0, y 1 \(nan\); exclude"
-    ):
+    with pytest.raises(MicrographError, match=r"2 pixels are not finite, the first at x 0, y 1 \(nan\); exclude"):
         read_micrograph(path)
 
 

@@ -142,9 +142,7 @@ def test_no_rows_no_picks(tmp_path: Path, content: str) -> None:
 
 
 def test_box_centres(tmp_path: Path) -> None:
-    file = read_picks(
-        write(tmp_path, "# x y w h score\n10\t20\t180\t181\t0.75\n\n-5.5 0 64 64 -1\n", "a.b.box")
-    )
+    file = read_picks(write(tmp_path, "# x y w h score\n10\t20\t180\t181\t0.75\n\n-5.5 0 64 64 -1\n", "a.b.box"))
     assert file.format == "eman-box"
     assert file.names_from_stem
     np.testing.assert_array_equal(file.picks.coordinates, [[100, 110.5], [26.5, 32]])

@@ -87,9 +87,7 @@ def cbox(draw: st.DrawFn) -> Made:
     head += "".join(f"{labels[k]} #{i + 1}\n" for i, k in enumerate(order))
     pieces = [(head, False), *_lines(draw, rows, "\n")]
     if pieces[-1][0].endswith("\n"):
-        pieces.append(
-            (draw(st.sampled_from(["", "\ndata_cryolo_include\n\nloop_\n_slice_index #1\n 0.0\n"])), False)
-        )
+        pieces.append((draw(st.sampled_from(["", "\ndata_cryolo_include\n\nloop_\n_slice_index #1\n 0.0\n"])), False))
     return Made(pieces, points)
 
 
@@ -98,16 +96,12 @@ def pos(draw: st.DrawFn) -> Made:
     whole = st.integers(-100, 9999).map(str)
     points = draw(st.lists(st.tuples(whole, whole), max_size=8))
     rows = [f"      {i}  1  {x}   {y}  {draw(number)} " for i, (x, y) in enumerate(points)]
-    head = (
-        "# XMIPP_STAR_1 * \n# \ndata_header\nloop_\n _pickingMicrographState\nManual\ndata_particles\nloop_\n"
-    )
+    head = "# XMIPP_STAR_1 * \n# \ndata_header\nloop_\n _pickingMicrographState\nManual\ndata_particles\nloop_\n"
     head += " _itemId\n _enabled\n _xcoor\n _ycoor\n _cost\n"
     return Made([(head, False), *_lines(draw, rows, "\n")], points)
 
 
-def read_and_cut(
-    content: bytes, name: str, made: Made, data: st.DataObject
-) -> tuple[list[bool], bytes, bytes]:
+def read_and_cut(content: bytes, name: str, made: Made, data: st.DataObject) -> tuple[list[bool], bytes, bytes]:
     """Read, compare the coordinates, cut: keep, kept, rejected."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / name
@@ -135,9 +129,7 @@ def test_kept_and_rejected_are_the_input(made: Made, data: st.DataObject) -> Non
 blanks = st.sampled_from(["", " ", "\n", " \n\t"])
 value = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)
-    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
     max_leaves=8,
 )
 
@@ -149,9 +141,7 @@ def test_info_json_stays_json(data: st.DataObject, others: dict[str, object]) ->
     tail = st.lists(st.one_of(st.just("manual"), st.floats(0, 1)), min_size=2, max_size=2)
     entries = [[x, y, "auto", *data.draw(tail)[1:]] for x, y in points]
     space = [data.draw(blanks) for _ in range(2 * len(entries) + 2)]
-    inside = ",".join(
-        f"{space[2 * i]}{json.dumps(entry)}{space[2 * i + 1]}" for i, entry in enumerate(entries)
-    )
+    inside = ",".join(f"{space[2 * i]}{json.dumps(entry)}{space[2 * i + 1]}" for i, entry in enumerate(entries))
     pairs = [f"{json.dumps(key)}: {json.dumps(each)}" for key, each in others.items()]
     pairs.insert(data.draw(st.integers(0, len(pairs))), f'"boxes":{space[-1]}[{inside}]')
     text = "{" + ", ".join(pairs) + "}" + space[-2]

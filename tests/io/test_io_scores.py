@@ -51,9 +51,7 @@ def test_a_column_that_is_not_there_is_appended(tmp_path: Path) -> None:
         "1 2 0.250000\n3 4 1.000000 \n\n5 6 0.000000\n\n\ndata_other\nloop_\n_a #1\n_b #2\n1 2\n"
     )
     assert written(tmp_path / "a.star", before) == after
-    assert read_picks(tmp_path / "a.star").picks.figure_of_merit.tolist() == pytest.approx(
-        [np.nan] * 3, nan_ok=True
-    )
+    assert read_picks(tmp_path / "a.star").picks.figure_of_merit.tolist() == pytest.approx([np.nan] * 3, nan_ok=True)
 
 
 def test_labels_without_numbers_and_without_rows(tmp_path: Path) -> None:
@@ -92,11 +90,7 @@ def test_the_confidence_of_a_cbox(tmp_path: Path) -> None:
     head = "\ndata_global\n\n_cbox_format_version 1.0\n\ndata_cryolo\n\nloop_\n"
     head += "_CoordinateX #1\n_CoordinateY #2\n_Width #3\n_Height #4\n"
     foot = "\ndata_cryolo_include\n\nloop_\n_slice_index #1\n 0.000000 \n"
-    with_one = (
-        head
-        + "_Confidence #5\n_Angle #6\n1 2 8 8 0.65784490108 <NA>\n3 4 8 8 <NA> <NA>\n5 6 8 8 1 0\n"
-        + foot
-    )
+    with_one = head + "_Confidence #5\n_Angle #6\n1 2 8 8 0.65784490108 <NA>\n3 4 8 8 <NA> <NA>\n5 6 8 8 1 0\n" + foot
     assert written(tmp_path / "a.cbox", with_one) == (
         head
         + "_Confidence #5\n_Angle #6\n1 2 8 8      0.250000 <NA>\n3 4 8 8 1.000000 <NA>\n5 6 8 8 0.000000 0\n"
@@ -145,15 +139,11 @@ def test_tables(tmp_path: Path, before: str, after: str) -> None:
     ends=st.booleans(),
     data=st.data(),
 )
-def test_read_again_it_is_the_same_but_for_the_score(
-    tmp_path_factory, columns, rows, gap, ends, data
-) -> None:
+def test_read_again_it_is_the_same_but_for_the_score(tmp_path_factory, columns, rows, gap, ends, data) -> None:
     path = tmp_path_factory.mktemp("star") / "a.star"
     lines = ["data_", "loop_", *columns, *(gap.join(map(repr, row)) for row in rows)]
     path.write_text("\n".join(lines) + "\n" * ends)
-    keep = np.array(
-        data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows))), dtype=np.bool_
-    )
+    keep = np.array(data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows))), dtype=np.bool_)
     scores = np.linspace(0, 1, len(rows))
     before = read_picks(path)
     after = with_scores(before, scores)
@@ -174,9 +164,7 @@ def test_a_format_without_room_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.box"
     path.write_text("1 2 3 4\n")
     file = replace(read_picks(path), format="deeppicker")
-    with pytest.raises(
-        FormatError, match=r"a\.box: a deeppicker file has no place for a score.*--write-score"
-    ):
+    with pytest.raises(FormatError, match=r"a\.box: a deeppicker file has no place for a score.*--write-score"):
         check_scores_fit([read_picks(path), file])
     with pytest.raises(FormatError, match="no place"):
         with_scores(file, np.array([0.5]))

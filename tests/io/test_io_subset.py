@@ -12,8 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pickeropt.io import text
-from pickeropt.io.picks import PicksFile, read_picks, subset
-from pickeropt.io.relion import NO_SCORE
+from pickeropt.io.picks import read_picks, subset
+from pickeropt.io.picks_file import PicksFile
+from pickeropt.io.relion_star import NO_SCORE
 
 blank = st.sampled_from([" ", "  ", "\t", " \t ", "      "])
 edge = st.sampled_from(["", " ", "\t", "   "])
@@ -74,9 +75,7 @@ def star_file(draw: st.DrawFn) -> list[tuple[bytes, bool]]:
     head += [f"{label} #{i + 1}" if draw(st.booleans()) else label for i, label in enumerate(labels)]
     rows = draw(st.lists(st.tuples(*kinds).map(list), max_size=12))
     rows = [row for row in rows if not row[0].startswith("_") or len(rows) == 0]
-    after = draw(
-        st.sampled_from([[], [""], ["", "data_after", "loop_", "_rlnCoordinateX", "_b", "1 2", "3 4"]])
-    )
+    after = draw(st.sampled_from([[], [""], ["", "data_after", "loop_", "_rlnCoordinateX", "_b", "1 2", "3 4"]]))
     lines = [(line, False) for line in head] + _lines(draw, rows) + [(line, False) for line in after]
     return _join(draw, lines)
 
@@ -131,9 +130,7 @@ def test_pieces_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     whole = read_picks(path)
     monkeypatch.setattr(text, "PIECE", piece)
     cut = read_picks(path)
-    assert (
-        cut.picks.micrograph_names == whole.picks.micrograph_names == tuple(f"m {i}.mrc" for i in range(14))
-    )
+    assert cut.picks.micrograph_names == whole.picks.micrograph_names == tuple(f"m {i}.mrc" for i in range(14))
     np.testing.assert_array_equal(cut.picks.coordinates, [[i + 0.5, 2 * i] for i in range(40)])
     np.testing.assert_array_equal(cut.picks.micrograph_index, np.arange(40) // 3)
     np.testing.assert_array_equal(cut.row_spans, whole.row_spans)

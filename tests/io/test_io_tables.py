@@ -5,8 +5,9 @@ import pytest
 import starfile
 
 from pickeropt.errors import OutputError
+from pickeropt.files import write_bytes_atomically
 from pickeropt.io.picks import read_picks
-from pickeropt.io.tables import write_bytes_atomically, write_coordinate_star, write_labelled_star
+from pickeropt.io.relion_star import write_coordinate_star, write_labelled_star
 
 XY = np.array([[1.5, 4095.123456], [1e-3, 12.0], [123456.654321, 0.0]])
 

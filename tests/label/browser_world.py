@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Locator, Page, Playwright
 from pickeropt.datasets.simulate import SimulationConfig, labelled_points, make_species, simulate_micrograph
 from pickeropt.io.micrographs import write_mrc
 from pickeropt.io.picks import read_picks
-from pickeropt.io.tables import write_coordinate_star
+from pickeropt.io.relion_star import write_coordinate_star
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (

@@ -9,10 +9,10 @@ from starlette.testclient import TestClient
 
 from pickeropt.io.micrographs import write_mrc
 from pickeropt.label.app import make_app
-from pickeropt.label.config import LabelConfig
-from pickeropt.label.guard import Guard
+from pickeropt.label.label_config import LabelConfig
 from pickeropt.label.server import LabelServer
-from pickeropt.prune.config import Finish
+from pickeropt.label.serving import Guard
+from pickeropt.prune.prune_config import Finish
 
 TOKEN = "right-token"
 HOST = "http://127.0.0.1:8000"
@@ -29,9 +29,7 @@ def make_world(folder: Path, micrographs: int = 2, pixel_size: float = 2.0) -> P
     for number in range(micrographs):
         pixels = rng.standard_normal(SHAPE).astype(np.float32)
         write_mrc(folder / "micrographs" / f"m{number}.mrc", pixels, pixel_size)
-        rows += [
-            f"m{number}.mrc {x!r} {y!r} {0.9 - 0.2 * i + 0.01 * number:.3f}" for i, (x, y) in enumerate(PICKS)
-        ]
+        rows += [f"m{number}.mrc {x!r} {y!r} {0.9 - 0.2 * i + 0.01 * number:.3f}" for i, (x, y) in enumerate(PICKS)]
     head = ["data_", "loop_", "_rlnMicrographName", "_rlnCoordinateX", "_rlnCoordinateY"]
     path = folder / "picks.star"
     path.write_text("\n".join([*head, "_rlnAutopickFigureOfMerit", *rows, ""]))
@@ -49,9 +47,7 @@ def config_of(folder: Path, **more: object) -> LabelConfig:
 
 
 @contextmanager
-def serving(
-    picks: Path, config: LabelConfig, finish: Finish | None = None
-) -> Iterator[tuple[LabelServer, TestClient]]:
+def serving(picks: Path, config: LabelConfig, finish: Finish | None = None) -> Iterator[tuple[LabelServer, TestClient]]:
     """A server whose picks are all read, and a client with the token and a browser's name."""
     server = LabelServer([picks], config, finish)
     try:

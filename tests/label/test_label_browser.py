@@ -24,7 +24,7 @@ from playwright.sync_api import APIResponse, Position, Route, sync_playwright
 
 from pickeropt.io.picks import read_picks
 
-pytestmark = pytest.mark.external
+pytestmark = [pytest.mark.external, pytest.mark.slow]
 
 SIDE = 512
 """Of a micrograph, px."""
@@ -80,9 +80,7 @@ def person(browser, server):
     assert someone.faults == []
 
 
-def test_twenty_a_class_suggestions_fine_tuning_pruning_threshold(
-    world: World, server: Server, person: Person
-):
+def test_twenty_a_class_suggestions_fine_tuning_pruning_threshold(world: World, server: Server, person: Person):
     given: Counter[str] = Counter()
     done = _with_each(world, 14)
     for name in world.classes[:done]:  # by keyboard
@@ -107,10 +105,7 @@ def test_twenty_a_class_suggestions_fine_tuning_pruning_threshold(
     assert person.find("#order").input_value() == "suggested"
     person.reads("#gallery-note", "of 20")
     assert person.find("#estimate").inner_text().startswith(("macro-F1 now 0.", "too few labels"))
-    new = {
-        int(tile)
-        for tile in person.find(".tile:not([hidden])").evaluate_all("all => all.map(t => t.dataset.pick)")
-    }
+    new = {int(tile) for tile in person.find(".tile:not([hidden])").evaluate_all("all => all.map(t => t.dataset.pick)")}
     assert len(new) > 8
     assert not {world.places[i] for i in new} & set(labels)
 
@@ -203,9 +198,7 @@ def test_lasso_added_box_own_class_undo_and_reload(world: World, server: Server,
     assert labels_of(server.labels) == {}
 
 
-def test_a_state_read_before_a_class_was_added_does_not_take_it_away(
-    world: World, server: Server, person: Person
-):
+def test_a_state_read_before_a_class_was_added_does_not_take_it_away(world: World, server: Server, person: Person):
     late: list[tuple[Route, APIResponse]] = []
 
     def hold(route: Route) -> None:

@@ -8,23 +8,25 @@ import torch
 from model_world import SPEC, source_head
 from sklearn.metrics import f1_score
 
-from pickeropt.classifier import PickClassifier
-from pickeropt.finetune.recipes import fit_default
-from pickeropt.finetune.trials import fresh_head
-from pickeropt.label.estimate import (
+from pickeropt.finetune.recipes import fit_default, fresh_head
+from pickeropt.label.suggestions import (
     FEWEST,
     FOLDS,
+    UNLABELLED,
     doubt_ranks,
     estimate,
+    fewshot_classifier,
     folds_by_label,
     folds_by_micrograph,
+    general_probabilities,
     macro_f1,
     posterior,
     rank_weights,
+    refit,
     what_is_missing,
 )
-from pickeropt.label.refit import UNLABELLED, fewshot_classifier, general_probabilities, refit
 from pickeropt.models.backbone import Backbone
+from pickeropt.models.classifier import PickClassifier
 
 CLASSES = ("particle", "background", "contaminant", "carbon")
 """Of the classifier under test; 192 features from one view."""
@@ -136,9 +138,7 @@ def test_what_is_told_apart_is_estimated_high_and_noise_is_estimated_at_chance(c
     assert good.enough
     assert good.macro_f1 > 0.95
     assert good.low <= good.macro_f1 <= good.high <= 1
-    noise = estimate(
-        classifier, torch.randn(80, 192, generator=torch.Generator().manual_seed(0)), labels, groups
-    )
+    noise = estimate(classifier, torch.randn(80, 192, generator=torch.Generator().manual_seed(0)), labels, groups)
     assert noise.macro_f1 < 0.45
     assert noise.low < 0.25 + 0.1 < good.low
     assert good == estimate(classifier, features, labels, groups)
@@ -220,9 +220,7 @@ def test_doubtful_labels_do_not_make_the_estimate_that_of_the_hardest(classifier
     features, labels, groups = told_apart(classifier, 100, classes=2)
     mixed = np.arange(200) % 2 == 0
     blurred = features.clone()
-    blurred[mixed] = features.mean(0) + 0.3 * torch.randn(
-        100, 192, generator=torch.Generator().manual_seed(1)
-    )
+    blurred[mixed] = features.mean(0) + 0.3 * torch.randn(100, 192, generator=torch.Generator().manual_seed(1))
     order = np.random.default_rng(0).permutation(200)
     hard = np.concatenate([order[mixed[order]][:50], order[~mixed[order]][:10]])
     even = order[:60]

@@ -9,8 +9,7 @@ from starlette.testclient import TestClient
 
 from pickeropt.label import app as app_module
 from pickeropt.label.app import make_app
-from pickeropt.label.guard import Guard
-from pickeropt.label.serve import addresses
+from pickeropt.label.serving import Guard, addresses
 
 
 @pytest.fixture
@@ -59,9 +58,7 @@ def test_the_printed_address_lets_a_browser_in(world):
     answer = client.get(f"/?token={TOKEN}")
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     cookies = answer.headers.get_list("set-cookie")
-    assert all(
-        "HttpOnly" in cookie and "SameSite=strict" in cookie and "Path=/" in cookie for cookie in cookies
-    )
+    assert all("HttpOnly" in cookie and "SameSite=strict" in cookie and "Path=/" in cookie for cookie in cookies)
     assert client.get("/api/state").status_code == 200  # the client keeps cookies
     again = client.get(f"/?token={TOKEN}").headers.get_list("set-cookie")
     assert not any("browser" in cookie for cookie in again)  # it stays the same browser, with its undo
@@ -72,9 +69,7 @@ def test_a_token_in_an_address_opens_nothing_but_the_page(world):
     assert stranger(server).get(f"/api/state?token={TOKEN}").status_code == 403
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "192.168.1.7", ""]
-)
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "192.168.1.7", ""])
 def test_another_host_is_refused(world, host):
     server, _ = world
     client = stranger(server, headers={"X-Pickeropt-Token": TOKEN})
@@ -96,9 +91,7 @@ def test_with_host_given_addresses_and_its_name_are_right_but_no_other_name(worl
     assert client.get("/api/state", headers={"Host": "evil.example:8000"}).status_code == 403
 
 
-@pytest.mark.parametrize(
-    "origin", ["http://evil.example", "null", "http://127.0.0.1:8001", "http://localhost:8000"]
-)
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:8001", "http://localhost:8000"])
 def test_another_origin_is_refused(world, origin):
     server, folder = world
     client = stranger(server, headers={"X-Pickeropt-Token": TOKEN, "Origin": origin})
@@ -165,9 +158,7 @@ def test_only_numbers_stand_in_paths(world):
 def test_a_large_request_is_refused(world):
     server, _ = world
     client = stranger(server, headers={"X-Pickeropt-Token": TOKEN})
-    answer = client.post(
-        "/api/labels", content=b" " * (9 * 2**20), headers={"Content-Type": "application/json"}
-    )
+    answer = client.post("/api/labels", content=b" " * (9 * 2**20), headers={"Content-Type": "application/json"})
     assert answer.status_code == 413
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from label_world import config_of, label, make_world, post, rows_of, serving
 
-from pickeropt.cli_label import _with_report
+from pickeropt.commands.label import _with_report
 from pickeropt.datasets.simulate import SimulationConfig, labelled_points, make_species, simulate_micrographs
 from pickeropt.errors import ShotsError
 from pickeropt.io.micrographs import write_mrc
-from pickeropt.label.advice import Adviser
+from pickeropt.label.active_learning import Adviser
 from pickeropt.label.jobs import Jobs
 
 CLASSES = ("particle", "background", "carbon")
@@ -120,9 +120,7 @@ def run(client, path, body):
 
 def test_the_model_is_fitted_again_after_a_handful_of_labels(tmp_path, monkeypatch):
     fits = []
-    monkeypatch.setattr(
-        Adviser, "_fit", lambda self, classifier: fits.append(len(self._session.store.labels))
-    )
+    monkeypatch.setattr(Adviser, "_fit", lambda self, classifier: fits.append(len(self._session.store.labels)))
     with serving(make_world(tmp_path), config_of(tmp_path)) as (server, client):
         label(client, *((key, "particle") for key in range(6)))
         assert server.adviser.wait(10)
@@ -138,7 +136,7 @@ def test_the_model_is_fitted_again_after_a_handful_of_labels(tmp_path, monkeypat
 
 
 def test_suggest_finetune_prune_threshold_and_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("pickeropt.label.advice.HANDFUL", 1000)  # the other test's matter, and slow
+    monkeypatch.setattr("pickeropt.label.active_learning.HANDFUL", 1000)  # the other test's matter, and slow
     picks, truth = simulated(tmp_path)
     config = config_of(tmp_path, diameter_angstrom=200.0, trust_frame=True)
     with serving(picks, config, _with_report) as (_, client):
@@ -215,7 +213,7 @@ def test_a_model_of_others_is_kept_and_ones_own_is_replaced(tmp_path, monkeypatc
         counts = {"particle": len(shots)}
         return SimpleNamespace(train_shots=counts, validation_shots={}, macro_f1=0.5, warnings=("mind this",))
 
-    monkeypatch.setattr("pickeropt.finetune.run.finetune", learn)
+    monkeypatch.setattr("pickeropt.finetune.finetuning.finetune", learn)
     config = config_of(tmp_path)
     config.model_file.parent.mkdir()
     config.model_file.write_text("of another day")

@@ -14,7 +14,7 @@ import pytest
 from label_world import config_of, make_world, rows_of
 
 from pickeropt.errors import PickeroptError
-from pickeropt.label.serve import serve
+from pickeropt.label.serving import serve
 
 
 @contextmanager
@@ -41,6 +41,7 @@ def ask(address, token, path, body=None):
         return json.loads(answer.read())
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_has_lost_nothing(tmp_path):
     make_world(tmp_path)
     with running(tmp_path) as (process, address, token):
@@ -82,9 +83,7 @@ def test_a_second_command_on_the_same_labels_is_told(tmp_path):
         command += ["--micrographs", str(tmp_path / "micrographs"), "--out", str(tmp_path / "labels.star")]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 2
-        assert done.stderr.startswith(
-            f"error: {tmp_path / 'labels.star'}: another server (process {process.pid})"
-        )
+        assert done.stderr.startswith(f"error: {tmp_path / 'labels.star'}: another server (process {process.pid})")
         assert done.stderr.count("\n") == 1
 
 
@@ -137,16 +136,14 @@ def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_help_needs_no_server():
-    code = (
-        "import sys; from pickeropt.cli import app\ntry: app(['label', '--help'])\nexcept SystemExit: pass\n"
-    )
+    code = "import sys; from pickeropt.cli import app\ntry: app(['label', '--help'])\nexcept SystemExit: pass\n"
     code += "print([m for m in ('fastapi', 'uvicorn', 'torch', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_serving_and_labelling_need_no_torch():
-    code = "import sys; import pickeropt.label.app, pickeropt.label.server, pickeropt.label.guard\n"
+    code = "import sys; import pickeropt.label.app, pickeropt.label.server, pickeropt.label.serving\n"
     code += "print([m for m in ('torch', 'scipy', 'pandas', 'timm') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[0] == "[]"

@@ -7,7 +7,7 @@ import pytest
 from label_world import PICKS, browser, config_of, label, make_world, post, rows_of, serving
 from PIL import Image
 
-from pickeropt.datasets.shots import read_labelled_star
+from pickeropt.shots import read_labelled_star
 
 
 @pytest.fixture

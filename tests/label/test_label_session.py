@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from label_world import config_of, label, make_world, post, rows_of, serving
 
-from pickeropt.datasets.shots import read_labelled_star
 from pickeropt.errors import FormatError, GeometryError, MicrographError, OutputError, ShotsError
 from pickeropt.io.micrographs import write_mrc
-from pickeropt.label import loading, views
+from pickeropt.label import app as views
+from pickeropt.label import session as loading
+from pickeropt.label.label_store import FIRST_ADDED, Box, LabelStore, PickTable
 from pickeropt.label.labels_file import LabelsFile, labelled_star
 from pickeropt.label.server import LabelServer
-from pickeropt.label.store import FIRST_ADDED, Box, LabelStore
-from pickeropt.label.table import PickTable
+from pickeropt.shots import read_labelled_star
 
 
 def test_opening_again_goes_on(tmp_path):
@@ -250,7 +250,7 @@ def test_a_faulty_first_file_stops_the_command_and_a_later_one_does_not(tmp_path
         LabelServer([tmp_path / "zz.star"], config_of(tmp_path))
     server = LabelServer([picks, tmp_path / "zz.star"], config_of(tmp_path))
     assert server.loader.finished.wait(10)
-    state = views.state(server, "")
+    state = views.page_state(server, "")
     server.close()
     assert state["picks"] == 8
     assert "zz.star, line 6" in state["problems"][0]
@@ -295,9 +295,7 @@ def test_the_start_of_a_large_file_is_there_before_the_rest(tmp_path, monkeypatc
 
     opened = []
     put = loading.Session.put_picks
-    monkeypatch.setattr(
-        loading.Session, "put_picks", lambda self, *args: opened.append(self) or put(self, *args)
-    )
+    monkeypatch.setattr(loading.Session, "put_picks", lambda self, *args: opened.append(self) or put(self, *args))
     monkeypatch.setattr(loading, "LARGE", 1000)
     monkeypatch.setattr(loading, "START", 1000)
     monkeypatch.setattr(loading, "read_apart", slowly)

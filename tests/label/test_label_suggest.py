@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pickeropt.label.suggest import MERIT_BINS, Pool, doubt, merit_bins, suggest
+from pickeropt.label.suggestions import MERIT_BINS, Pool, doubt, merit_bins, suggest
 
 FAR = 1000.0
 

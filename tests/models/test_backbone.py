@@ -11,13 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pickeropt.errors import CheckpointError
-from pickeropt.models.backbone import (
-    Backbone,
-    deepest_stage,
-    fuse_batch_norm,
-    inference_copy,
-    load_backbone_weights,
-)
+from pickeropt.models.backbone import Backbone, deepest_stage, fuse_batch_norm, inference_copy, load_backbone_weights
 
 CPU = torch.device("cpu")
 
@@ -141,9 +135,7 @@ def test_what_is_no_plain_resnet(name: str) -> None:
 def test_a_weight_that_is_not_there(weights) -> None:
     path = weights(lambda state: state.pop("layer3.1.bn2.weight"))
     load_backbone_weights(Backbone("resnet18", ("layer2",)), path)
-    with pytest.raises(
-        CheckpointError, match=r"no weights 'layer3.1.bn2.weight', .* up to layer3 needs; give"
-    ):
+    with pytest.raises(CheckpointError, match=r"no weights 'layer3.1.bn2.weight', .* up to layer3 needs; give"):
         load_backbone_weights(Backbone("resnet18", ("layer2", "layer3")), path)
 
 

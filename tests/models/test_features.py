@@ -8,10 +8,17 @@ from torch import Tensor, nn
 
 from pickeropt.models import features
 from pickeropt.models.backbone import Backbone
-from pickeropt.models.features import box_features, dense_features, strip_maps, typical_feature
-from pickeropt.models.orientations import EIGHT, turn
-from pickeropt.models.pooling import integral_image, window_means
-from pickeropt.models.spec import ModelSpec
+from pickeropt.models.features import (
+    EIGHT,
+    box_features,
+    dense_features,
+    integral_image,
+    strip_maps,
+    turn,
+    typical_feature,
+    window_means,
+)
+from pickeropt.models.head import ModelSpec
 
 
 def spec_of(backbone: nn.Module, **changes) -> ModelSpec:
@@ -97,9 +104,7 @@ def test_features_are_freed_of_the_typical_feature() -> None:
         plain = dense_features(backbone, spec_of(backbone), view, centres, 1)
         centred = dense_features(backbone, spec_of(backbone, centred=True), view + 50, centres, 1)
         levels = [typical_feature(m[0]) for m in backbone(view)]
-    torch.testing.assert_close(
-        centred, plain - torch.cat([levels[0]] * 2 + [levels[1]] * 2), atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(centred, plain - torch.cat([levels[0]] * 2 + [levels[1]] * 2), atol=1e-4, rtol=0)
 
 
 def test_a_high_level_does_not_drown_what_is_local() -> None:
@@ -227,8 +232,6 @@ def test_boxes_teach_the_backbone() -> None:
     backbone = real_backbone(stages=("layer1",))
     for windows in ((), (0.5, 1.2)):
         backbone.zero_grad()
-        out = box_features(
-            backbone, spec_of(backbone, windows=windows, orientations=2), torch.randn(2, 1, 65, 65), 1
-        )
+        out = box_features(backbone, spec_of(backbone, windows=windows, orientations=2), torch.randn(2, 1, 65, 65), 1)
         out.square().sum().backward()
         assert all(p.grad is not None and p.grad.any() for p in backbone.body.conv1.parameters())

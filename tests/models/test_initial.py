@@ -10,8 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pickeropt.errors import CheckpointError
-from pickeropt.models.backbone import Backbone, fuse_batch_norm
-from pickeropt.models.initial import initial_backbone, unfold_batch_norm
+from pickeropt.models.backbone import Backbone, fuse_batch_norm, initial_backbone, unfold_batch_norm
 
 
 @pytest.fixture
@@ -53,9 +52,7 @@ def test_shipped_weights_go_into_a_resnet18() -> None:
     backbone = initial_backbone("resnet18", "shipped", None, ("layer2", "layer3"))
     assert backbone.channels == (128, 256)
     assert not same(backbone, Backbone("resnet18", ("layer2", "layer3")))
-    with pytest.raises(
-        CheckpointError, match=r"shipped is a resnet18; use --init imagenet or none .* resnet50"
-    ):
+    with pytest.raises(CheckpointError, match=r"shipped is a resnet18; use --init imagenet or none .* resnet50"):
         initial_backbone("resnet50", "shipped", None, None)
 
 
@@ -80,13 +77,9 @@ def test_imagenet_without_a_network_says_what_to_do() -> None:
 
 def test_settings_that_do_not_go_together(tmp_path: Path) -> None:
     _, path = saved(tmp_path, "layer1")
-    with pytest.raises(
-        CheckpointError, match=r"--weights .* goes with --init imagenet, not with --init none"
-    ):
+    with pytest.raises(CheckpointError, match=r"--weights .* goes with --init imagenet, not with --init none"):
         initial_backbone("resnet18", "none", path, None)
-    with pytest.raises(
-        CheckpointError, match=r"Shipped: no such weights file; --init takes shipped, imagenet"
-    ):
+    with pytest.raises(CheckpointError, match=r"Shipped: no such weights file; --init takes shipped, imagenet"):
         initial_backbone("resnet18", "Shipped", None, None)
     with pytest.raises(CheckpointError, match="no such weights file"):
         initial_backbone("resnet18", "imagenet", tmp_path / "away.safetensors", None)
@@ -113,9 +106,7 @@ def test_unfolding_keeps_the_function_and_holds_in_train_mode() -> None:
         unfold_batch_norm(backbone, images)
         after = backbone.eval()(images)[0]
         elsewhere = torch.randn(2, 1, 97, 65) - 3
-        torch.testing.assert_close(
-            backbone(elsewhere)[0], folded_backbone().eval()(elsewhere)[0], atol=1e-3, rtol=1e-3
-        )
+        torch.testing.assert_close(backbone(elsewhere)[0], folded_backbone().eval()(elsewhere)[0], atol=1e-3, rtol=1e-3)
         trained = deepcopy(backbone).train()(images)[0]
     torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(trained, before, atol=1e-3, rtol=1e-3)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pickeropt.models.backbone import Backbone
-from pickeropt.models.orientations import EIGHT, averaged_maps, turn, turn_back
+from pickeropt.models.features import EIGHT, averaged_maps, turn, turn_back
 
 X = torch.arange(2 * 3 * 5).reshape(2, 3, 5)
 TURNS = [(turns, False) for turns in range(4)]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pickeropt.models.pooling import integral_image, window_means
+from pickeropt.models.features import integral_image, window_means
 
 MAPS = np.random.default_rng(0).standard_normal((3, 7, 9)).astype(np.float32)
 

@@ -5,9 +5,7 @@ from dataclasses import replace
 import model_world
 import pytest
 
-SPEC = replace(
-    model_world.SPEC, stages=("layer2", "layer3"), channels=(128, 256), view_diameters=(62.0, 41.0)
-)
+SPEC = replace(model_world.SPEC, stages=("layer2", "layer3"), channels=(128, 256), view_diameters=(62.0, 41.0))
 
 
 def test_the_layout_is_views_of_stages() -> None:

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pickeropt.models.backbone import Backbone, fuse_batch_norm, inference_copy
-from pickeropt.models.stem import BAND_ROWS, BandedStem
+from pickeropt.models.backbone import BAND_ROWS, Backbone, BandedStem, fuse_batch_norm, inference_copy
 
 WIDTHS = [(torch.float32, 1), *((dtype, w) for dtype in (torch.float32, torch.bfloat16) for w in (4, 30, 33))]
 """In bfloat16 torch's own convolution reads beyond an image of one or two columns (NaN, now and then)."""

@@ -20,11 +20,10 @@ def one_thread() -> Iterator[None]:
 def fake_picker(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kind `deepem` is a picker that needs no training."""
     parts = {
-        "settings": SimpleNamespace(DeepEMSettings=picker_world.FakeSettings),
-        "training": SimpleNamespace(train=picker_world.fake_train),
-        "picker": SimpleNamespace(load=picker_world.fake_load),
+        "network": SimpleNamespace(DeepEMSettings=picker_world.FakeSettings),
+        "training": SimpleNamespace(train=picker_world.fake_train, load=picker_world.fake_load),
     }
     for name, part in parts.items():
         module = ModuleType(name)
         vars(module).update(vars(part))
-        monkeypatch.setitem(sys.modules, f"pickeropt.pickers.deepem.{name}", module)
+        monkeypatch.setitem(sys.modules, f"pickeropt.pickers.deepem_{name}", module)

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from pickeropt.pickers.fit import fit
-from pickeropt.pickers.records import Job
+from pickeropt.pickers.picker_records import Job, fit
 
 STEPS = 40
 

@@ -5,10 +5,10 @@ import pytest
 from picker_world import make_coordinates, make_micrograph
 
 from pickeropt.errors import PickeroptError
-from pickeropt.io.labels import LabelRows, write_labels
-from pickeropt.pickers.config import PickTrainConfig
-from pickeropt.pickers.material import chosen, read_material, split
-from pickeropt.pickers.records import Labelled
+from pickeropt.io.labels import LabelRows, labels_content
+from pickeropt.pickers.picker_config import PickTrainConfig
+from pickeropt.pickers.picker_records import Labelled
+from pickeropt.pickers.picker_training import chosen, read_material, split
 
 CONFIG = PickTrainConfig("deepem", diameter_angstrom=24.0)
 
@@ -27,7 +27,7 @@ def test_labels_bring_their_diameters_and_only_particles_count(tmp_path: Path) -
         ("x", "film", "y"),
         np.array([30.0, 30.0, 50.0]),
     )
-    write_labels(tmp_path / "truth.star", rows)
+    (tmp_path / "truth.star").write_bytes(labels_content(tmp_path / "truth.star", rows))
     material, warnings = read_material([tmp_path / "truth.star"], [], PickTrainConfig("deepem"))
     both = {one.path.stem: one for one in (*material.training, *material.testing)}
     assert both["a"].coordinates.tolist() == [[10, 20]]
@@ -43,9 +43,7 @@ def test_particles_left_out_are_known_all_the_same() -> None:
     assert sum(len(one.coordinates) for one in parts) == 4
     for one, size in zip(parts, (5, 7), strict=True):
         assert len(one.known) == size
-        assert sorted(map(tuple, one.known.tolist())) == sorted(
-            map(tuple, labelled(size).coordinates.tolist())
-        )
+        assert sorted(map(tuple, one.known.tolist())) == sorted(map(tuple, labelled(size).coordinates.tolist()))
     fewer = chosen([labelled(5), labelled(7, "b")], 2, seed=3)
     for few, more in zip(fewer, parts, strict=True):
         assert {*map(tuple, few.coordinates.tolist())} <= {*map(tuple, more.coordinates.tolist())}

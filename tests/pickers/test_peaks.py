@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pickeropt.pickers.peaks import local_maxima
+from pickeropt.pickers.picker_records import local_maxima
 
 
 def test_the_best_of_two_close_peaks_stays():

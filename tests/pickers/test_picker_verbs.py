@@ -15,12 +15,10 @@ from typer.testing import CliRunner
 from pickeropt.cli import app
 from pickeropt.errors import PickeroptError
 from pickeropt.io.picks import read_picks
-from pickeropt.pickers.checkpoint import read_picker
-from pickeropt.pickers.config import PickRunConfig, PickTrainConfig
-from pickeropt.pickers.kinds import make_settings
-from pickeropt.pickers.material import read_unlabelled
-from pickeropt.pickers.run import pick
-from pickeropt.pickers.train import train_picker
+from pickeropt.pickers.picker_config import PickRunConfig, PickTrainConfig
+from pickeropt.pickers.picker_file import make_settings, read_picker
+from pickeropt.pickers.picker_training import read_unlabelled, train_picker
+from pickeropt.pickers.picking import pick
 from pickeropt.records import Micrograph
 
 pytestmark = pytest.mark.usefixtures("fake_picker")
@@ -40,9 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 def trained(folder: Path, **more: object) -> Path:
     config = PickTrainConfig("deepem", diameter_angstrom=picker_world.DIAMETER, **more)  # type: ignore[arg-type]
-    train_picker(
-        [folder / "coords"], [folder / "mics"], folder / "picker.safetensors", config, overwrite=True
-    )
+    train_picker([folder / "coords"], [folder / "mics"], folder / "picker.safetensors", config, overwrite=True)
     return folder / "picker.safetensors"
 
 
@@ -79,9 +75,7 @@ def test_every_micrograph_has_a_file_and_the_threshold_counts_as_above(folder: P
 
 @pytest.mark.parametrize("out", [".", "/", "", ".."])
 def test_a_folder_without_a_name_is_refused(folder: Path, out: str) -> None:
-    code, said = command(
-        "pick", "run", folder / "mics", "--picker", folder / "picker.safetensors", "--out", out
-    )
+    code, said = command("pick", "run", folder / "mics", "--picker", folder / "picker.safetensors", "--out", out)
     assert code == 2
     assert "is no name of a folder to write" in " ".join(said.split())
 
@@ -89,7 +83,7 @@ def test_a_folder_without_a_name_is_refused(folder: Path, out: str) -> None:
 def test_a_folder_where_the_picker_belongs_is_told_before_the_training(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pickeropt.pickers.train.seed_everything", lambda seed: pytest.fail("it trained"))
+    monkeypatch.setattr("pickeropt.pickers.picker_training.seed_everything", lambda seed: pytest.fail("it trained"))
     config = PickTrainConfig("deepem", diameter_angstrom=picker_world.DIAMETER)
     for out in (folder / "coords", Path()):
         with pytest.raises(PickeroptError, match="is a folder; give the name of a file with --out"):
@@ -176,7 +170,7 @@ def test_an_unfinished_training_with_other_settings_is_not_touched(
     def killed(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pickeropt.pickers.kinds.train", killed)
+    monkeypatch.setattr("pickeropt.pickers.picker_file.train", killed)
     with pytest.raises(KeyboardInterrupt):
         trained(folder, seed=1)
     (folder / "picker.safetensors").unlink()
@@ -210,10 +204,7 @@ def test_the_commands(folder: Path) -> None:
         "--micrographs", folder / "mics", "--set", "epochs=5", "--out", picker,
     )  # fmt: skip
     assert code == 0
-    assert (
-        f"deepem: {read_picker(picker).provenance['particles']} particles on 1 micrographs, 1 more held"
-        in text
-    )
+    assert f"deepem: {read_picker(picker).provenance['particles']} particles on 1 micrographs, 1 more held" in text
     assert read_picker(picker).settings["epochs"] == 5
     code, text = command("pick", "run", folder / "mics", "--picker", picker, "--out", folder / "out")
     assert (code, "3 picks of 0.700 or more on 3 micrographs" in text) == (0, True)
@@ -301,12 +292,10 @@ def test_micrographs_without_coordinates(folder: Path) -> None:
 
 def test_a_damaged_picker_is_told(folder: Path) -> None:
     file = read_picker(folder / "picker.safetensors")
-    from pickeropt.pickers.checkpoint import picker_bytes
-    from pickeropt.pickers.records import Trained
+    from pickeropt.pickers.picker_file import picker_bytes
+    from pickeropt.pickers.picker_records import Trained
 
     path = folder / "damaged.safetensors"
-    path.write_bytes(
-        picker_bytes("deepem", Trained(dict(file.settings), {"w": torch.zeros(1)}, 0.5, {}), 24.0, {})
-    )
+    path.write_bytes(picker_bytes("deepem", Trained(dict(file.settings), {"w": torch.zeros(1)}, 0.5, {}), 24.0, {}))
     with pytest.raises(PickeroptError, match="damaged picker"):
         pick([folder / "mics"], PickRunConfig(path, folder / "picks"))

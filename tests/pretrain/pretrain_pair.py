@@ -20,9 +20,9 @@ from pretrain_world import tiny
 from torch import distributed
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from pickeropt.pretrain.config import PretrainConfig
-from pickeropt.pretrain.log import curves_png
-from pickeropt.pretrain.run import pretrain
+from pickeropt.pretrain.learner import curves_png
+from pickeropt.pretrain.pretrain_config import PretrainConfig
+from pickeropt.pretrain.pretraining import pretrain
 
 DATA = {"default": "micrographs", "paper": "folders"}
 SEVERAL = {"steps": 3, "mixed_precision": False, "save_every": 2, "validate_every": 2}

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from pickeropt.describe import describe_micrograph
-from pickeropt.io.labels import LabelRows, write_labels
+from pickeropt.io.labels import LabelRows, labels_content
 from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.models.backbone import Backbone
-from pickeropt.models.spec import ModelSpec
-from pickeropt.pretrain.config import PretrainConfig
-from pickeropt.pretrain.material import read_data_set
+from pickeropt.models.features import describe_micrograph
+from pickeropt.models.head import ModelSpec
+from pickeropt.pretrain.pretrain_config import PretrainConfig
+from pickeropt.pretrain.training_set import read_data_set
 from pickeropt.records import DEFAULT_CLASSES
 
 CLASSES = {"big": "particle", "small": "particle", "empty_ice": "background", "stripes": "carbon"}
@@ -54,7 +54,7 @@ def make_micrographs(folder: Path, count: int = 4) -> Path:
         tuple(sources),
         np.full(len(names), DIAMETER),
     )
-    write_labels(folder / "truth.star", rows)
+    (folder / "truth.star").write_bytes(labels_content(folder / "truth.star", rows))
     return folder
 
 

@@ -7,11 +7,11 @@ import torch
 
 from pickeropt.finetune.recipes import STAGES, WINDOWS
 from pickeropt.models.backbone import Backbone
-from pickeropt.models.features import dense_features, typical_feature
-from pickeropt.models.pooling import integral_image, window_means
-from pickeropt.models.spec import ModelSpec
-from pickeropt.pretrain import default_recipe, distil
-from pickeropt.pretrain.distil import (
+from pickeropt.models.features import dense_features, integral_image, typical_feature, window_means
+from pickeropt.models.head import ModelSpec
+from pickeropt.pretrain import pretrain_recipes as default_recipe
+from pickeropt.pretrain import pretrain_recipes as distil
+from pickeropt.pretrain.pretrain_recipes import (
     at_scales,
     channel_spreads,
     head_scales,
@@ -20,7 +20,7 @@ from pickeropt.pretrain.distil import (
     window_features,
     window_weights,
 )
-from pickeropt.pretrain.views import View, open_store, write_piece
+from pickeropt.pretrain.training_views import View, open_store, write_piece
 
 
 def test_scales_are_means_over_half_overlapping_squares() -> None:

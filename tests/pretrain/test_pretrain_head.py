@@ -11,15 +11,24 @@ from pretrain_world import tiny
 from safetensors.torch import load_file
 
 from pickeropt.models.backbone import Backbone
-from pickeropt.models.orientations import EIGHT, turn, turn_back
-from pickeropt.pretrain import frozen, head_fit
-from pickeropt.pretrain.distil import point_features
-from pickeropt.pretrain.frozen import ORIENTATIONS, Points, feature_path, read_points, write_features
-from pickeropt.pretrain.head_fit import fit_linear, held_back_figures, standardisation
+from pickeropt.models.features import EIGHT, turn, turn_back
+from pickeropt.pretrain import head_fit
+from pickeropt.pretrain import head_fit as frozen
+from pickeropt.pretrain.head_fit import (
+    ORIENTATIONS,
+    Points,
+    feature_path,
+    fit_linear,
+    held_back_figures,
+    read_points,
+    standardisation,
+    write_features,
+)
 from pickeropt.pretrain.learner import Learner, LinearHead
-from pickeropt.pretrain.parallel import World
-from pickeropt.pretrain.parents import Parents, even_weights
-from pickeropt.pretrain.views import View, open_store, write_piece
+from pickeropt.pretrain.pretrain_recipes import point_features
+from pickeropt.pretrain.training_loop import World
+from pickeropt.pretrain.training_set import Parents, even_weights
+from pickeropt.pretrain.training_views import View, open_store, write_piece
 
 THREE = Parents(("particle", "carbon"), (2, 1))
 """Of source classes 0 and 1, and of 2."""
@@ -150,9 +159,7 @@ def test_the_ridge_is_chosen_by_what_is_held_back(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("most", [1000, 8])
-def test_features_of_views_in_two_orientations(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
-) -> None:
+def test_features_of_views_in_two_orientations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     monkeypatch.setattr(frozen, "MOST_POINTS", most)
     torch.manual_seed(0)
     learner = Learner(Backbone("resnet18", ("layer1",)).eval(), 64 * 3, 3)
@@ -164,8 +171,7 @@ def test_features_of_views_in_two_orientations(
     )
     counts = (3, 0)
     views = [
-        View(torch.randn(33, 33).half(), 9.0, torch.rand(n, 2) * 30, torch.arange(n), centred=n == 3)
-        for n in counts
+        View(torch.randn(33, 33).half(), 9.0, torch.rand(n, 2) * 30, torch.arange(n), centred=n == 3) for n in counts
     ]
     write_piece(tmp_path / "piece", views)
     store, folder, seen = open_store([tmp_path / "piece"]), tmp_path / "features", []

@@ -8,7 +8,7 @@ import pytest
 from pretrain_world import DIAMETER, PIXEL_SIZE, make_folders, make_micrographs
 
 from pickeropt.errors import FormatError, MicrographError, PickeroptError
-from pickeropt.pretrain.material import find_unlabelled, read_data_set
+from pickeropt.pretrain.training_set import find_unlabelled, read_data_set
 
 
 def test_simulated_micrographs(tmp_path: Path) -> None:
@@ -84,9 +84,7 @@ def test_boxes_whose_micrographs_are_not_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [make_micrographs, make_folders])
 def test_a_name_to_exclude_that_is_not_there(tmp_path: Path, make: object) -> None:
     make(tmp_path)  # type: ignore[operator]
-    with pytest.raises(
-        PickeroptError, match=r"--exclude 5A1A: no such name .* big, empty_ice, small, stripes"
-    ):
+    with pytest.raises(PickeroptError, match=r"--exclude 5A1A: no such name .* big, empty_ice, small, stripes"):
         read_data_set(tmp_path, ("5A1A",))
 
 

@@ -12,7 +12,7 @@ from pretrain_pair import DATA, several
 from pretrain_world import make_folders, make_micrographs, make_weights
 from safetensors.torch import load_file
 
-from pickeropt.pretrain.run import pretrain
+from pickeropt.pretrain.pretraining import pretrain
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", DATA)
 def test_a_killed_run_goes_on_to_the_identical_bytes(root: Path, recipe: str) -> None:
     whole, killed = (root / f"{name}-{recipe}.safetensors" for name in ("whole", "killed"))

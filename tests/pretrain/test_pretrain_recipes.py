@@ -8,22 +8,12 @@ import torch
 from pretrain_world import make_weights, tiny
 
 from pickeropt.errors import PickeroptError
-from pickeropt.models.backbone import Backbone
-from pickeropt.models.initial import initial_backbone
-from pickeropt.models.orientations import EIGHT, turn
-from pickeropt.pretrain.config import RECIPES, PretrainConfig, Schedule, check_config
-from pickeropt.pretrain.learner import (
-    Learner,
-    Order,
-    batches,
-    cosine,
-    count_steps,
-    slot_generator,
-    split,
-    stairs,
-)
-from pickeropt.pretrain.paper_recipe import turned
-from pickeropt.pretrain.state import load_state, save_state, start_averages, update_averages
+from pickeropt.models.backbone import Backbone, initial_backbone
+from pickeropt.models.features import EIGHT, turn
+from pickeropt.pretrain.learner import Learner, Order, batches, cosine, count_steps, slot_generator, split, stairs
+from pickeropt.pretrain.pretrain_config import RECIPES, PretrainConfig, Schedule, check_config
+from pickeropt.pretrain.pretrain_recipes import turned
+from pickeropt.pretrain.training_loop import load_state, save_state, start_averages, update_averages
 
 
 def test_the_schedule_of_the_paper() -> None:

@@ -17,17 +17,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from pickeropt.classifier import general_classifier
-from pickeropt.cli_pretrain import run_pretrain
+from pickeropt.commands.pretrain import run_pretrain
 from pickeropt.errors import CheckpointError, OutputError, PickeroptError
-from pickeropt.finetune.config import FinetuneConfig
+from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.recipes import LEAN, fit_default, make_classifier
-from pickeropt.models.initial import initial_backbone
-from pickeropt.models.opinion import fits, read_source_head
-from pickeropt.pretrain import log
-from pickeropt.pretrain.config import PretrainReport
+from pickeropt.models.backbone import initial_backbone
+from pickeropt.models.classifier import general_classifier
+from pickeropt.models.source_head import fits, read_source_head
+from pickeropt.pretrain import learner as log
 from pickeropt.pretrain.head_fit import RIDGES
-from pickeropt.pretrain.run import pretrain
+from pickeropt.pretrain.pretrain_config import PretrainReport
+from pickeropt.pretrain.pretraining import pretrain
 
 
 @pytest.fixture(scope="module")
@@ -252,9 +252,7 @@ def test_the_command(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = root / "cli.safetensors"
     boxes, weights = make_folders(root / "few", 2), root / "w.safetensors"
     words = f"{boxes} --out {out} --weights {weights} --init {weights} --steps 2 --batch-size 2"
-    options = (
-        "--exclude EMPIAR-1 --ignore small --views 1 --distil-first 0.5 --seed 3 --device cpu --tensorboard"
-    )
+    options = "--exclude EMPIAR-1 --ignore small --views 1 --distil-first 0.5 --seed 3 --device cpu --tensorboard"
     found = CliRunner().invoke(app, f"{words} {options}")
     assert isinstance(found.exception, PickeroptError)
     assert "empty_ice left to train on" in str(found.exception)
@@ -264,9 +262,7 @@ def test_the_command(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"next:  pickeropt finetune --init {out} ...\n" in found.stdout
     made = described(out)["provenance"]
     assert isinstance(made, dict)
-    assert {
-        name: made[name] for name in ("seed", "exclude", "ignore", "distil_first", "batch_size", "init")
-    } == {
+    assert {name: made[name] for name in ("seed", "exclude", "ignore", "distil_first", "batch_size", "init")} == {
         "seed": 3,
         "exclude": ["empty_ice"],
         "ignore": ["small"],

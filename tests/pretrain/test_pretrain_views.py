@@ -11,9 +11,9 @@ from pretrain_world import make_folders, make_micrographs, tiny
 
 from pickeropt.errors import FormatError, MicrographError
 from pickeropt.io.micrographs import write_mrc
-from pickeropt.pretrain.config import PretrainConfig
-from pickeropt.pretrain.material import LabelledBox, LabelledMicrograph, read_data_set
-from pickeropt.pretrain.views import (
+from pickeropt.pretrain.pretrain_config import PretrainConfig
+from pickeropt.pretrain.training_set import LabelledBox, LabelledMicrograph, read_data_set
+from pickeropt.pretrain.training_views import (
     View,
     box_groups,
     fitted_box,

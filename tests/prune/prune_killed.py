@@ -14,8 +14,8 @@ from pathlib import Path
 from killing import dies_at
 from prune_world import SUMMARY, FakeScorer, tree
 
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
 
 
 def run(root: Path, log: Path, overwrite: bool, kill_at: int) -> bool:

@@ -44,9 +44,7 @@ class FakeScorer:
     seconds: float = 0.0
     calls: list[str] = field(default_factory=list)
 
-    def score(
-        self, micrograph: Micrograph, coordinates: NDArray[np.float64], pixel_size: float
-    ) -> FloatArray:
+    def score(self, micrograph: Micrograph, coordinates: NDArray[np.float64], pixel_size: float) -> FloatArray:
         self.calls.append(micrograph.path.name)
         particle = 1 / (1 + np.exp(-4 * local_means(micrograph.pixels, coordinates) / pixel_size))
         other = np.where(coordinates[:, 0].astype(int) % 2, 0.9, 0.1) * (1 - particle)
@@ -86,9 +84,7 @@ def coordinate_star(path: Path, xy: NDArray[np.float64], extra: str = "") -> Pat
     return path
 
 
-def particles_star(
-    path: Path, rows: Sequence[tuple[str, float, float]], pixel_size: float | None = None
-) -> Path:
+def particles_star(path: Path, rows: Sequence[tuple[str, float, float]], pixel_size: float | None = None) -> Path:
     """Rows of several micrographs, RELION 3.1, in the order given."""
     lines = ["# version 30001", ""]
     if pixel_size is not None:

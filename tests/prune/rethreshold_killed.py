@@ -15,7 +15,7 @@ from pathlib import Path
 
 from killing import dies_at
 
-from pickeropt import workspace
+from pickeropt import resumable as workspace
 from pickeropt.prune.rethreshold import rethreshold
 
 

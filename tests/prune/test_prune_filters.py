@@ -12,16 +12,9 @@ from prune_world import PIXEL_SIZE, FakeScorer, coordinates_of, make_project, tr
 
 from pickeropt.errors import MicrographError, OutputError, PickeroptError
 from pickeropt.io.micrographs import read_micrograph
-from pickeropt.prune.config import REASONS, Filters, PruneConfig
-from pickeropt.prune.filters import (
-    domain_sizes,
-    grid_of,
-    measures_of,
-    out_of_bounds,
-    pixel_measures,
-    too_close,
-)
-from pickeropt.prune.run import prune
+from pickeropt.prune.filters import domain_sizes, grid_of, measures_of, out_of_bounds, pixel_measures, too_close
+from pickeropt.prune.prune_config import REASONS, Filters, PruneConfig
+from pickeropt.prune.pruning import prune
 from pickeropt.records import Micrograph
 
 NOISE = 1.4826

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from prune_world import SHAPE, FakeScorer, coordinate_star, coordinates_of, make_micrographs, tree
 
-from pickeropt.convert.config import ConvertConfig
-from pickeropt.convert.run import convert
+from pickeropt.convert.conversion import convert
+from pickeropt.convert.convert_config import ConvertConfig
 from pickeropt.errors import FormatError, GeometryError, OutputError
 from pickeropt.io.deeppicker import write_deeppicker
 from pickeropt.io.inputs import read_inputs
-from pickeropt.io.picks import placed, read_picks
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
+from pickeropt.io.picks import read_picks
+from pickeropt.io.picks_file import placed
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
 from pickeropt.records import Picks
 
 COUNT = 12
@@ -52,18 +53,14 @@ def make(root: Path, kind: str) -> Path:
     if kind == "cryosparc":
         return cryosparc(path, xy)
     source = coordinate_star(root / "first" / "m0.star", xy)
-    convert(
-        source, path, ConvertConfig(to=kind, diameter_angstrom=20, pixel_size=2, micrographs=(root / "mics",))
-    )
+    convert(source, path, ConvertConfig(to=kind, diameter_angstrom=20, pixel_size=2, micrographs=(root / "mics",)))
     return path
 
 
 def cryosparc(path: Path, xy: np.ndarray) -> Path:
     """A .cs with a passthrough that has the places."""
     size = np.array(SHAPE[::-1])
-    places = np.zeros(
-        len(xy), [("uid", "<u8"), ("path", "S9"), ("shape", "<u4", (2,)), ("x", "<f8"), ("y", "<f8")]
-    )
+    places = np.zeros(len(xy), [("uid", "<u8"), ("path", "S9"), ("shape", "<u4", (2,)), ("x", "<f8"), ("y", "<f8")])
     places["uid"], places["path"], places["shape"] = np.arange(len(xy)) + 5, b"m0.mrc", SHAPE
     # a little more than whole px: a fraction times a size must not fall below
     places["x"], places["y"] = ((xy + 1e-6) / size * [1, -1] + [0, 1]).T
@@ -102,9 +99,7 @@ def test_every_format_is_pruned(tmp_path: Path, kind: str) -> None:
     assert 0 < summary.kept < COUNT
     rows = scores(tmp_path / "out")
     found = np.array([(float(row["x"]), float(row["y"])) for row in rows])
-    np.testing.assert_allclose(
-        found, xy, rtol=0, atol=1e-4
-    )  # y of CryoPPP and cryoSPARC turned to stored rows
+    np.testing.assert_allclose(found, xy, rtol=0, atol=1e-4)  # y of CryoPPP and cryoSPARC turned to stored rows
     keep = np.array([row["kept"] == "1" for row in rows])
     for side, flags in (("kept", keep), ("rejected", ~keep)):
         written = tmp_path / "out" / side / path.name
@@ -161,9 +156,7 @@ def test_filaments_are_refused_by_name(tmp_path: Path) -> None:
     text = path.read_text().replace("_Angle #11\n", "_Angle #11\n_filamentid #12\n")
     path.write_text(text.replace("<NA> <NA>\n", "<NA> <NA> 3.0\n"))
     scorer = FakeScorer()
-    with pytest.raises(
-        FormatError, match=r"m0\.cbox: holds filaments.*pickeropt convert .*m0\.cbox SEGMENTS\.star"
-    ):
+    with pytest.raises(FormatError, match=r"m0\.cbox: holds filaments.*pickeropt convert .*m0\.cbox SEGMENTS\.star"):
         prune([path], config_for(tmp_path), scorer)
     assert not scorer.calls
     assert not (tmp_path / "out").exists()
@@ -177,9 +170,7 @@ def test_a_passthrough_goes_with_its_main_file(tmp_path: Path) -> None:
     assert [source.name for source in inputs.sources] == ["picked.cs"]
     summary = prune([path.parent], config_for(tmp_path), FakeScorer())
     for side, count in (("kept", summary.kept), ("rejected", summary.rejected)):
-        main, places = (
-            np.load(tmp_path / "out" / side / name) for name in ("picked.cs", "J1_passthrough_picked.cs")
-        )
+        main, places = (np.load(tmp_path / "out" / side / name) for name in ("picked.cs", "J1_passthrough_picked.cs"))
         assert len(main) == len(places) == count
         assert set(main["uid"]) == set(places["uid"])
 
@@ -187,9 +178,7 @@ def test_a_passthrough_goes_with_its_main_file(tmp_path: Path) -> None:
 def test_two_files_with_one_companion(tmp_path: Path) -> None:
     path = make(tmp_path, "cryosparc")
     (path.parent / "more_picked.cs").write_bytes(path.read_bytes())
-    with pytest.raises(
-        OutputError, match=r"would both be kept/J1_passthrough_picked\.cs; prune them one after"
-    ):
+    with pytest.raises(OutputError, match=r"would both be kept/J1_passthrough_picked\.cs; prune them one after"):
         read_inputs([path.parent])
 
 

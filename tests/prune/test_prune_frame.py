@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from prune_world import FakeScorer, coordinate_star, tree
 
 from pickeropt.errors import GeometryError
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
 
 HEIGHT, WIDTH = SHAPE
 

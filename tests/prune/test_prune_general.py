@@ -11,13 +11,13 @@ from model_world import SPEC, random_model
 from prune_world import make_project
 from typer.testing import CliRunner
 
-from pickeropt.checkpoint import general_checkpoint, load_checkpoint
 from pickeropt.cli import app
 from pickeropt.datasets.simulate import SimulationConfig, labelled_points, make_species, simulate_micrographs
 from pickeropt.errors import GeometryError
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
-from pickeropt.prune.scorer import load_scorer
+from pickeropt.models.classifier import general_checkpoint, load_checkpoint
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
+from pickeropt.prune.scoring import load_scorer
 from pickeropt.records import DEFAULT_CLASSES, Micrograph
 
 DIAMETER, PIXEL_SIZE = 200.0, 5.0
@@ -42,9 +42,7 @@ def test_what_is_loaded() -> None:
     scorer = load_scorer(None, "cpu", 7, DIAMETER)
     assert (scorer.class_names, scorer.diameter_angstrom, scorer.batch_size) == (DEFAULT_CLASSES, DIAMETER, 7)
     assert scorer.digest == general_checkpoint().digest
-    assert [("general model" in note, "pickeropt finetune" in note) for note in scorer.notes] == [
-        (True, True)
-    ]
+    assert [("general model" in note, "pickeropt finetune" in note) for note in scorer.notes] == [(True, True)]
 
 
 def test_particles_rank_above_everything_else() -> None:
@@ -54,9 +52,7 @@ def test_particles_rank_above_everything_else() -> None:
     scores, names = [], []
     for number, sim in enumerate(simulate_micrographs(VISIBLE, 2, seed=0, species=species)):
         points = labelled_points(sim, 40, np.random.default_rng(number))
-        found = scorer.score(
-            Micrograph(Path(f"{number}.mrc"), sim.pixels, None), points.coordinates, PIXEL_SIZE
-        )
+        found = scorer.score(Micrograph(Path(f"{number}.mrc"), sim.pixels, None), points.coordinates, PIXEL_SIZE)
         np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
         scores.append(found[:, 0])
         names += points.class_names
@@ -100,9 +96,7 @@ def model_used() -> str:
 def test_the_command_without_a_model(command: Callable[..., Any]) -> None:
     result = command()
     assert result.exit_code == 2
-    assert result.stderr.startswith(
-        "error: the general model is of no particle: give its diameter with --diameter"
-    )
+    assert result.stderr.startswith("error: the general model is of no particle: give its diameter with --diameter")
     assert not Path("pruned").exists()
     result = command("--diameter", "20")
     assert result.exit_code == 0

@@ -19,19 +19,12 @@ from prune_world import (
     tree,
 )
 
-from pickeropt.errors import (
-    CheckpointError,
-    FormatError,
-    GeometryError,
-    MicrographError,
-    OutputError,
-    PickeroptError,
-)
+from pickeropt.errors import CheckpointError, FormatError, GeometryError, MicrographError, OutputError, PickeroptError
 from pickeropt.io.inputs import read_inputs
 from pickeropt.io.lists import read_coordinate_list
 from pickeropt.io.picks import read_picks
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
 
 
 def config_for(root: Path, **changes: object) -> PruneConfig:
@@ -131,9 +124,7 @@ def test_a_list_names_the_micrograph_of_a_file_called_otherwise(relion: Path) ->
 def test_a_file_of_two_micrographs_in_a_list_is_refused(relion: Path) -> None:
     coordinate_star(Path("odd.star"), coordinates_of("x", 5))
     listed = write_list(Path("list.star"), [("a.mrc", "odd.star"), ("b.mrc", "odd.star")])
-    with pytest.raises(
-        FormatError, match=r"list\.star: odd\.star belongs to a\.mrc in one row and to b\.mrc"
-    ):
+    with pytest.raises(FormatError, match=r"list\.star: odd\.star belongs to a\.mrc in one row and to b\.mrc"):
         read_inputs([listed])
 
 
@@ -288,9 +279,7 @@ def test_no_pixel_size(tmp_path: Path) -> None:
     path.write_bytes(content)
     picks = coordinate_star(tmp_path / "m0.star", coordinates_of("m0.mrc", 3))
     message = refused(tmp_path, [picks], GeometryError)
-    assert message.endswith(
-        "neither its header nor the coordinate files say the pixel size; give it with --pixel-size"
-    )
+    assert message.endswith("neither its header nor the coordinate files say the pixel size; give it with --pixel-size")
     assert prune([picks], config_for(tmp_path, pixel_size=2.0), FakeScorer()).picks == 3
 
 
@@ -402,7 +391,7 @@ def test_a_write_error_leaves_no_output(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*arguments: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("pickeropt.prune.run.write_scores", full)
+    monkeypatch.setattr("pickeropt.prune.pruning.write_scores", full)
     with pytest.raises(OutputError, match="No space left"):
         prune([project], config_for(tmp_path), FakeScorer())
     assert not (tmp_path / "out").exists()

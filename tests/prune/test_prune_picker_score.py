@@ -10,13 +10,15 @@ from prune_world import FakeScorer, coordinates_of, make_project, tree
 from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
-from pickeropt.datasets.shots import Shots
 from pickeropt.errors import FormatError, ShotsError
-from pickeropt.io.tables import write_labelled_star
-from pickeropt.prune.config import PruneConfig
+from pickeropt.io.micrographs import MicrographHeader
+from pickeropt.io.relion_star import write_labelled_star
 from pickeropt.prune.picker_score import LIMIT, SPREAD, ShotsOnPicks, combine, match_shots
-from pickeropt.prune.plan import Plan, Task
-from pickeropt.prune.run import prune
+from pickeropt.prune.plan import Plan
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
+from pickeropt.shots import Shots
+from pickeropt.sites import Site, SitedPicks
 
 
 def drawn(count: int, of_picker: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -105,16 +107,15 @@ def test_scores_that_decide_nothing(merit: np.ndarray, message: str) -> None:
 
 def test_matching_by_hand(tmp_path: Path) -> None:
     one, two = tmp_path / "1.mrc", tmp_path / "2.mrc"
-    places = np.array(
-        [[10.0, 10], [30, 10], [50, 10], [70, 10], [10, 10]] + [[x, 90.0] for x in range(0, 200, 20)]
-    )
+    places = np.array([[10.0, 10], [30, 10], [50, 10], [70, 10], [10, 10]] + [[x, 90.0] for x in range(0, 200, 20)])
     rows = np.array([0, 1, 2, 3, *range(5, 15)])
-    tasks = (
-        Task("1", one, (100, 200), 2.0, (0, 0), rows),
-        Task("2", two, (100, 200), 2.0, (0, 0), np.array([4])),
+    sites = tuple(
+        Site(path.stem, path, path, MicrographHeader(path, (100, 200), None), 2.0, (0, 0), own)
+        for path, own in ((one, rows), (two, np.array([4])))
     )
     micrograph = np.array([0, 0, 0, 0, 1] + [0] * 10)
-    plan = Plan((), (), np.array([0, 15]), places, micrograph, tasks, ())
+    picks = SitedPicks((), np.array([0, 15]), places, micrograph, np.full(15, np.nan), sites)
+    plan = Plan((), (), picks, ())
     points = [
         [13.0, 10],
         [14, 10],  # farther from the same
@@ -127,15 +128,11 @@ def test_matching_by_hand(tmp_path: Path) -> None:
     ]
     labels = np.array([0, 1, 1, 1, 0, *([0, 1] * 5), 2, 0])
     index = np.array([0] * 15 + [1, 2])
-    shots = Shots(
-        ("particle", "ice", "carbon"), labels, np.array(points), index, (one, two, tmp_path / "3.mrc"), None
-    )
+    shots = Shots(("particle", "ice", "carbon"), labels, np.array(points), index, (one, two, tmp_path / "3.mrc"), None)
     found, is_particle = match_shots(plan, shots, 30.0)  # a third of 30 Å is 5 px
     assert found.tolist() == [0, 1, 3, 4, *range(5, 15)]
     assert is_particle.tolist() == [True, False, True, False] + [True, False] * 5
-    with pytest.raises(
-        ShotsError, match=r"^0 shots of particles and 14 of other classes lie on picks; at least 5"
-    ):
+    with pytest.raises(ShotsError, match=r"^0 shots of particles and 14 of other classes lie on picks; at least 5"):
         match_shots(plan, replace(shots, labels=np.ones_like(labels)), 30.0)
 
 
@@ -168,9 +165,7 @@ def test_a_pruning_with_the_pickers_score(tmp_path: Path) -> None:
     prune([picks], config_for(tmp_path, out=tmp_path / "alone"), FakeScorer())
     summary = prune([picks], config_for(tmp_path, picker_shots=shots), FakeScorer())
     (alone,) = columns(tmp_path / "alone", "score")
-    score, merit, kept, ice, carbon = columns(
-        tmp_path / "out", "score", "figure_of_merit", "kept", "p_ice", "p_carbon"
-    )
+    score, merit, kept, ice, carbon = columns(tmp_path / "out", "score", "figure_of_merit", "kept", "p_ice", "p_carbon")
     (note,) = summary.notes
     words = note.split()
     of_picker = float(words[words.index("counts") + 1])

@@ -12,10 +12,9 @@ from prune_world import FakeScorer, make_project, tree
 
 from pickeropt.errors import PickeroptError
 from pickeropt.evaluate.scored import read_scores
-from pickeropt.prune.adjust import with_particle
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.prior import LEAST, estimate_prior, reweighted
-from pickeropt.prune.run import prune
+from pickeropt.prune.decision import LEAST, estimate_prior, reweighted, with_particle
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
 from pickeropt.records import Scores
 
 probabilities = st.lists(st.floats(0.001, 0.999), min_size=1, max_size=30).map(np.array)
@@ -72,9 +71,7 @@ def test_the_other_classes_share_what_is_left() -> None:
     )
     found = with_particle(scores, np.array([0.2, 0.4, 1.0]))
     np.testing.assert_allclose(found.particle, [0.2, 0.4, 1])
-    np.testing.assert_allclose(
-        found.probabilities, [[0.2, 0.2, 0.6], [0.3, 0.4, 0.3], [0, 1, 0]], rtol=1e-6, atol=1e-9
-    )
+    np.testing.assert_allclose(found.probabilities, [[0.2, 0.2, 0.6], [0.3, 0.4, 0.3], [0, 1, 0]], rtol=1e-6, atol=1e-9)
     assert scores.particle.tolist() == pytest.approx([0.6, 1, 0])  # untouched
 
 

@@ -14,8 +14,8 @@ from prune_world import FakeScorer, make_micrographs, make_project, tree
 
 from pickeropt.errors import MicrographError, OutputError
 from pickeropt.io.micrographs import write_mrc
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
 
 
 def config_for(root: Path, **changes: object) -> PruneConfig:
@@ -48,6 +48,7 @@ def stopped(tmp_path: Path) -> Path:
     return picks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "option"), [(2, []), (1, ["--overwrite"])])
 def test_killed_at_any_file_operation(tmp_path: Path, count: int, option: list[str]) -> None:
     picks = make_project(tmp_path, count=count, picks=2)
@@ -81,9 +82,7 @@ def test_it_goes_on_where_it_stopped(stopped: Path, tmp_path: Path) -> None:
     half_written.write_text("left by a run that was killed while it wrote")
     scorer = FakeScorer()
     told: list[tuple[int, int]] = []
-    summary = prune(
-        [stopped], config_for(tmp_path), scorer, on_progress=lambda done, of: told.append((done, of))
-    )
+    summary = prune([stopped], config_for(tmp_path), scorer, on_progress=lambda done, of: told.append((done, of)))
     assert len(scorer.calls) == 2
     assert summary.resumed == 2
     assert told == [(24, 48), (36, 48), (48, 48)]
@@ -182,9 +181,7 @@ def test_a_faulty_micrograph_is_excluded_and_the_rest_counts(tmp_path: Path) -> 
 def test_nothing_is_left_where_nothing_was_finished(tmp_path: Path) -> None:
     picks = make_project(tmp_path, count=1)
     write_mrc(tmp_path / "mics/m0.mrc", np.ones((60, 80), dtype=np.float32), 2.0)
-    with pytest.raises(
-        MicrographError, match=r"every pixel is 1; exclude this micrograph, or write it again$"
-    ):
+    with pytest.raises(MicrographError, match=r"every pixel is 1; exclude this micrograph, or write it again$"):
         prune([picks], config_for(tmp_path), FakeScorer())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mics", "picks"]
 
@@ -206,7 +203,7 @@ def test_two_runs_do_not_mix(tmp_path: Path) -> None:
     log = tmp_path / "log"
     code = (
         "import sys; from pathlib import Path; from prune_world import FakeScorer\n"
-        "from pickeropt.prune.run import prune; from pickeropt.prune.config import PruneConfig\n"
+        "from pickeropt.prune.pruning import prune; from pickeropt.prune.prune_config import PruneConfig\n"
         "root = Path(sys.argv[1])\n"
         "config = PruneConfig(micrographs=(root / 'mics',), out=root / 'out')\n"
         "prune([root / 'picks'], config, FakeScorer(log=root / 'log', seconds=0.3))\n"

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from prune_world import FakeScorer, coordinate_star, coordinates_of, make_micrographs, make_project, tree
 
-from pickeropt import workspace
+from pickeropt import resumable as workspace
 from pickeropt.errors import FormatError, OutputError, PickeroptError
-from pickeropt.prune.config import Filters, PruneConfig
 from pickeropt.prune.outputs import OWN
+from pickeropt.prune.prune_config import Filters, PruneConfig
+from pickeropt.prune.pruning import prune
 from pickeropt.prune.rethreshold import rethreshold
-from pickeropt.prune.run import prune
 
 CHANGES = {
     "plain": {},
@@ -109,7 +109,7 @@ def test_the_command_loads_no_model(tmp_path: Path) -> None:
     assert "threshold 0.7" in done.stdout
     loaded = set(done.stderr.split("modules", 1)[1].split())
     assert "pickeropt.prune.rethreshold" in loaded
-    assert not loaded & {"torch", "timm", "sklearn", "scipy", "pandas", "pickeropt.prune.run"}
+    assert not loaded & {"torch", "timm", "sklearn", "scipy", "pandas", "pickeropt.prune.pruning"}
     assert summary_of(tmp_path / "out")["threshold"] == 0.7
 
 
@@ -122,6 +122,7 @@ def users_files(out: Path) -> dict[str, bytes]:
     return {"Class2D/run.star": b"data_", "labels.star": b"of the user"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["exchanged", "copied"])
 def test_killed_at_any_file_operation(tmp_path: Path, how: str) -> None:
     prune([make_project(tmp_path, count=2, picks=3)], config_for(tmp_path), FakeScorer())
@@ -212,17 +213,12 @@ def test_what_the_user_put_into_the_folder_stays(out: Path) -> None:
     assert "evaluation.json and pr_curve.png in the folder are of the former run" in found.warnings[-1]
     (out / "pr_curve.png").unlink()
     config = config_for(out.parent, overwrite=True)
-    assert (
-        "evaluation.json in the folder is of"
-        in prune([out.parent / "picks"], config, FakeScorer()).warnings[-1]
-    )
+    assert "evaluation.json in the folder is of" in prune([out.parent / "picks"], config, FakeScorer()).warnings[-1]
     assert tree(out) == before | users | {"evaluation.json": b"{}"}
     assert not (out.parent / "out.partial").exists()
 
 
-def test_what_cannot_be_moved_over_stays_and_so_does_the_run(
-    out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_moved_over_stays_and_so_does_the_run(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     users_files(out)
     before = tree(out)
     rename = Path.rename
@@ -263,9 +259,7 @@ def test_inputs_that_changed_or_went(out: Path) -> None:
     path = out.parent / "picks/m0_autopick.star"
     content = path.read_bytes()
     path.write_bytes(content.replace(b"0.5\n", b"0.6\n"))
-    with pytest.raises(
-        OutputError, match=r"m0_autopick\.star: has changed since the run read it; prune once"
-    ):
+    with pytest.raises(OutputError, match=r"m0_autopick\.star: has changed since the run read it; prune once"):
         rethreshold(out, 0.7)
     path.unlink()
     with pytest.raises(OutputError, match=r"m0_autopick\.star: the run read it, but it is gone"):
@@ -307,9 +301,7 @@ def test_what_is_no_finished_run(out: Path) -> None:
     content = json.loads((out / "summary.json").read_text())
     del content["files"]
     (out / "summary.json").write_text(json.dumps(content))
-    with pytest.raises(
-        OutputError, match="does not say which files the run read; it is of an earlier pickeropt"
-    ):
+    with pytest.raises(OutputError, match="does not say which files the run read; it is of an earlier pickeropt"):
         rethreshold(out, 0.7)
     (out / "summary.json").write_text("{")
     with pytest.raises(OutputError, match="cannot be read"):
@@ -330,9 +322,7 @@ def paths_in(path: Path) -> list[str]:
     return [line.split()[1] for line in path.read_text().splitlines() if line.endswith("_autopick.star")]
 
 
-def test_in_place_from_another_folder_only_rows_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_place_from_another_folder_only_rows_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "proj").mkdir()
     monkeypatch.chdir(tmp_path / "proj")
     picks = project(Path())

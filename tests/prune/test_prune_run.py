@@ -29,8 +29,8 @@ import pickeropt
 from pickeropt.errors import OutputError
 from pickeropt.evaluate.scored import read_scores
 from pickeropt.io.micrographs import read_micrograph
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
 
 
 @pytest.fixture
@@ -87,9 +87,7 @@ def test_kept_and_rejected_are_the_input_row_for_row(project: Path, tmp_path: Pa
         kept = [row["kept"] == "1" for row in rows if row["file"] == name.as_posix()]
         lines = data_rows(source)
         assert len(lines) == len(kept) == 12
-        assert data_rows(tmp_path / "out/kept" / name) == [
-            line for line, k in zip(lines, kept, strict=True) if k
-        ]
+        assert data_rows(tmp_path / "out/kept" / name) == [line for line, k in zip(lines, kept, strict=True) if k]
         assert data_rows(tmp_path / "out/rejected" / name) == [
             line for line, k in zip(lines, kept, strict=True) if not k
         ]
@@ -107,9 +105,7 @@ def test_kept_and_rejected_are_the_input_row_for_row(project: Path, tmp_path: Pa
     ).filter(any),
     threshold=st.floats(0, 1),
 )
-def test_kept_plus_rejected_is_the_input(
-    files: list[list[tuple[str, float, float]]], threshold: float
-) -> None:
+def test_kept_plus_rejected_is_the_input(files: list[list[tuple[str, float, float]]], threshold: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         make_micrographs(root / "mics", ["a.mrc", "b.mrc", "c.mrc"])
@@ -165,9 +161,7 @@ def test_the_order_of_inputs_changes_nothing(project: Path, tmp_path: Path) -> N
 def test_picks_of_one_micrograph_in_several_files_are_scored_together(tmp_path: Path) -> None:
     make_micrographs(tmp_path / "mics", ["a.mrc", "b.mrc"])
     xy = coordinates_of("a.mrc", 4)
-    first = particles_star(
-        tmp_path / "1.star", [("mics/a.mrc", *xy[0]), ("mics/b.mrc", 3, 4), ("mics/a.mrc", *xy[1])]
-    )
+    first = particles_star(tmp_path / "1.star", [("mics/a.mrc", *xy[0]), ("mics/b.mrc", 3, 4), ("mics/a.mrc", *xy[1])])
     second = particles_star(tmp_path / "2.star", [("mics/a.mrc", *xy[2]), ("mics/a.mrc", *xy[3])])
     scorer = FakeScorer()
     summary = prune([second, first], config_for(tmp_path, micrographs=()), scorer)
@@ -181,9 +175,7 @@ def test_picks_of_one_micrograph_in_several_files_are_scored_together(tmp_path: 
     np.testing.assert_allclose(own, expected_score(tmp_path, "a.mrc", xy), atol=6e-7)
 
 
-def test_each_micrograph_is_read_once_and_two_are_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_micrograph_is_read_once_and_two_are_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = make_project(tmp_path, count=9)
     read: list[str] = []
     pixels: list[weakref.ref[np.ndarray]] = []
@@ -204,9 +196,7 @@ def test_each_micrograph_is_read_once_and_two_are_in_memory(
 
 
 def test_the_inputs_stay_as_they_were(project: Path, tmp_path: Path) -> None:
-    before = {
-        path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.rglob("*") if path.is_file()
-    }
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.rglob("*") if path.is_file()}
     prune([project], config_for(tmp_path), FakeScorer())
     assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before}
 
@@ -220,9 +210,7 @@ def test_the_summary_counts(project: Path, tmp_path: Path) -> None:
     for name in CLASSES:
         assert summary.by_class[name] == sum(row["class"] == name for row in rows)
         assert summary.rejected_by_class[name] == sum(row["class"] == name for row in lost)
-    by_micrograph = {
-        name: sum(row["micrograph"] == name for row in lost) for name in {r["micrograph"] for r in rows}
-    }
+    by_micrograph = {name: sum(row["micrograph"] == name for row in lost) for name in {r["micrograph"] for r in rows}}
     ranked = sorted(by_micrograph.items(), key=lambda item: (-item[1], item[0]))
     assert summary.worst == tuple((name, 12, count) for name, count in ranked if count)
     written = json.loads((tmp_path / "out/summary.json").read_text())
@@ -281,8 +269,6 @@ def test_overwrite_replaces_only_a_former_output(project: Path, tmp_path: Path) 
 def test_a_summary_of_something_else_makes_no_output(project: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "out/data").mkdir(parents=True)
     (tmp_path / "out/summary.json").write_text(text)
-    with pytest.raises(
-        OutputError, match=r"out: is no earlier output of pickeropt \(no summary\.json of one"
-    ):
+    with pytest.raises(OutputError, match=r"out: is no earlier output of pickeropt \(no summary\.json of one"):
         prune([project], config_for(tmp_path, overwrite=True), FakeScorer())
     assert (tmp_path / "out/data").is_dir()

@@ -11,9 +11,9 @@ from model_world import random_model
 from prune_world import SHAPE, data_rows, make_project
 
 from pickeropt.errors import CheckpointError, MicrographError, PickeroptError
-from pickeropt.prune.config import MicrographScorer, PruneConfig
-from pickeropt.prune.run import prune
-from pickeropt.prune.scorer import CheckpointScorer, load_scorer
+from pickeropt.prune.prune_config import MicrographScorer, PruneConfig
+from pickeropt.prune.pruning import prune
+from pickeropt.prune.scoring import CheckpointScorer, load_scorer
 from pickeropt.records import Micrograph
 
 SPECS = {
@@ -79,9 +79,7 @@ def test_every_pick_has_a_probability(scorers, micrograph, kind: str) -> None:
 @pytest.mark.parametrize("kind", SPECS)
 def test_order_and_company_change_nothing(scorers, micrograph, kind: str) -> None:
     found = scorers[kind].score(micrograph, PICKS, PIXEL_SIZE)
-    np.testing.assert_allclose(
-        scorers[kind].score(micrograph, PICKS[::-1], PIXEL_SIZE)[::-1], found, atol=0.02
-    )
+    np.testing.assert_allclose(scorers[kind].score(micrograph, PICKS[::-1], PIXEL_SIZE)[::-1], found, atol=0.02)
     for pick, row in zip(PICKS, found, strict=True):
         alone = scorers[kind].score(micrograph, pick[None], PIXEL_SIZE)[0]
         np.testing.assert_allclose(alone, row, atol=1e-4 if kind == "dense" else 0.02)  # bfloat16 in batches
@@ -145,9 +143,7 @@ def test_pruning_with_a_checkpoint(scorers, tmp_path: Path, kind: str) -> None:
     assert len(rows) == 16
 
     def written(folder: str) -> Sequence[str]:
-        return [
-            row for path in sorted((tmp_path / "out" / folder).rglob("*.star")) for row in data_rows(path)
-        ]
+        return [row for path in sorted((tmp_path / "out" / folder).rglob("*.star")) for row in data_rows(path)]
 
     assert len(written("kept")) == summary.kept
     assert sorted([*written("kept"), *written("rejected")]) == sorted(rows)

@@ -10,8 +10,8 @@ from prune_world import FakeScorer, coordinates_of, make_micrographs, make_proje
 
 from pickeropt.errors import FormatError
 from pickeropt.io.picks import read_picks
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
 
 
 def config_for(root: Path, **changes: object) -> PruneConfig:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pickeropt.errors import FormatError, OutputError, PickeroptError
-from pickeropt.prune.config import PruneConfig
-from pickeropt.relion.args import LABELS, job_folder, parse_arguments
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.relion.external_args import LABELS, job_folder, parse_arguments
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from pickeropt.errors import FormatError
-from pickeropt.relion.layout import list_bytes, places, root_path, suffix_ending
+from pickeropt.relion.job_outputs import list_bytes, places, root_path, suffix_ending
 
 
 @pytest.mark.parametrize(
@@ -43,9 +43,7 @@ def test_places():
 
 
 def test_what_has_no_place():
-    with pytest.raises(
-        FormatError, match=r"^picks/a\.cbox: RELION extracts from \.star and \.box files only"
-    ):
+    with pytest.raises(FormatError, match=r"^picks/a\.cbox: RELION extracts from \.star and \.box files only"):
         places("J/", ["a.mrc"], ["picks/a.cbox"])
     with pytest.raises(FormatError, match=r"^the micrograph a\.mrc is listed twice"):
         places("J/", ["a.mrc", "b.mrc", "a.mrc"], ["a.star", "b.star", "c.star"])
@@ -68,7 +66,7 @@ def test_a_list():
     )
 
 
-@pytest.mark.parametrize("name", ["my mic.mrc", "_a.mrc", "#a.mrc", ""])
+@pytest.mark.parametrize("name", ["my mic.mrc", "_a.mrc", "#a.mrc", ";a.mrc", ""])
 def test_a_name_that_no_list_can_hold(name):
     with pytest.raises(FormatError, match="cannot stand in a STAR file"):
         list_bytes([(name, "a.star")])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pickeropt.relion.log_pdf import Outcome, log_pdf, read_outcome
+from pickeropt.relion.job_outputs import Outcome, log_pdf, read_outcome
 
 
 def test_what_is_drawn_is_what_the_table_says(tmp_path):

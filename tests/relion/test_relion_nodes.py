@@ -2,14 +2,7 @@
 
 import pytest
 
-from pickeropt.relion.nodes import (
-    COORDINATES,
-    LOGFILE,
-    PARTICLES,
-    output_nodes,
-    relion_version,
-    version_tag,
-)
+from pickeropt.relion.job_outputs import COORDINATES, LOGFILE, PARTICLES, output_nodes, relion_version, version_tag
 
 NODES = [("External/job005/c.star", COORDINATES), ("External/job005/particles.star", PARTICLES)]
 NODES += [("External/job005/logfile.pdf", LOGFILE)]

@@ -17,10 +17,17 @@ from relion_world import (
 )
 
 from pickeropt.errors import FormatError, OutputError
-from pickeropt.relion.args import parse_arguments
-from pickeropt.relion.control import ABORT_NOW, ABORTED, FAILURE, SUCCESS, JobAbortedError, job_control
-from pickeropt.relion.inputs import read_micrograph_star
-from pickeropt.relion.run import prepare, run_external
+from pickeropt.relion.external_args import parse_arguments, read_micrograph_star
+from pickeropt.relion.external_job import (
+    ABORT_NOW,
+    ABORTED,
+    FAILURE,
+    SUCCESS,
+    JobAbortedError,
+    job_control,
+    prepare,
+    run_external,
+)
 
 SUFFIX = "--in_coords AutoPick/job004/coords_suffix_autopick.star"
 LIST = "--in_coords AutoPick/job004/autopick.star"

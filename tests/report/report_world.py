@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from pickeropt.io.micrographs import write_mrc
-from pickeropt.prune.config import PruneConfig
-from pickeropt.prune.run import prune
-from pickeropt.report.make import finish_with_report
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.pruning import prune
+from pickeropt.report.reporting import finish_with_report
 
 SHAPE, PIXEL_SIZE, DIAMETER = (96, 128), 2.0, 24.0
 CLASSES = ("particle", "ice", "carbon")
@@ -61,9 +61,7 @@ def make_project(root, counts=(40, 30, 20), names=NAMES):
     """`root/mics` and `root/picks.star`, so many picks on each micrograph."""
     make_micrographs(root / "mics", names)
     rows = [
-        (name, x, y)
-        for i, (name, n) in enumerate(zip(names, counts, strict=True))
-        for x, y in points(n, i).tolist()
+        (name, x, y) for i, (name, n) in enumerate(zip(names, counts, strict=True)) for x, y in points(n, i).tolist()
     ]
     return write_picks(root / "picks.star", rows)
 

@@ -24,11 +24,11 @@ from report_world import (
 
 from pickeropt.errors import FormatError, OutputError
 from pickeropt.io.micrographs import write_mrc
-from pickeropt.prune.config import Filters
+from pickeropt.prune.prune_config import Filters
 from pickeropt.prune.rethreshold import rethreshold
-from pickeropt.report import make
-from pickeropt.report.config import ReportConfig
-from pickeropt.report.make import finish_with_report, write_report
+from pickeropt.report import reporting as make
+from pickeropt.report.reporting import finish_with_report, write_report
+from pickeropt.report.rerun_command import ReportConfig
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +125,7 @@ def test_the_boxes_are_of_their_kind_and_name_file_and_row(run):
         shown, total = map(int, numbers.split(" of "))
         assert len(boxes) == shown
         for box in boxes:
-            match = re.match(
-                r"(.+), row (\d+); (.+), x (\d+), y (\d+); P\(particle\) ([\d.]+); (.+)", box["title"]
-            )
+            match = re.match(r"(.+), row (\d+); (.+), x (\d+), y (\d+); P\(particle\) ([\d.]+); (.+)", box["title"])
             row = rows[int(match[2])]
             assert (match[1], match[3]) == (row["file"], row["micrograph"])
             assert float(match[6]) == pytest.approx(float(row["score"]), abs=6e-4)

@@ -12,15 +12,14 @@ from report_world import PlaceScorer, make_project, prune_with_report, read_page
 from typer.testing import CliRunner
 
 from pickeropt.cli import app
-from pickeropt.prune.config import Filters, PruneConfig
+from pickeropt.prune.prune_config import Filters, PruneConfig
 from pickeropt.report import reading
-from pickeropt.report.charts import ticks
-from pickeropt.report.command import another_threshold, command_of
-from pickeropt.report.config import ReportConfig
+from pickeropt.report.ice_and_defocus import read_optics
 from pickeropt.report.kinds import closest, extremes, kinds_of, spread, tally
-from pickeropt.report.make import write_report
-from pickeropt.report.optics import read_optics
 from pickeropt.report.reading import Run, read_run
+from pickeropt.report.report_page import ticks
+from pickeropt.report.reporting import write_report
+from pickeropt.report.rerun_command import ReportConfig, another_threshold, command_of
 
 
 def run_of(micrograph, score, kept=None, best=None, reason=None, **more):
@@ -136,9 +135,7 @@ def test_the_table_is_read_as_it_stands_in_pieces_of_any_size(tmp_path, monkeypa
             (run.reason, run.reasons, "filter"),
         ):
             assert [names[i] for i in field] == [r[column] for r in rows]
-        assert {name: place.path.name for name, place in run.places.items()} == {
-            n: n for n in run.micrographs
-        }
+        assert {name: place.path.name for name, place in run.places.items()} == {n: n for n in run.micrographs}
         assert {place.pixel_size for place in run.places.values()} == {2.0}
 
 
@@ -236,7 +233,7 @@ def test_the_command_gives_the_same_settings(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("model.safetensors").touch()  # that finetune wrote since
     asked = []
-    pruning = "pickeropt.cli_prune.prune_and_show"
+    pruning = "pickeropt.commands.prune.prune_and_show"
     monkeypatch.setattr(pruning, lambda picks, config: asked.append((picks, config)))
     result = CliRunner().invoke(app, words[1:])
     assert result.exit_code == 0, result.output
@@ -324,11 +321,9 @@ def test_rethreshold_on_the_command_line_brings_a_report(tmp_path):
 
 
 def test_prune_on_the_command_line_brings_a_report(tmp_path, monkeypatch):
-    monkeypatch.setattr("pickeropt.prune.scorer.load_scorer", lambda *given: PlaceScorer())
+    monkeypatch.setattr("pickeropt.prune.scoring.load_scorer", lambda *given: PlaceScorer())
     picks = make_project(tmp_path)
-    result = run_cli(
-        "prune", picks, "--micrographs", tmp_path / "mics", "--out", tmp_path / "out", "--trust-frame"
-    )
+    result = run_cli("prune", picks, "--micrographs", tmp_path / "mics", "--out", tmp_path / "out", "--trust-frame")
     assert result.exit_code == 0, result.output
     assert "summary.json, report.html)" in result.output
     names = {path.name for path in (tmp_path / "out").iterdir()}

@@ -2,15 +2,22 @@
 
 A fact that was not verified has no value, or, for the file pattern, one that is marked; nothing here is a
 guess that could spoil a data set unseen. What is missing comes from the user.
+
+What `pickeropt dataset empiar` can be told: its defaults, but for the addresses in manifest.toml.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pickeropt.errors import PickeroptError
+
+if TYPE_CHECKING:
+    from pickeropt.datasets.empiar.http_download import Patience
+
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -92,9 +99,7 @@ def parse_manifest(text: str) -> Manifest:
     entries = tuple(_entry(row) for row in table["entry"])
     if len({entry.accession for entry in entries}) != len(entries):
         raise ValueError("manifest.toml has an accession twice")
-    return Manifest(
-        table["base_url"], table["entry_url"], table["labels_url"], table["labels_licence"], entries
-    )
+    return Manifest(table["base_url"], table["entry_url"], table["labels_url"], table["labels_licence"], entries)
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:
@@ -154,3 +159,22 @@ def _with(entry: Entry, said: Said) -> Entry:
     if folder is not None and ".." in folder.split("/"):
         raise PickeroptError(f"{entry.name}: {folder!r} leads out of the entry; name a folder under it")
     return replace(entry, pixel_size=pixel_size, diameter=said.diameter.get(name, diameter), folder=folder)
+
+
+@dataclass(frozen=True)
+class EmpiarConfig:
+    """One download.
+
+    out : OUT/ACCESSION/micrographs, /particle_coordinates and /labels.star are made there
+    base_url, labels_url : of EMPIAR's ACCESSION/ folders and of CryoPPP's ACCESSION.tar.gz
+    max_micrographs : of each entry, spread over its names; 0 takes all
+    shots : labelled STAR files of the user, for contaminant, carbon and what CryoPPP lacks
+    patience : how long to try; None is the usual
+    """
+
+    out: Path
+    base_url: str
+    labels_url: str
+    max_micrographs: int = 20
+    shots: tuple[Path, ...] = ()
+    patience: "Patience | None" = None

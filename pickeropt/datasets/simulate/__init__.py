@@ -12,16 +12,6 @@ Everything that is random comes from the seed or the generator given. The physic
 of one projection: exit wave, CTF, envelope, counted electrons; no multislice, no motion.
 """
 
-from pickeropt.datasets.simulate.config import (
-    CARBON_KINDS,
-    CONTAMINANT_KINDS,
-    MASK_CLASSES,
-    SOURCE_NAMES,
-    SimulatedMicrograph,
-    SimulationConfig,
-)
-from pickeropt.datasets.simulate.maps import DEFAULT_SPECIES, PDB_ENTRIES, real_species
-from pickeropt.datasets.simulate.micrograph import simulate_micrograph, simulate_micrographs
 from pickeropt.datasets.simulate.points import (
     LabelledPoints,
     PickerConfig,
@@ -29,7 +19,23 @@ from pickeropt.datasets.simulate.points import (
     labelled_points,
     simulate_picks,
 )
-from pickeropt.datasets.simulate.species import SHAPES, Species, make_species
+from pickeropt.datasets.simulate.simulation import simulate_micrograph, simulate_micrographs
+from pickeropt.datasets.simulate.simulation_config import (
+    CARBON_KINDS,
+    CONTAMINANT_KINDS,
+    MASK_CLASSES,
+    SOURCE_NAMES,
+    SimulatedMicrograph,
+    SimulationConfig,
+)
+from pickeropt.datasets.simulate.species import (
+    DEFAULT_SPECIES,
+    PDB_ENTRIES,
+    SHAPES,
+    Species,
+    make_species,
+    real_species,
+)
 
 SPECIES_NAMES = tuple(SHAPES)
 

@@ -7,11 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pickeropt.datasets.simulate.canvas import Canvas, smooth_field
-from pickeropt.datasets.simulate.config import SOURCE_NAMES
+from pickeropt.datasets.simulate.canvas import Canvas, add_grain, bend_contours, cells, smooth_field, smoothstep
 from pickeropt.datasets.simulate.contaminants import GOLD_PATH, GOLD_VOLT
 from pickeropt.datasets.simulate.ice import ICE_PATH, ICE_VOLT, WHOLE
-from pickeropt.datasets.simulate.texture import add_grain, bend_contours, cells, smoothstep
+from pickeropt.datasets.simulate.simulation_config import SOURCE_NAMES
 from pickeropt.records import FloatArray
 
 CARBON_VOLT, CARBON_PATH = 9.0, 3000.0
@@ -22,9 +21,7 @@ CARBON_GRAIN = 0.075
 Distance = Callable[[Canvas, FloatArray, FloatArray, np.random.Generator], FloatArray]
 
 
-def paint_carbon(
-    canvas: Canvas, kind: str, rng: np.random.Generator, look: np.random.Generator | None = None
-) -> None:
+def paint_carbon(canvas: Canvas, kind: str, rng: np.random.Generator, look: np.random.Generator | None = None) -> None:
     """Add a support of `kind` (of CARBON_KINDS) to the canvas, and mark it.
 
     look : draws what the support is made of, its thickness, grain and rim, where several micrographs share
@@ -118,9 +115,7 @@ def _add_gold(
     wall = np.exp(-((gap / np.float32(look.uniform(8.0, 25.0))) ** 2)) * profile
     contour = bend_contours(canvas, dx, dy, grain * look.uniform(0.4, 1.2), rng) * profile
     contour *= np.clip(0.6 + tone, 0, 1.5)
-    canvas.absorption += wall * np.float32(look.uniform(-0.15, 0.4)) + contour * np.float32(
-        look.uniform(0.1, 0.7)
-    )
+    canvas.absorption += wall * np.float32(look.uniform(-0.15, 0.4)) + contour * np.float32(look.uniform(0.1, 0.7))
     add_grain(canvas, WHOLE, profile * np.float32(look.uniform(0.05, 0.25)), rng)
     if look.uniform() < 0.4:
         skin = smoothstep((inside + np.float32(look.uniform(60.0, 300.0))) / np.float32(15.0)) * (1 - profile)
@@ -156,9 +151,7 @@ def _straight(canvas: Canvas, across: FloatArray, along: FloatArray, rng: np.ran
     if rng.uniform() < 0.35:
         slope = np.float32(rng.uniform(0.3, 1.5))
         corner = (across + along * slope) / np.sqrt(1 + slope * slope) - _reach(canvas, rng)
-        result = (
-            np.maximum(result, corner) if rng.uniform() < 0.6 else np.minimum(result, corner + result.max())
-        )
+        result = np.maximum(result, corner) if rng.uniform() < 0.6 else np.minimum(result, corner + result.max())
     fray = smooth_field(canvas.shape, rng.uniform(15.0, 80.0) / canvas.pixel_size, rng)
     return result + fray * np.float32(rng.exponential(8.0))
 
@@ -194,9 +187,7 @@ def _lacey(canvas: Canvas, across: FloatArray, along: FloatArray, rng: np.random
     scale = canvas.diameter * rng.uniform(2.5, 9.0) / canvas.pixel_size
     field = smooth_field(canvas.shape, scale, rng)
     rise, run = np.gradient(field, canvas.pixel_size)
-    width = (
-        canvas.diameter * rng.uniform(0.3, 0.8) * (1 + 0.25 * smooth_field(canvas.shape, 0.5 * scale, rng))
-    )
+    width = canvas.diameter * rng.uniform(0.3, 0.8) * (1 + 0.25 * smooth_field(canvas.shape, 0.5 * scale, rng))
     strand = np.abs(field) / np.maximum(np.hypot(rise, run), np.float32(1e-5))
     result: FloatArray = width.astype(np.float32) - strand + _wobble(canvas, rng) * np.float32(0.4)
     return result

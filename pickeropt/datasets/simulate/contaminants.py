@@ -1,19 +1,155 @@
 """Painters of contaminants that are not ice; see `ice`, `crystals` and `contaminants_protein`.
 
 Each adds one to the canvas at x, y px and marks where it lies; sizes as in `ice`.
+
+Painters of protein gone wrong: aggregates, denatured blobs and webs, broken particles.
+
+Each adds one to the canvas at x, y px and marks where it lies; sizes as in `ice`.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-from pickeropt.datasets.simulate import contaminants_protein as protein
-from pickeropt.datasets.simulate import crystals, ice
-from pickeropt.datasets.simulate.canvas import Canvas
-from pickeropt.datasets.simulate.contaminants_protein import PROTEIN_PATH
+from pickeropt.datasets.simulate import ice
+from pickeropt.datasets.simulate import ice as crystals
+from pickeropt.datasets.simulate.canvas import Canvas, add_grain, cells, mottle, smoothstep
 from pickeropt.datasets.simulate.ice import outline, random_path
 from pickeropt.datasets.simulate.species import Points
-from pickeropt.datasets.simulate.texture import add_grain
+from pickeropt.records import FloatArray
+
+PROTEIN_PATH = 2500.0
+"""Å, mean free path of bulk protein or lipid."""
+PROTEIN_GRAIN = 0.05
+"""rad of phase noise in a 4 Å pixel of 100 Å of unfolded protein; by eye."""
+
+
+def aggregate(canvas: Canvas, x: float, y: float, rng: np.random.Generator) -> None:
+    """Molecules stuck together: a heap, or a branched growth; whole, broken or glued with protein."""
+    count = int(np.exp(rng.uniform(np.log(5), np.log(60))))
+    step = canvas.diameter / canvas.pixel_size
+    if rng.uniform() < 0.5:
+        spread, stretch = 0.16 * step * np.sqrt(count), rng.uniform(0.5, 2.0)
+        places = rng.normal(0, (spread * stretch, spread / stretch), (count, 2))
+    else:
+        places = np.zeros((count, 2))
+        late = rng.uniform(0.0, 0.9)
+        for index in range(1, count):
+            parent = int(rng.integers(int(late * (index - 1)), index))
+            angle = rng.uniform(0, 2 * np.pi)
+            reach = step * rng.uniform(0.3, 0.75)
+            places[index] = places[parent] + reach * np.array([np.cos(angle), np.sin(angle)])
+        places -= places.mean(axis=0)
+    whole = rng.uniform(0.3, 1.0)
+    glue = rng.uniform(0.0, 90.0) if rng.uniform() < 0.6 else 0.0
+    for px, py in places:
+        keep = rng.uniform(size=len(canvas.species.points)) < rng.uniform(whole, 1.0)
+        canvas.add_molecule(x + px, y + py, rng, keep)
+        canvas.mark_disc(x + px, y + py, 0.45 * canvas.diameter, "aggregate")
+        if glue > 0:
+            area, dx, dy = canvas.window(x + px, y + py, 0.8 * canvas.diameter)
+            sheet = smoothstep((1.0 - outline(dx, dy, 0.5 * canvas.diameter, rng, 0.2)) * np.float32(2.0))
+            add_protein(canvas, area, sheet * np.float32(glue * rng.uniform(0.2, 1.0)), rng)
+
+
+def add_protein(canvas: Canvas, area: tuple[slice, slice], thickness: FloatArray, rng: np.random.Generator) -> None:
+    """Add unfolded protein of `thickness` Å with its grain."""
+    canvas.add_matter(area, thickness, 1.8, PROTEIN_PATH)
+    add_grain(canvas, area, np.sqrt(thickness / np.float32(100.0)) * np.float32(PROTEIN_GRAIN), rng)
+
+
+def denatured(canvas: Canvas, x: float, y: float, rng: np.random.Generator) -> None:
+    """Unfolded protein: a random coil, a soft uneven blob, or blobs run together."""
+    if rng.uniform() < 0.4:
+        _coil(canvas, x, y, rng)
+        return
+    full = rng.uniform(40.0, 220.0)
+    for _ in range(int(rng.choice((1, 2, 4), p=(0.5, 0.3, 0.2)))):
+        size = canvas.diameter * rng.uniform(0.25, 1.1)
+        area, dx, dy = canvas.window(x, y, 2.2 * size)
+        r = outline(dx, dy, size, rng, rough=rng.uniform(0.15, 0.45))
+        soft = smoothstep((1.15 - r) * np.float32(rng.uniform(1.2, 6.0)))
+        lumps = mottle(canvas, dx, dy, rng.uniform(20.0, 60.0), rng) * np.float32(rng.uniform(0.1, 0.5))
+        lumps += mottle(canvas, dx, dy, 0.5 * size, rng) * np.float32(rng.uniform(0.0, 0.4))
+        add_protein(canvas, area, soft * np.clip(1 + lumps, 0, None) * np.float32(full), rng)
+        canvas.mark(area, r < 1.05, "denatured")
+        x, y = rng.normal((x, y), 0.8 * size / canvas.pixel_size)
+
+
+def _coil(canvas: Canvas, x: float, y: float, rng: np.random.Generator) -> None:
+    """A diffuse random coil without a shape that recurs."""
+    size = canvas.diameter * rng.uniform(0.35, 1.2)
+    count = int(np.clip(size**2 / 4.0, 800, 8000))
+    walk = np.cumsum(rng.normal(size=(count, 2)), axis=0)
+    walk -= walk.mean(axis=0)
+    walk *= size / (2.0 * canvas.pixel_size * walk.std())
+    cloud = walk + rng.normal(0, rng.uniform(6.0, 22.0) / canvas.pixel_size, walk.shape) + np.array([x, y])
+    canvas.add_spots(cloud, np.full(count, rng.uniform(25.0, 80.0) * size**2 * 2.5 / count))
+    for px, py in cloud[::20]:
+        canvas.mark_disc(px, py, 0.15 * canvas.diameter, "denatured")
+
+
+def network(canvas: Canvas, x: float, y: float, rng: np.random.Generator) -> None:
+    """A web of denatured protein: a torn mesh with holes, or branching strands; dark knots."""
+    if rng.uniform() < 0.35:
+        _strands(canvas, x, y, rng)
+        return
+    radius = canvas.diameter * rng.uniform(1.2, 4.5)
+    area, dx, dy = canvas.window(x, y, 1.5 * radius)
+    hole = canvas.diameter * rng.uniform(0.7, 2.2)
+    gap, _ = cells(dx, dy, hole, rng, warp=0.35)
+    thick = np.float32(hole * rng.uniform(0.06, 0.16)) * (1.0 + 0.5 * mottle(canvas, dx, dy, 0.5 * hole, rng))
+    torn = 1.0 - outline(dx, dy, radius, rng, 0.2) + 0.35 * mottle(canvas, dx, dy, 1.2 * hole, rng)
+    thick += np.float32(hole) * np.clip(torn * np.float32(3.0), -3.0, 0.0)
+    edge = np.float32(rng.uniform(8.0, 35.0))
+    sheet = smoothstep(np.asarray((thick - 0.5 * gap) / edge + 0.5, dtype=np.float32))
+    knots = np.clip(mottle(canvas, dx, dy, 0.4 * hole, rng) - np.float32(0.9), 0, 2)
+    knots *= np.float32(rng.uniform(0, 2))
+    full = np.float32(rng.uniform(40.0, 180.0))
+    add_protein(canvas, area, sheet * full * (1.0 + knots), rng)
+    near = thick + np.float32(0.12 * canvas.diameter) - 0.5 * gap
+    canvas.mark(area, (near > 0) & (torn > -0.05), "network")
+
+
+def _strands(canvas: Canvas, x: float, y: float, rng: np.random.Generator) -> None:
+    """Branching strands, lumps where they meet."""
+    step, nodes = 0.2 * canvas.diameter / canvas.pixel_size, [(x, y)]
+    sheet = np.zeros(canvas.shape, dtype=np.float32)
+    for _ in range(int(rng.integers(3, 8))):
+        start = nodes[int(rng.integers(len(nodes)))]
+        strand = random_path(*start, int(rng.integers(8, 26)), step, 1.5, rng)
+        nodes.extend((float(px), float(py)) for px, py in strand[::3])
+        for px, py in strand:
+            width = canvas.diameter * rng.uniform(0.1, 0.35)
+            area, dx, dy = canvas.window(px, py, 1.7 * width)
+            r = outline(dx, dy, width, rng, rough=0.2)
+            sheet[area] = np.maximum(sheet[area], np.clip(3.0 * (1.2 - r), 0, 1) * rng.uniform(0.5, 1.0))
+            canvas.mark(area, r < 1.2, "network")
+    area, _, _ = canvas.window(x, y, 10.0 * canvas.diameter)
+    add_protein(canvas, area, sheet[area] * np.float32(rng.uniform(50.0, 160.0)), rng)
+
+
+def fragment(canvas: Canvas, x: float, y: float, rng: np.random.Generator) -> None:
+    """A broken particle: a slab or a corner of it, alone or its pieces flung apart."""
+    points = canvas.species.points
+    normal = rng.normal(size=3)
+    height = points @ normal
+    if rng.uniform() < 0.6:
+        parts = [height > np.quantile(height, rng.uniform(0.35, 0.65))]
+    else:
+        cuts = np.sort(rng.uniform(0.15, 0.85, int(rng.integers(1, 3))))
+        parts = [np.searchsorted(np.quantile(height, cuts), height) == piece for piece in range(len(cuts) + 1)]
+    apart = 0.0 if len(parts) == 1 else canvas.diameter * rng.uniform(0.3, 0.8) / canvas.pixel_size
+    for keep in parts:
+        px, py = rng.normal((x, y), apart) if apart else (x, y)
+        if keep.any():
+            canvas.add_molecule(float(px), float(py), rng, keep)
+            canvas.mark_disc(float(px), float(py), 0.4 * canvas.diameter, "fragment")
+    if rng.uniform() < 0.8:
+        area, dx, dy = canvas.window(x, y, 1.2 * canvas.diameter)
+        smear = smoothstep((1.2 - outline(dx, dy, canvas.diameter * rng.uniform(0.4, 0.7), rng, 0.3)) * np.float32(1.5))
+        add_protein(canvas, area, smear * np.float32(rng.uniform(25.0, 90.0)), rng)
+
 
 GOLD_VOLT, GOLD_PATH = 22.0, 250.0
 PER_STEP = 50
@@ -109,10 +245,10 @@ PAINTERS: dict[str, Painter] = {
     "gold_bead": _gold_bead,
     "vesicle": _vesicle,
     "fibre": _fibre,
-    "aggregate": protein.aggregate,
-    "denatured": protein.denatured,
-    "network": protein.network,
-    "fragment": protein.fragment,
+    "aggregate": aggregate,
+    "denatured": denatured,
+    "network": network,
+    "fragment": fragment,
     "crack": ice.crack,
     "bubble": ice.bubble,
 }

@@ -171,9 +171,7 @@ DETECTOR_PIXEL = 1.2
 """Å, pixel of the detector where the micrograph's is larger: it was binned then."""
 
 
-def detect(
-    expected: FloatArray, pixel_size: float, dqe: float, ntf: float, rng: np.random.Generator
-) -> FloatArray:
+def detect(expected: FloatArray, pixel_size: float, dqe: float, ntf: float, rng: np.random.Generator) -> FloatArray:
     """Count the expected electrons a pixel with a detector that blurs; (h, w) float32.
 
     dqe, ntf : share of the detective quantum efficiency and of the noise transfer function that

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
-from pickeropt.datasets.simulate.config import MASK_CLASSES, SOURCE_NAMES, SimulatedMicrograph
+from pickeropt.datasets.simulate.simulation_config import MASK_CLASSES, SOURCE_NAMES, SimulatedMicrograph
 
 Where = NDArray[np.bool_]
 PARTICLE, CONTAMINANT, CARBON = (MASK_CLASSES.index(name) for name in ("particle", "contaminant", "carbon"))
@@ -69,9 +69,7 @@ def labelled_points(
     whole = np.flatnonzero(inside[row, column])
     chosen = rng.permutation(whole)[:per_class]
     empty = _spread(_empty(sim) & inside, per_class, 0.3 * sim.diameter_px, rng)
-    junk = [
-        _on_kinds(sim, (sim.mask == index) & inside, per_class, 0.2, rng) for index in (CONTAMINANT, CARBON)
-    ]
+    junk = [_on_kinds(sim, (sim.mask == index) & inside, per_class, 0.2, rng) for index in (CONTAMINANT, CARBON)]
     points = np.concatenate([empty, *junk])
     names, sources = _names_at(sim, points)
     return LabelledPoints(
@@ -168,18 +166,14 @@ def _spread(where: Where, count: int, spacing: float, rng: np.random.Generator) 
     return chosen[:taken]
 
 
-def _names_at(
-    sim: SimulatedMicrograph, points: NDArray[np.float64]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _names_at(sim: SimulatedMicrograph, points: NDArray[np.float64]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Class and source class under each point of whole px."""
     column, row = points.astype(np.int64).T
     classes = tuple(MASK_CLASSES[i] for i in sim.mask[row, column])
     return classes, tuple(SOURCE_NAMES[i] for i in sim.source_map[row, column])
 
 
-def _figure_of_merit(
-    true: int, sources: tuple[str, ...], auc: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _figure_of_merit(true: int, sources: tuple[str, ...], auc: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """Scores in 0 to 1; the first `true` are the particles'. Two normals d' apart have AUC
     Phi(d'/√2); kinds that look like particles score above empty ice by as much on average."""
     likeness = np.array([LIKENESS.get(source, 0.0) for source in sources])

@@ -2,15 +2,39 @@
 
 A subunit is a union of overlapping spheres filled with points at the density of protein;
 a symmetry group copies it. Nothing here is a real structure.
+
+Molecules from atomic models: atoms become beads, and beads small files.
+
+An atomic model weighs what its residues weigh: every kept atom gets the residue's mass over
+the number of atoms kept in it, so that a file that holds only C-alpha or backbone atoms has
+the same contrast as the complete one. Hydrogens and water are left out.
+
+Mass becomes Å³ of protein at 1.21 Å³/Da (0.73 cm³/g), for nucleic acid too. From atomic
+scattering factors at zero angle (Peng, Micron 30, 625 (1999)) against the water displaced,
+protein and RNA have nearly the same potential a dalton (4.40 and 4.44 V Å³/Da); RNA is
+darker in images because it packs a third more daltons into an Å³ (0.55 cm³/g).
+
+Molecules from the PDB as beads, in the package: `real_species`.
+
+The .npz files in `maps/` are made by `benchmarks/species.py`; README.md says how.
 """
 
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
+
+from pickeropt.errors import FormatError
+
+if TYPE_CHECKING:
+    import gemmi
+
 
 Points = NDArray[np.float64]
 Lobes = tuple[Points, NDArray[np.float64]]
@@ -48,9 +72,7 @@ class Species:
 def make_species(seed: int = 0) -> tuple[Species, ...]:
     """One molecule of each of the 14 shapes; another seed gives other molecules."""
     streams = np.random.SeedSequence(seed).spawn(len(SHAPES))
-    return tuple(
-        _build(name, np.random.default_rng(stream)) for name, stream in zip(SHAPES, streams, strict=True)
-    )
+    return tuple(_build(name, np.random.default_rng(stream)) for name, stream in zip(SHAPES, streams, strict=True))
 
 
 def _build(name: str, rng: np.random.Generator) -> Species:
@@ -201,3 +223,204 @@ SHAPES: dict[str, Callable[[np.random.Generator], Lobes]] = {
 
 DENSITY = {"two_part": 1.5, "disc": 1.3}
 """Contrast relative to protein where a molecule holds nucleic acid."""
+
+VOLUME_PER_DALTON = 1.21
+"""Å³ of protein a Da."""
+WATER_MASS = 18.015
+"""Da that a residue loses when it is bound into a chain."""
+LEAST_CELL, MOST_BEADS = 3.5, 2500
+"""Å, the grain of a small molecule; that of a large one grows until there are no more beads than these."""
+SUFFIXES = (".cif", ".mmcif", ".pdb", ".ent", ".cif.gz", ".mmcif.gz", ".pdb.gz", ".ent.gz")
+ROUNDING = 0.25
+"""Å to which files round coordinates, so that they compress."""
+
+
+def find_structures(folder: Path) -> dict[str, Path]:
+    """The atomic models of a folder by species name, in order.
+
+    Raises FormatError: no folder, no model in it, or two of one name.
+    """
+    if not folder.is_dir():
+        raise FormatError(f"{folder}: no such folder; give a folder of mmCIF or PDB files")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.lower().endswith(SUFFIXES) and not path.name.startswith("."):
+            other = found.setdefault(species_name(path), path)
+            if other is not path:
+                raise FormatError(f"{path}: has the name of {other.name}; keep one of the two")
+    if not found:
+        raise FormatError(f"{folder}: no atomic model in it; put files with {', '.join(SUFFIXES)} there")
+    return found
+
+
+def species_name(path: Path) -> str:
+    """`4v5a` of `4V5A.cif.gz`; characters that class and file names hold badly become `_`."""
+    stem = path.name.lower()
+    stem = stem[: -len(next(suffix for suffix in reversed(SUFFIXES) if stem.endswith(suffix)))]
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)
+
+
+def read_structure(path: Path) -> Species:
+    """The first model of an mmCIF or PDB file, .gz too, its first assembly put together, as beads.
+
+    Raises FormatError for a file that cannot be read or holds no atoms.
+    """
+    import gemmi  # not needed for what the package ships
+
+    try:
+        structure = gemmi.read_structure(str(path))
+    except (OSError, RuntimeError, ValueError, IndexError, EOFError) as error:
+        what = " ".join(str(error).split())
+        raise FormatError(f"{path}: not read as an atomic model ({what}); give mmCIF or PDB") from error
+    structure.setup_entities()
+    points, masses = _atoms(_assembled(structure)) if len(structure) else (np.zeros((0, 3)), np.zeros(0))
+    if not len(points):
+        raise FormatError(f"{path}: no atoms but water in it; give an atomic model with coordinates")
+    return beads(species_name(path), points, masses * VOLUME_PER_DALTON)
+
+
+def _assembled(structure: "gemmi.Structure") -> "gemmi.Model":
+    """The first biological assembly, or the model as it stands where the file names none."""
+    import gemmi
+
+    if not structure.assemblies:
+        return structure[0]
+    return gemmi.make_assembly(structure.assemblies[0], structure[0], gemmi.HowToNameCopiedChain.Dup)
+
+
+def _atoms(model: "gemmi.Model") -> tuple[Points, NDArray[np.float64]]:
+    """Places (m, 3) Å and masses (m,) Da of the atoms kept."""
+    places: list[list[float]] = []
+    masses: list[float] = []
+    for chain in model:
+        for residue in chain.first_conformer():
+            if residue.is_water():
+                continue
+            atoms = [atom for atom in residue.first_conformer() if not atom.is_hydrogen()]
+            places += [atom.pos.tolist() for atom in atoms]
+            masses += [_mass(residue, atoms) / len(atoms)] * len(atoms) if atoms else []
+    return np.array(places, dtype=np.float64).reshape(-1, 3), np.array(masses, dtype=np.float64)
+
+
+def _mass(residue: "gemmi.Residue", atoms: "list[gemmi.Atom]") -> float:
+    """Da of the whole residue in its chain; of the atoms there are where the name is not known."""
+    import gemmi
+
+    known = gemmi.find_tabulated_residue(residue.name)
+    if not known.found() or known.weight <= WATER_MASS:
+        return sum(atom.element.weight for atom in atoms)
+    bound = known.is_amino_acid() or known.is_nucleic_acid()
+    return float(known.weight) - WATER_MASS * bound
+
+
+def beads(name: str, points: Points, volumes: NDArray[np.float64]) -> Species:
+    """Points (m, 3) Å and their volumes (m,) Å³ gathered in cubic cells: a bead a cell.
+
+    A bead lies at the centre of mass of its cell. At most MOST_BEADS, about the centre of mass.
+    """
+    centred = points - np.average(points, axis=0, weights=volumes)
+    cell = LEAST_CELL
+    while True:
+        index = np.floor(centred / cell).astype(np.int64)
+        _, member = np.unique(index, axis=0, return_inverse=True)
+        member = member.reshape(-1)
+        count = int(member.max()) + 1
+        if count <= MOST_BEADS:
+            break
+        cell *= max((count / MOST_BEADS) ** 0.3, 1.02)
+    total = np.bincount(member, volumes).astype(np.float64)
+    places = np.stack([np.bincount(member, volumes * axis) for axis in centred.T], axis=1) / total[:, None]
+    return Species(name, places, total, _diameter(centred))
+
+
+def _diameter(centred: Points) -> float:
+    """Twice the distance that holds 99.5 % of the points, Å."""
+    return 2.0 * float(np.percentile(np.linalg.norm(centred, axis=1), 99.5))
+
+
+def save_species(path: Path, species: Species, source: str) -> None:
+    """Write as .npz: beads as float16 (rounded to a quarter of an Å) and a line on the source."""
+    mean = float(species.volumes.mean())
+    part = np.round(species.volumes / mean, 2)
+    rounded = np.round(species.points / ROUNDING) * ROUNDING
+    np.savez_compressed(
+        path,
+        points=rounded.astype(np.float16),
+        parts=part.astype(np.float16),
+        mean_volume=np.float32(mean),
+        diameter_angstrom=np.float32(species.diameter_angstrom),
+        source=np.array(source),
+    )
+
+
+def load_species(path: Path) -> Species:
+    """A species that `save_species` wrote; its name is the file's. Raises FormatError."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            points = data["points"].astype(np.float64)
+            volumes = data["parts"].astype(np.float64) * float(data["mean_volume"])
+            diameter = float(data["diameter_angstrom"])
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise FormatError(f"{path}: not a bead file of pickeropt; make it again") from error
+    return Species(path.stem, points, volumes, diameter)
+
+
+PDB_ENTRIES = {
+    "haemoglobin": "1A3N",
+    "ach_binding_protein": "3WIP",
+    "igg": "1IGT",
+    "gpcr_gs": "3SN6",
+    "haemagglutinin": "3LZG",
+    "hsp90": "2CG9",
+    "nucleosome": "3KUY",
+    "cand1_cul1": "1U6G",
+    "catalase": "7CAT",
+    "p5c_reductase": "2IZZ",
+    "spike": "6VXX",
+    "insulin_receptor": "4ZXB",
+    "neuraminidase": "1NCB",
+    "arylsulfatase": "1AUK",
+    "p97": "3CF3",
+    "rubisco": "1BXN",
+    "igpd": "6EZM",
+    "proteasome": "3J9I",
+    "ribosome_30s": "4V4R-30S",
+    "groel": "1MNF",
+    "groel_groes": "1AON",
+    "v_atpase": "5VOX",
+    "satellite_virus": "2BUK",
+    "mitoribosome": "5OOM",
+    "ribosome_70s": "4V5A",
+    "erythrocruorin": "2GTL",
+    "mottle_virus": "1F2N",
+}
+"""PDB entry of each species, by mass from 64 kDa to 3.9 MDa.
+
+Beta-galactosidase (5A1A) and apoferritin (2FHA) are not among them, so that figures on real
+micrographs of the two come from a network that has never seen them.
+"""
+DEFAULT_SPECIES = (
+    "haemoglobin",
+    "igg",
+    "gpcr_gs",
+    "haemagglutinin",
+    "nucleosome",
+    "insulin_receptor",
+    "spike",
+    "p97",
+    "rubisco",
+    "proteasome",
+    "groel",
+    "v_atpase",
+    "satellite_virus",
+    "ribosome_70s",
+)
+"""Fourteen that differ most in size, symmetry and shape: the particle classes of the 36."""
+
+
+def real_species(names: Sequence[str] = DEFAULT_SPECIES) -> tuple[Species, ...]:
+    """The species of these names (of PDB_ENTRIES). Raises FormatError for a name that is none."""
+    for name in names:
+        if name not in PDB_ENTRIES:
+            raise FormatError(f"species {name!r}: not in the package; use {', '.join(PDB_ENTRIES)}")
+    return tuple(load_species(Path(__file__).parent / "maps" / f"{name}.npz") for name in names)

@@ -1,0 +1,1 @@
+"""The commands: a file a verb, with its options and one call."""

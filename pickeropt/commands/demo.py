@@ -1,0 +1,17 @@
+"""`pickeropt demo`: its options, and what it shows."""
+
+from pathlib import Path
+
+from pickeropt.commands import options as given
+
+
+def run_demonstration(out: given.Out = Path("demo"), seed: given.Seed = 0) -> None:
+    """Do all of it on simulated micrographs.
+
+    Simulates micrographs and a picker's picks, labels 20 shots of each class, fine-tunes,
+    prunes, evaluates, and leaves all files and pictures in DIR.
+    """
+    from pickeropt.commands.console import show_demo, stage
+    from pickeropt.demonstration import run_demo
+
+    show_demo(run_demo(out, seed, stage))

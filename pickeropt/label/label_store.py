@@ -1,0 +1,313 @@
+"""Who is labelled what: classes, labels, boxes added by hand, and each browser's way back.
+
+The picks of a session as columns that grow while files are still being read.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pickeropt.errors import PickeroptError, ShotsError
+from pickeropt.label.label_config import COLOURS, USUAL_CLASSES
+from pickeropt.shots import is_class_name
+
+UNLABELLED = -1
+SKIPPED = -2
+"""Seen and passed over."""
+NO_GUESS = -1
+_FIRST = 4096
+
+
+@dataclass(frozen=True)
+class Columns:
+    """n picks, by id; views of the table, which may be written to under the session's lock.
+
+    xy : (n, 2) float64 px, rows as stored, as their file has them
+    merit : (n,) float32, the picker's score, NaN where it gave none
+    micrograph : (n,) int32
+    label : (n,) int16 index into the classes, UNLABELLED or SKIPPED
+    guess : (n,) int16, the class of the model, or NO_GUESS
+    score : (n,) float32, P(particle), NaN where no model was asked
+    doubt : (n,) float32, 1 less the probability of the guess, NaN likewise
+    kept : (n,) int8, 1 kept and 0 rejected by the pruning, -1 where there was none
+    """
+
+    xy: NDArray[np.float64]
+    merit: NDArray[np.float32]
+    micrograph: NDArray[np.int32]
+    label: NDArray[np.int16]
+    guess: NDArray[np.int16]
+    score: NDArray[np.float32]
+    doubt: NDArray[np.float32]
+    kept: NDArray[np.int8]
+
+    def __len__(self) -> int:
+        return len(self.merit)
+
+
+class PickTable:
+    """Columns with room to grow. Not locked: the session's lock is held to write."""
+
+    def __init__(self) -> None:
+        self._all = _columns(_FIRST)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def columns(self) -> Columns:
+        """The picks so far."""
+        return _first(self._all, self._count)
+
+    def write(
+        self,
+        start: int,
+        xy: NDArray[np.float64],
+        merit: NDArray[np.floating],
+        micrograph: NDArray[np.integer],
+    ) -> None:
+        """Put m picks at the ids from `start` on; what was said of those already there stays."""
+        stop = start + len(xy)
+        if stop > len(self._all):
+            grown = _columns(max(stop, 2 * len(self._all)))
+            _copy(self.columns, _first(grown, self._count))
+            self._all = grown
+        self._all.xy[start:stop] = xy
+        self._all.merit[start:stop] = merit
+        self._all.micrograph[start:stop] = micrograph
+        self._count = max(self._count, stop)
+
+
+def _columns(count: int) -> Columns:
+    nothing = np.full(count, np.nan, dtype=np.float32)
+    return Columns(
+        xy=np.zeros((count, 2)),
+        merit=nothing,
+        micrograph=np.zeros(count, dtype=np.int32),
+        label=np.full(count, UNLABELLED, dtype=np.int16),
+        guess=np.full(count, NO_GUESS, dtype=np.int16),
+        score=nothing.copy(),
+        doubt=nothing.copy(),
+        kept=np.full(count, -1, dtype=np.int8),
+    )
+
+
+def _first(columns: Columns, count: int) -> Columns:
+    c = columns
+    return Columns(
+        c.xy[:count],
+        c.merit[:count],
+        c.micrograph[:count],
+        c.label[:count],
+        c.guess[:count],
+        c.score[:count],
+        c.doubt[:count],
+        c.kept[:count],
+    )
+
+
+def _copy(source: Columns, target: Columns) -> None:
+    for old, new in zip(_arrays(source), _arrays(target), strict=True):
+        new[:] = old
+
+
+def _arrays(c: Columns) -> tuple[NDArray[np.generic], ...]:
+    return (c.xy, c.merit, c.micrograph, c.label, c.guess, c.score, c.doubt, c.kept)
+
+
+FIRST_ADDED = 1_000_000_000
+"""The id of the first box added by hand; picks have theirs from 0 on."""
+SKIP = "skip"
+UNSEEN = "unlabelled"
+"""Neither of the two can be a class."""
+MOST_STEPS = 1000
+"""Actions that a browser can take back."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box that no picker picked: its micrograph and its centre, px."""
+
+    micrograph: int
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Action:
+    """What one request changed, at a revision.
+
+    changes : each id, with its label before and after
+    owners : by id, the revision of the action that its label before came from
+    undone : the action that this one takes back
+    """
+
+    revision: int
+    changes: tuple[tuple[int, int, int], ...]
+    owners: Mapping[int, int] = field(default_factory=dict)
+    undone: "Action | None" = None
+
+
+@dataclass
+class LabelStore:
+    """Labels by id, in the order in which they were given. Not locked: the session's lock is held.
+
+    labels : index into `class_names`, or SKIPPED
+    added : boxes by id, also those whose label was taken away again
+    revision : grows by one at every change
+    """
+
+    table: PickTable
+    class_names: list[str] = field(default_factory=lambda: list(USUAL_CLASSES))
+    labels: dict[int, int] = field(default_factory=dict)
+    added: dict[int, Box] = field(default_factory=dict)
+    revision: int = 0
+    _changed: dict[int, int] = field(default_factory=dict)
+    _owner: dict[int, int] = field(default_factory=dict)
+    _steps: dict[str, list[Action]] = field(default_factory=lambda: defaultdict(list))
+
+    def add_class(self, name: str) -> int:
+        """Its index. Raises ShotsError for a name that cannot be a class."""
+        if name in self.class_names:
+            return self.class_names.index(name)
+        if not is_class_name(name) or name in (SKIP, UNSEEN) or name[0] in "_#'\"" or len(name) > 40:
+            remedy = "take a short name without blanks, commas, quotes, # and =, such as aggregate"
+            raise ShotsError(f"{name[:60]!r} cannot be the name of a class; {remedy}")
+        self.class_names.append(name)
+        return len(self.class_names) - 1
+
+    def place(self, key: int) -> Box:
+        """Where a pick or an added box is. Raises PickeroptError for an id that is none."""
+        box = self.added.get(key)
+        if box is not None:
+            return box
+        if not 0 <= key < len(self.table):
+            raise PickeroptError(f"there is no pick {key}; load the page again")
+        columns = self.table.columns
+        x, y = columns.xy[key].tolist()
+        return Box(int(columns.micrograph[key]), x, y)
+
+    def index(self, name: str | None) -> int:
+        """The number of a class as the page names it. Raises PickeroptError for one that is not there."""
+        if name is None:
+            return UNLABELLED
+        if name == SKIP:
+            return SKIPPED
+        if name not in self.class_names:
+            raise PickeroptError(f"there is no class {name[:60]!r}; add it first")
+        return self.class_names.index(name)
+
+    def name(self, label: int) -> str | None:
+        return {UNLABELLED: None, SKIPPED: SKIP}.get(label) or (self.class_names[label] if label >= 0 else None)
+
+    def set(self, new: Mapping[int, int], browser: str) -> Action:
+        """Label picks: id to index, UNLABELLED or SKIPPED. Raises PickeroptError for an id that is none."""
+        for key in new:
+            self.place(key)
+        changes = tuple(
+            (key, self.labels.get(key, UNLABELLED), label)
+            for key, label in new.items()
+            if self.labels.get(key, UNLABELLED) != label
+        )
+        self.revision += 1
+        owners = {key: self._owner.get(key, 0) for key, _, _ in changes}
+        action = Action(self.revision, changes, owners)
+        for key, _, label in changes:
+            self._put(key, label, self.revision)
+        if changes:
+            self._steps[browser] = [*self._steps[browser][1 - MOST_STEPS :], action]
+        return action
+
+    def add(self, box: Box) -> int:
+        """The id of a new box, which has no label yet."""
+        key = FIRST_ADDED + len(self.added)
+        self.added[key] = box
+        return key
+
+    def undo(self, browser: str) -> Action:
+        """Take back this browser's last action, except what another has labelled since; may be empty."""
+        self.revision += 1
+        while self._steps[browser]:
+            last = self._steps[browser].pop()
+            mine = [change for change in last.changes if self._owner.get(change[0]) == last.revision]
+            if mine:
+                owners = {key: last.revision for key, _, _ in mine}
+                for key, before, _ in mine:
+                    self._put(key, before, last.owners[key])
+                changes = tuple((key, now, before) for key, before, now in mine)
+                return Action(self.revision, changes, owners, last)
+        return Action(self.revision, ())
+
+    def revert(self, action: Action, browser: str) -> None:
+        """Take back an action that could not be saved, as if it had not been."""
+        for key, before, _ in action.changes:
+            self._put(key, before, action.owners[key])
+        if action.undone is not None:
+            self._steps[browser].append(action.undone)
+        elif self._steps[browser] and self._steps[browser][-1] is action:
+            self._steps[browser].pop()
+
+    def can_undo(self, browser: str) -> bool:
+        return bool(self._steps.get(browser))
+
+    def move(self, pairs: Mapping[int, int]) -> None:
+        """Give the labels of added boxes to the picks that they turn out to be; the order stays."""
+        self.revision += 1
+        self.labels = {pairs.get(key, key): label for key, label in self.labels.items()}
+        for steps in self._steps.values():
+            steps[:] = [_renamed(action, pairs) for action in steps]
+        for old, new in pairs.items():
+            self._owner[new] = self._owner.pop(old, 0)
+            self.table.columns.label[new] = self.labels[new]
+            self._changed[old] = self._changed[new] = self.revision
+
+    def changes(self, since: int) -> list[int]:
+        """The ids whose label changed after a revision."""
+        return [key for key, revision in self._changed.items() if revision > since]
+
+    def counts(self) -> NDArray[np.int64]:
+        """(k,) labels a class."""
+        given = np.array([label for label in self.labels.values() if label >= 0], dtype=np.int64)
+        return np.bincount(given, minlength=len(self.class_names))
+
+    def skipped(self) -> int:
+        return sum(label == SKIPPED for label in self.labels.values())
+
+    def rows(self, skipped: bool) -> tuple[list[int], list[Box], list[int]]:
+        """Ids, places and labels, those that were skipped or all others, in the order they were given."""
+        keys = [key for key, label in self.labels.items() if (label == SKIPPED) == skipped]
+        return keys, [self.place(key) for key in keys], [self.labels[key] for key in keys]
+
+    def _put(self, key: int, label: int, owner: int) -> None:
+        if label == UNLABELLED:
+            self.labels.pop(key, None)
+        else:
+            self.labels[key] = label
+        if key < FIRST_ADDED:
+            self.table.columns.label[key] = label
+        self._changed[key] = self.revision
+        self._owner[key] = owner
+
+
+def _renamed(action: Action, pairs: Mapping[int, int]) -> Action:
+    """An action on boxes that have other ids now."""
+    changes = tuple((pairs.get(key, key), before, after) for key, before, after in action.changes)
+    owners = {pairs.get(key, key): owner for key, owner in action.owners.items()}
+    return replace(action, changes=changes, owners=owners)
+
+
+def describe_classes(names: Sequence[str], counts: NDArray[np.int64]) -> list[dict[str, object]]:
+    """The classes as the page gets them: name, key, colour, number of labels."""
+    return [
+        {
+            "name": name,
+            "key": str(i + 1) if i < 9 else "",
+            "colour": COLOURS[i % len(COLOURS)],
+            "count": int(counts[i]),
+        }
+        for i, name in enumerate(names)
+    ]

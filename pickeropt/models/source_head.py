@@ -1,0 +1,119 @@
+"""What a pretrained network thinks of a pick before it has seen a shot: the opinion.
+
+Pretraining leaves a linear head that tells source classes (species, contaminants, carbons, empty ice, or
+just their parents) from pooled windows. Its softmax, summed by parent, says particle, background,
+contaminant or carbon. That is a classifier by itself (`prune` without a model), and few-shot learning
+leans on it: a share of its logits stands beside what the shots teach.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from pickeropt.errors import CheckpointError
+from pickeropt.models.head import ModelSpec, spec_of
+from pickeropt.records import DEFAULT_CLASSES, PARTICLE
+
+CARBON, CONTAMINANT = "carbon", "contaminant"
+"""The classes of support films and of what else is no particle, as `DEFAULT_CLASSES` names them."""
+
+DOUBT = 4.0
+"""Log-odds against carbon from which on there is evidence for it: one in fifty-five."""
+
+ABSENT = -20.0
+"""Log of the probability of a parent that no source class has."""
+
+
+@dataclass(frozen=True)
+class SourceHead:
+    """A pretraining's head with the standardisation folded in.
+
+    parents : (s,) the class of each source class
+    weight, bias : (s, d) and (s,), of features as `dense_features` gives them
+    spec : what it looks at
+    """
+
+    parents: tuple[str, ...]
+    weight: Tensor
+    bias: Tensor
+    spec: ModelSpec
+
+
+class Opinion(nn.Module):
+    """forward : (n, d) features -> (n, k) logits of the user's classes.
+
+    width : d; parents : of the s source classes, each one of `DEFAULT_CLASSES`
+    class_names : the k classes. One that is named as a parent has that parent's logit; any other has that of
+        the parents besides particle that no class is named after, or of all of those where none is left
+    """
+
+    def __init__(self, width: int, parents: tuple[str, ...], class_names: tuple[str, ...]):
+        super().__init__()
+        self.linear = nn.Linear(width, len(parents)).requires_grad_(False)
+        junk = [name for name in DEFAULT_CLASSES if name != PARTICLE]
+        unnamed = [name for name in junk if name not in class_names] or junk
+        self._rows = [
+            [i for i, p in enumerate(parents) if p in ([name] if name in DEFAULT_CLASSES else unnamed)]
+            for name in class_names
+        ]
+
+    def forward(self, features: Tensor) -> Tensor:
+        source = torch.log_softmax(self.linear(features), 1)
+        sums = [
+            torch.logsumexp(source[:, rows], 1) if rows else torch.full_like(source[:, 0], ABSENT)
+            for rows in self._rows
+        ]
+        return torch.stack(sums, 1)
+
+    def load(self, head: SourceHead) -> None:
+        """Take the weights of a pretraining's head."""
+        with torch.no_grad():
+            self.linear.weight.copy_(head.weight)
+            self.linear.bias.copy_(head.bias)
+
+
+def carbon_evidence(opinion: Tensor, carbon: int, most: float) -> Tensor:
+    """How much the opinion, (n, k) logits, speaks for class `carbon`: (n,), 0 to `most`.
+
+    The log-odds of carbon against all other classes, counted from `-DOUBT`. Films differ from square to
+    square more than a few shots of one edge can show, and pretraining has seen many.
+    """
+    others = [i for i in range(opinion.shape[1]) if i != carbon]
+    odds = opinion[:, carbon] - torch.logsumexp(opinion[:, others], 1)
+    return (odds + DOUBT).clamp(0.0, most)
+
+
+def read_source_head(path: Path) -> SourceHead | None:
+    """The head in a file of `pickeropt pretrain`; None where the file holds none.
+
+    Raises CheckpointError for a file that cannot be read or whose head is damaged.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            described = json.loads((file.metadata() or {}).get("pickeropt", "{}"))
+            if "parents" not in described:
+                return None
+            names = ("mean", "scale", "branches.0.linear.weight", "branches.0.linear.bias")
+            mean, scale, weight, bias = (file.get_tensor(f"head.{name}").float() for name in names)
+        parents = tuple(described["parents"])
+        spec = spec_of(dict(described["spec"]))
+        if not set(parents) <= set(DEFAULT_CLASSES):
+            raise ValueError(f"parents {sorted(set(parents))}")
+        shapes = [tuple(tensor.shape) for tensor in (mean, scale, weight, bias)]
+        s, d = len(parents), spec.layout.width
+        if shapes != [(d,), (d,), (s, d), (s,)]:
+            raise ValueError(f"{s} parents and {d} features, but tensors of {shapes}")
+        folded = weight * scale
+        return SourceHead(parents, folded, bias - folded @ mean, spec)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: its head cannot be read ({error}); pretrain again") from error
+
+
+def fits(head: SourceHead, spec: ModelSpec) -> bool:
+    """Whether the head sees the same features as a classifier of this spec."""
+    alike = ("stages", "channels", "windows", "dense", "centred", "normalise")
+    return len(spec.view_diameters) == 1 and all(getattr(head.spec, n) == getattr(spec, n) for n in alike)

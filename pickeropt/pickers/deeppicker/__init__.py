@@ -1,1 +1,0 @@
-"""DeepPicker: Wang et al., J. Struct. Biol. 195, 325 (2016)."""

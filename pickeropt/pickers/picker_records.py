@@ -1,0 +1,228 @@
+"""What travels between the verbs and the three pickers.
+
+Local maxima of a map of scores.
+
+Steps of a training that a kill cannot spoil: it goes on from its last state to the identical result.
+
+What is random must come from the seed and the step, never from a generator that runs on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor, nn
+
+from pickeropt.records import Micrograph, Picks
+from pickeropt.resumable import read_state, write_state
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One micrograph whose particles are known, all or some of them.
+
+    coordinates : (n, 2) float64, x and y of the centres of the particles to learn from, px
+    pixel_size : Å/px; diameter_angstrom : of these particles, Å
+    others : (m, 2) float64, particles known to be there that are not to be learnt from: no negative lies
+        on them
+    """
+
+    path: Path
+    coordinates: NDArray[np.float64]
+    pixel_size: float
+    diameter_angstrom: float
+    others: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
+
+    @property
+    def known(self) -> NDArray[np.float64]:
+        """All particles that are known to be there, (n + m, 2)."""
+        return np.concatenate([self.coordinates, self.others])
+
+    @property
+    def diameter_px(self) -> float:
+        """Particle diameter in px of the micrograph."""
+        return self.diameter_angstrom / self.pixel_size
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a picker learns from.
+
+    training : at least one micrograph
+    testing : held back, by micrograph: chooses the threshold and measures the learning error; empty
+        where there is only one micrograph
+    """
+
+    training: tuple[Labelled, ...]
+    testing: tuple[Labelled, ...]
+
+    @property
+    def judging(self) -> tuple[Labelled, ...]:
+        """The micrographs that choose the threshold: those held back, or where there are none the others."""
+        return self.testing or self.training
+
+
+@dataclass(frozen=True)
+class Detections:
+    """All that a picker found on one micrograph, best first.
+
+    coordinates : (n, 2) float64, x and y of the centres, px of the micrograph, rows as stored
+    scores : (n,) float64 between 0 and 1, never rising
+    sizes : (n, 2) float64 px, width and height of the boxes; None where the picker does not measure them
+    """
+
+    coordinates: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    sizes: NDArray[np.float64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def above(self, threshold: float) -> "Detections":
+        """Those with a score of `threshold` or more."""
+        count = int((self.scores >= threshold).sum())
+        sizes = None if self.sizes is None else self.sizes[:count]
+        return Detections(self.coordinates[:count], self.scores[:count], sizes)
+
+    def as_picks(self, name: str) -> Picks:
+        """The same as picks of the micrograph `name`, scores as figure of merit."""
+        index = np.zeros(len(self), dtype=np.int64)
+        return Picks(self.coordinates, (name,) if len(self) else (), index, self.scores)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: its seed, its device, and the folder where it keeps what it needs to go on."""
+
+    seed: int
+    device: torch.device
+    folder: Path
+    on_progress: OnProgress
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out of a training.
+
+    settings : of the picker, ready for JSON; state : its weights, float32
+    threshold : least score of a pick; figures : measured on `Material.judging`, by name
+    """
+
+    settings: dict[str, Any]
+    state: dict[str, Tensor]
+    threshold: float
+    figures: dict[str, float]
+
+
+class Picker(Protocol):
+    """A trained picker."""
+
+    @property
+    def kind(self) -> str:
+        """deepem, deeppicker or yolo."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """Least score of a pick, as training chose it."""
+        ...
+
+    def detect(self, micrograph: Micrograph, pixel_size: float, diameter_angstrom: float) -> Detections:
+        """All candidates, also those below the threshold.
+
+        pixel_size : Å/px of the micrograph
+        Raises GeometryError where the particle does not fit the micrograph.
+        """
+        ...
+
+
+Indices = NDArray[np.int64]
+
+
+def local_maxima(
+    scores: NDArray[np.floating], radius: float, floor: float = 0.0
+) -> tuple[Indices, Indices, NDArray[np.float64]]:
+    """Where a map is highest within `radius`, best first.
+
+    scores : (h, w); NaN is nowhere a maximum
+    radius : cells, inclusive; no two maxima are that close to each other or closer
+    floor : maxima of less are left out
+    returns : rows, columns and scores of the maxima, (n,) each; of equal scores the first by row and column
+
+    A cell is a candidate where no cell within `radius` is higher; of candidates with equal scores that lie
+    so close the first stays.
+    """
+    known = np.where(np.isnan(scores), -np.inf, scores).astype(np.float64)
+    reach = int(radius)
+    down, across = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    highest = ndimage.maximum_filter(known, footprint=down**2 + across**2 <= radius**2, mode="constant", cval=-np.inf)
+    rows, columns = np.nonzero((known == highest) & (known >= floor) & np.isfinite(known))
+    values = known[rows, columns]
+    order = np.argsort(-values, kind="stable")
+    rows, columns, values = rows[order], columns[order], values[order]
+    kept = _apart(np.column_stack([rows, columns]).astype(np.float64), radius)
+    return rows[kept].astype(np.int64), columns[kept].astype(np.int64), values[kept]
+
+
+def _apart(points: NDArray[np.float64], radius: float) -> NDArray[np.bool_]:
+    """Which points, (n, 2) best first, are farther than `radius` from all better ones that stay."""
+    from scipy.spatial import cKDTree
+
+    kept = np.ones(len(points), dtype=np.bool_)
+    pairs = cKDTree(points).query_pairs(radius, output_type="ndarray") if len(points) else np.empty((0, 2))
+    for better, worse in pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))].astype(np.int64).tolist():
+        if kept[better]:
+            kept[worse] = False
+    return kept
+
+
+SAVES = 20
+"""How often the state of a training is saved."""
+
+
+def fit(
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    steps: int,
+    loss_of: Callable[[int], Tensor],
+    job: Job,
+    stage: str,
+    rate: Callable[[int], float] | None = None,
+) -> float:
+    """Train `network` in place for `steps` steps.
+
+    loss_of : from the step, from 1, to its loss; whatever is random in it comes from the seed and the step
+    stage : names the state of this training in the job's folder, and says what is done; a stage that is
+        finished already is loaded, not trained again
+    rate : from the step to what the optimiser's learning rates are multiplied by
+    returns : the mean loss of the last twentieth of the steps that were done here, NaN where none was
+    """
+    path = job.folder / f"{stage}.safetensors"
+    first = [group["lr"] for group in optimiser.param_groups]
+    done, saved = read_state(path, optimiser)
+    if done:
+        network.load_state_dict(saved["network"])
+    losses: list[float] = []
+    every = max(1, steps // SAVES)
+    for step in range(done + 1, steps + 1):
+        for group, base in zip(optimiser.param_groups, first, strict=True):
+            group["lr"] = base * (rate(step) if rate is not None else 1.0)
+        torch.manual_seed((job.seed * 1_000_003 + step) % 2**63)  # dropout
+        optimiser.zero_grad()
+        loss = loss_of(step)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(loss.item())
+        job.on_progress(stage, step, steps)
+        if step % every == 0 or step == steps:
+            write_state(path, step, {"network": network.state_dict()}, optimiser)
+    last = losses[-every:]
+    return sum(last) / len(last) if last else float("nan")

@@ -1,0 +1,282 @@
+"""What can be wrong with labelled shots, found before anything is computed.
+
+The user's labelled shots: points on micrographs, or boxes cut by another program.
+
+Three sources: one STAR file with a class in each row, coordinate files of one class each,
+or a folder of boxes for each class.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pickeropt.errors import FormatError, GeometryError, ShotsError
+from pickeropt.io.inputs import read_inputs
+from pickeropt.io.labels import with_row_pixel_size
+from pickeropt.io.micrographs import MicrographHeader, read_micrograph_header
+from pickeropt.io.picks import read_picks
+from pickeropt.io.picks_file import PicksFile, row_place
+from pickeropt.io.relion_star import CLASS, MICROGRAPH, X, Y
+from pickeropt.io.stacks import read_class_folder
+from pickeropt.records import PARTICLE, FloatArray
+from pickeropt.sites import Site, SitedPicks, locate
+
+FEWEST = 2
+"""The fewest shots of a class."""
+SAME_POINT = 1.0
+"""Points closer than this, px, are one point."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Labelled rows of several files.
+
+    labels, micrograph_index : (n,) int64
+    coordinates : (n, 2) float64 px
+    origin : (n, 2) int64, which file and which of its rows
+    """
+
+    files: tuple[PicksFile, ...]
+    labels: NDArray[np.int64]
+    coordinates: NDArray[np.float64]
+    micrograph_index: NDArray[np.int64]
+    origin: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, picks: SitedPicks, labels: NDArray[np.int64]) -> "Rows":
+        """All rows of the files, one file after the other."""
+        counts = np.diff(picks.starts)
+        number = np.repeat(np.arange(len(counts)), counts)
+        row = np.arange(len(picks)) - picks.starts[number]
+        origin = np.column_stack([number, row])
+        return cls(picks.files, labels, picks.coordinates, picks.micrograph, origin)
+
+    def without_repeats(self) -> "Rows":
+        """The first of all rows that have the same point, micrograph and class; order kept."""
+        table = np.column_stack([self.micrograph_index, self.labels, self.coordinates])
+        first = np.sort(np.unique(table, axis=0, return_index=True)[1])
+        points, index = self.coordinates[first], self.micrograph_index[first]
+        return Rows(self.files, self.labels[first], points, index, self.origin[first])
+
+    def place(self, i: int) -> str:
+        """File and line of a row."""
+        file, row = self.origin[i].tolist()
+        return row_place(self.files[file], row)
+
+    def point(self, i: int) -> str:
+        x, y = self.coordinates[i].tolist()
+        return f"x {x:g}, y {y:g}"
+
+
+def is_class_name(name: str) -> bool:
+    """Whether it is not empty and holds no blank, comma or `=`."""
+    return bool(name) and not any(c.isspace() or c in ",=" for c in name)
+
+
+def check_class_name(name: str, where: str) -> None:
+    """Raises ShotsError for a name that cannot be a class."""
+    if not is_class_name(name):
+        remedy = "name the class without blanks, commas and =, such as carbon"
+        raise ShotsError(f"{where}: {name!r} cannot be the name of a class; {remedy}")
+
+
+def check_counts(class_names: Sequence[str], labels: NDArray[np.int64], where: str) -> None:
+    """Raises ShotsError: no class `particle`, one class only, a class of fewer than 2 shots."""
+    if PARTICLE not in class_names:
+        found = ", ".join(class_names[:6]) or "none"
+        remedy = f"the class to keep must be called {PARTICLE}"
+        raise ShotsError(f"{where}: no class {PARTICLE!r} (classes found: {found}); {remedy}")
+    if len(class_names) == 1:
+        remedy = "label at least one more, such as background, of what is to be rejected"
+        raise ShotsError(f"{where}: only the class {PARTICLE!r}; {remedy}")
+    counts = np.bincount(labels, minlength=len(class_names)).tolist()
+    few = [f"{name!r} has {n}" for name, n in zip(class_names, counts, strict=True) if n < FEWEST]
+    if few:
+        shown = ", ".join(few[:4]) + (", ..." if len(few) > 4 else "")
+        remedy = f"label {FEWEST} or more of each (10 to 30 are good), or leave the class out"
+        raise ShotsError(f"{where}: too few shots, class {shown}; {remedy}")
+
+
+def common_pixel_size(files: Sequence[PicksFile]) -> float | None:
+    """Å/px of the files that say it, None where none does. Raises GeometryError where they differ."""
+    known = [(file.path, file.picks.pixel_size) for file in files]
+    sizes = [(path, size) for path, size in known if size is not None]
+    if not sizes:
+        return None
+    first, size = sizes[0]
+    for path, other in sizes[1:]:
+        if abs(other - size) > 1e-4 * max(size, other):
+            what = f"{first} has {size:g} Å/px and {path} {other:g} Å/px"
+            remedy = "take all shots from micrographs of one pixel size, or mend the optics table that is wrong"
+            raise GeometryError(f"{what}; {remedy}")
+    return size
+
+
+def check_inside(rows: Rows, sites: Sequence[Site]) -> None:
+    """Raises GeometryError for centres that are not on their micrograph, 0 <= x < width."""
+    shapes = np.array([site.shape for site in sites], dtype=np.float64).reshape(-1, 2)
+    limits = shapes[rows.micrograph_index][:, ::-1]  # x, y
+    outside = np.flatnonzero(((rows.coordinates < 0) | (rows.coordinates >= limits)).any(axis=1))
+    if len(outside):
+        i = int(outside[0])
+        width, height = limits[i].tolist()
+        more = f" (and {len(outside) - 1} more)" if len(outside) > 1 else ""
+        name = sites[rows.micrograph_index[i]].found
+        what = f"{rows.place(i)}: {rows.point(i)} is outside of {name}, {width:g} x {height:g} px{more}"
+        remedy = "give the micrographs that were labelled (not binned), or delete the row"
+        raise GeometryError(f"{what}; {remedy}")
+
+
+def check_one_class_each(rows: Rows, micrographs: Sequence[Path], class_names: Sequence[str]) -> None:
+    """Raises ShotsError for a point in two classes: less than 1 px apart on one micrograph."""
+    from scipy.spatial import cKDTree  # slow to import
+
+    apart = rows.micrograph_index * (10 * SAME_POINT)  # no two micrographs are neighbours
+    tree = cKDTree(np.column_stack([rows.coordinates, apart]))
+    pairs = np.sort(tree.query_pairs(SAME_POINT, output_type="ndarray"), axis=1)
+    differ = rows.labels[pairs[:, 0]] != rows.labels[pairs[:, 1]]
+    distance = np.linalg.norm(rows.coordinates[pairs[:, 0]] - rows.coordinates[pairs[:, 1]], axis=1)
+    pairs = pairs[differ & (distance < SAME_POINT)]
+    if len(pairs):
+        i, j = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))[0]].tolist()
+        first, second = (class_names[rows.labels[k]] for k in (i, j))
+        name = micrographs[rows.micrograph_index[i]]
+        more = f" (and {len(pairs) - 1} more)" if len(pairs) > 1 else ""
+        what = f"{rows.place(i)} ({first}) and {rows.place(j)} ({second}) are one point"
+        raise ShotsError(f"{what} of {name}, {rows.point(i)}{more}; delete one of the two rows")
+
+
+@dataclass(frozen=True)
+class Shots:
+    """n labelled points on micrographs.
+
+    class_names : `particle` first, the rest in order of first mention
+    labels : (n,) int64, into `class_names`
+    coordinates : (n, 2) float64, x and y of the centre, px
+    micrograph_index : (n,) int64, into `micrographs`
+    micrographs : files, each once, all of them used
+    pixel_size : Å/px of the optics blocks, or of the column `_pickeroptPixelSize`; None where no file has one
+    headers : of the micrographs, where they were read already
+    """
+
+    class_names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    coordinates: NDArray[np.float64]
+    micrograph_index: NDArray[np.int64]
+    micrographs: tuple[Path, ...]
+    pixel_size: float | None
+    headers: tuple[MicrographHeader, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def header(self, index: int) -> MicrographHeader:
+        """Of a micrograph. Raises MicrographError as `read_micrograph_header` does."""
+        return self.headers[index] if self.headers else read_micrograph_header(self.micrographs[index])
+
+
+@dataclass(frozen=True)
+class BoxShots:
+    """n labelled boxes without micrographs.
+
+    class_names : `particle` first, the rest sorted
+    labels : (n,) int64, into `class_names`
+    boxes : n arrays (s, s) float32; s may differ between files
+    sources : n names: `FILE`, or `N@FILE` for the Nth (from 1) image of a stack
+    """
+
+    class_names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    boxes: tuple[FloatArray, ...]
+    sources: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_labelled_star(path: Path, micrographs: Sequence[Path]) -> Shots:
+    """Shots of a STAR file that has a class in each row, in the column `_pickeroptClass`.
+
+    micrographs : folders to look for the micrographs in, beside where the names lead
+
+    A row that repeats another (point and class) counts once. Raises FormatError for a file
+    without that column or that cannot be read; ShotsError for a class name that cannot be
+    one, no class `particle`, one class only, a class of fewer than 2 shots, one point in
+    two classes; MicrographError for micrographs that are missing or broken; GeometryError
+    for points outside their micrograph and for pixel sizes that differ.
+    """
+    file = read_picks(path)
+    classes = file.picks.class_names
+    if classes is None:
+        what = f"{path}: no column {CLASS} with the class of each point"
+        columns = f"{MICROGRAPH} {X} {Y} {CLASS}"
+        raise FormatError(f"{what}; add it ({columns}), or give a file for each class: --class NAME=FILE")
+    for name in dict.fromkeys(classes):
+        if not is_class_name(name):
+            check_class_name(name, row_place(file, classes.index(name)))
+    return _shots([(with_row_pixel_size(file), classes)], (), micrographs)
+
+
+def read_class_files(files: Sequence[tuple[str, Path]], micrographs: Sequence[Path]) -> Shots:
+    """Shots of files that hold one class each, as `--class NAME=FILE` gives them.
+
+    files : pairs of a class name and a coordinate file of any format, a RELION list of them
+        (autopick.star), or a folder of them; a class may come again
+    micrographs : folders to look for the micrographs in
+
+    Raises as `read_labelled_star` does, and FormatError for a file with classes of its own.
+    """
+    labelled = []
+    for name, path in files:
+        check_class_name(name, f"--class {name}={path}")
+        for file in (source.file for source in read_inputs([path], empty=True).sources):
+            own = set(file.picks.class_names or ()) - {name}
+            if own:
+                what = f"{file.path}: has classes of its own ({', '.join(sorted(own)[:4])})"
+                remedy = "give it with --shots, or remove its rows of other classes"
+                raise FormatError(f"{what}, given as {name!r}; {remedy}")
+            labelled.append((file, (name,) * len(file.picks)))
+    return _shots(labelled, [name for name, _ in files], micrographs)
+
+
+def read_class_boxes(folder: Path) -> BoxShots:
+    """Boxes of a folder that holds a folder of images, or an .mrcs stack, for each class.
+
+    Raises FormatError for what cannot be read; ShotsError for the classes, as
+    `read_labelled_star` does.
+    """
+    found = read_class_folder(folder)
+    for name in found.class_names:
+        check_class_name(name, f"{folder / name}")
+    check_counts(found.class_names, found.labels, str(folder))
+    return BoxShots(found.class_names, found.labels, tuple(found.boxes), tuple(found.sources))
+
+
+def _shots(
+    labelled: Sequence[tuple[PicksFile, Sequence[str]]], mentioned: Sequence[str], folders: Sequence[Path]
+) -> Shots:
+    """The rows of all files as one record, checked.
+
+    labelled : files, each with the class name of every row
+    mentioned : class names that must be there even without a row
+    """
+    files = [file for file, _ in labelled]
+    every = [*mentioned, *(name for _, names in labelled for name in names)]
+    class_names = tuple(sorted(dict.fromkeys(every), key=lambda name: name != PARTICLE))
+    number = {name: i for i, name in enumerate(class_names)}
+    labels = np.array([number[name] for _, names in labelled for name in names], dtype=np.int64)
+    where = ", ".join(dict.fromkeys(str(file.path) for file in files[:3])) or "no file"
+    where += ", ..." if len(files) > 3 else ""
+    check_counts(class_names, labels, where)
+    pixel_size = common_pixel_size(files)
+    picks = locate(files, folders, pixel_sizes=False)
+    rows = Rows.of(picks, labels).without_repeats()
+    check_counts(class_names, rows.labels, f"{where} (rows that repeat others left out)")
+    check_inside(rows, picks.sites)
+    paths = tuple(site.found for site in picks.sites)
+    check_one_class_each(rows, paths, class_names)
+    headers = tuple(replace(site.header, path=site.found) for site in picks.sites)
+    return Shots(class_names, rows.labels, rows.coordinates, rows.micrograph_index, paths, pixel_size, headers)
