@@ -31,7 +31,8 @@ UsePickerScore = Annotated[
     ),
 ]
 Shots = Annotated[
-    Path | None, _option("--shots", "FILE", "Labelled STAR file with labels on some of the picks, to fit the picker's score.")
+    Path | None,
+    _option("--shots", "FILE", "Labelled STAR file with labels on some of the picks, to fit the picker's score."),
 ]
 MinStd = Annotated[
     float | None,

@@ -3,7 +3,6 @@
 The page's buttons: what the commands `finetune` and `prune` do, from the labels of this session.
 """
 
-import json
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from pickeropt.label.gallery import Results
 from pickeropt.label.labels_file import digest, keep_copy
 from pickeropt.label.session import Session
 from pickeropt.prune.prune_config import Finish
+from pickeropt.pruned_run import read_summary
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -221,10 +221,10 @@ class ModelJobs:
         if not folder.exists():
             return
         try:
-            summary = json.loads((folder / "summary.json").read_bytes())
+            summary = read_summary(folder)
             made_with = summary["settings"]["model"]
             of_these = self._results.is_of_these(summary)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OutputError, KeyError, TypeError):
             made_with, of_these = "", False
         if made_with is not None and Path(made_with).resolve() != model.resolve():
             raise OutputError(f"{folder}: is there already, and is not of this model; move it away")

@@ -27,7 +27,7 @@ from prune_world import (
 
 import pickeropt
 from pickeropt.errors import OutputError
-from pickeropt.evaluate.scored import read_scores
+from pickeropt.evaluate.evaluation import read_scored_picks as read_scores
 from pickeropt.io.micrographs import read_micrograph
 from pickeropt.prune.prune_config import PruneConfig
 from pickeropt.prune.pruning import prune
