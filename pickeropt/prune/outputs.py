@@ -23,7 +23,7 @@ from pickeropt.io.lists import is_suffix_file, read_coordinate_list, read_suffix
 from pickeropt.io.picks import companion_subsets, read_picks, subset
 from pickeropt.io.picks_file import PicksFile
 from pickeropt.io.scores import with_scores
-from pickeropt.prune.prune_config import KEPT, REASONS, REJECTED, SCORES, PruneConfig, PruneSummary
+from pickeropt.prune.prune_config import KEPT, REASONS, REJECTED, SCORES, PruneSummary
 
 if TYPE_CHECKING:
     from pickeropt.prune.decision import Decision
@@ -207,16 +207,17 @@ def _cell(text: str) -> str:
 
 
 def write_summary(
-    folder: Path, summary: PruneSummary, config: PruneConfig, inputs: tuple[Sequence[Path], "Plan"]
+    folder: Path, summary: PruneSummary, settings: Mapping[str, Any], inputs: tuple[Sequence[Path], "Plan"]
 ) -> None:
     """`summary.json`: the counts, what the run was told and where, and which files it read.
 
+    settings : as `recorded_settings` gives them
     inputs : as they were given, and as they were found
     """
     given, plan = inputs
     content = {"pickeropt": pickeropt.__version__, **fields_of(summary)}
     content |= {"inputs": [str(path) for path in given], "folder": str(Path.cwd())}
-    content |= {"settings": asdict(config), **record(plan)}
+    content |= {"settings": settings, **record(plan)}
     write_json(folder / SUMMARY, content)
 
 

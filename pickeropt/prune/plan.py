@@ -223,7 +223,7 @@ def make_plan(inputs: Sequence[Path], config: PruneConfig, scorer: MicrographSco
     found = read_inputs(inputs)
     _check_no_filaments(found.sources)
     sites, micrograph = _find_micrographs(found.sources, config.micrographs)
-    _check_out_against_inputs(inputs, found, sites, config)
+    _check_out_against_inputs(inputs, found, sites, config, scorer.config.model)
     starts = np.cumsum([0, *(len(source.file.picks) for source in found.sources)])
     tasks = _make_tasks(sites, micrograph, config.pixel_size)
     heights = np.split(np.array([task.shape[0] for task in tasks])[micrograph], starts[1:-1])
@@ -306,14 +306,14 @@ def _headers(sites: Sequence[_Site]) -> list[tuple[MicrographHeader, tuple[int, 
 
 
 def _check_out_against_inputs(
-    inputs: Sequence[Path], found: Inputs, sites: Sequence[_Site], config: PruneConfig
+    inputs: Sequence[Path], found: Inputs, sites: Sequence[_Site], config: PruneConfig, model: Path | None
 ) -> None:
     folders = [path for path in inputs if path.is_dir()]
     files = [source.file.path for source in found.sources]
     files += [companion.path for source in found.sources for companion in source.file.companions]
     files += [listed.coordinates.path for listed in found.lists]
     files += [site.path for site in sites]
-    files += [*config.micrographs, *(path for path in (config.model, config.picker_shots) if path)]
+    files += [*config.micrographs, *(path for path in (model, config.picker_shots) if path)]
     check_not_input(config.out, folders, files)
 
 

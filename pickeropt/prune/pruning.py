@@ -16,7 +16,14 @@ from pickeropt.prune.filters import measures_of
 from pickeropt.prune.outputs import OWN, former_evaluation, write_picks, write_scores, write_summary
 from pickeropt.prune.picker_score import read_labelled_picks
 from pickeropt.prune.plan import Plan, make_plan
-from pickeropt.prune.prune_config import SCORES, Finish, MicrographScorer, PruneConfig, PruneSummary
+from pickeropt.prune.prune_config import (
+    SCORES,
+    Finish,
+    MicrographScorer,
+    PruneConfig,
+    PruneSummary,
+    recorded_settings,
+)
 from pickeropt.prune.scoring import OnProgress, Sight, score_all
 from pickeropt.resumable import open_workspace
 
@@ -60,7 +67,7 @@ def prune(
             written = found.scores.particle if config.write_score else None
             write_picks(workspace.staging, given, found.judged.keep, config.out, written)
             write_scores(workspace.staging / SCORES, plan, found)
-            write_summary(workspace.staging, summary, config, (inputs, plan))
+            write_summary(workspace.staging, summary, recorded_settings(config, scorer.config), (inputs, plan))
         except OSError as error:
             raise cannot_write(config.out, error) from error
         doubts = finish(workspace.staging) if finish else ()
