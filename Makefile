@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check format benchmark-real backbone clean
+.PHONY: help demo test check format docs benchmark-real backbone clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -11,10 +11,12 @@ help: ## this list
 demo: .venv/.installed ## simulate, fine-tune, prune and evaluate, into demo/
 	$(BIN)/pickeropt demo
 
-test: .venv/.installed ## all tests
-	$(BIN)/python -m pytest
+# WORKERS=N: that many processes, each with one thread for arrays; 0: one process, which a debugger can stop.
+WORKERS ?= 2
+test: .venv/.installed ## all tests; ROOM=prune: those of one room
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(if $(ROOM),$(or $(wildcard tests/$(ROOM) tests/test_$(ROOM).py),$(error no tests of a room $(ROOM))))
 
-check: .venv/.installed ## format, lint, types, layers
+check: .venv/.installed docs ## format, lint, types, layers, docs
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -23,6 +25,9 @@ check: .venv/.installed ## format, lint, types, layers
 format: .venv/.installed ## put the source in its format
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
+
+docs: .venv/.installed ## the documentation as a site, in site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 benchmark-real: .venv/.installed ## accuracy on real micrographs, in the folder $PICKEROPT_DATA
 	$(BIN)/python benchmarks/real.py
@@ -37,7 +42,7 @@ backbone: .venv/.installed ## make the shipped backbone anew, in runs/ (two hour
 	  $(if $(UNLABELLED),--unlabelled $(UNLABELLED)) --out runs/resnet18.safetensors
 
 clean: ## remove what the other targets made, except .venv
-	rm -rf demo runs dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf demo runs site dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find pickeropt tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.installed: pyproject.toml constraints.txt

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from picking_quality import Picked, PickingQuality, picking_quality
 from real_data import DIAMETER, DIAMETER_PX, PADDING_PX, PIXEL_SIZE, RADIUS_PX, pixels_of, read_all
 
 from pickeropt.datasets.simulate import SimulationConfig, Species, real_species, simulate_micrograph
 from pickeropt.datasets.simulate.simulation_config import DEEPEM_SNR, PRESETS
-from pickeropt.evaluate.picking import Picked, PickingQuality, picking_quality
 from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.pickers.deepem_network import PUBLISHED, STEP, DeepEMNetwork, DeepEMSettings, scan
 from pickeropt.pickers.deepem_training import load, train

@@ -26,12 +26,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from picking_quality import Picked, PickingQuality, picking_quality
 from real_data import DIAMETER, PADDING_PX, PIXEL_SIZE, RADIUS_PX, pixels_of, read_all
 
 from pickeropt.datasets.simulate import real_species, simulate_micrograph
 from pickeropt.datasets.simulate.simulation_config import PRESETS
 from pickeropt.errors import ShotsError
-from pickeropt.evaluate.picking import Picked, PickingQuality, picking_quality
 from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.pickers.deeppicker_network import CALIBRATION, DeepPickerSettings, calibrated
 from pickeropt.pickers.deeppicker_training import AGREES, iterate, load, train

@@ -24,11 +24,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from picking_quality import Picked, PickingQuality, picking_quality
 from real_data import DIAMETER, DIAMETER_PX, PADDING_PX, PIXEL_SIZE, RADIUS_PX, pixels_of, read_all
 
 from pickeropt.datasets.simulate import real_species, simulate_micrograph
 from pickeropt.datasets.simulate.simulation_config import CRYOLO_SNR, PRESETS
-from pickeropt.evaluate.picking import Picked, PickingQuality, picking_quality
 from pickeropt.files import write_bytes_atomically
 from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.models.fitting import inference_dtype

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from picking_quality import Picked, PickingQuality, picking_quality
 from real_data import DIAMETER, DIAMETER_PX, PADDING_PX, PIXEL_SIZE, RADIUS_PX, Labelled, read_all
 
-from pickeropt.evaluate.picking import Picked, PickingQuality, picking_quality
 from pickeropt.evaluate.scored import read_scores
 from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.finetuning import finetune

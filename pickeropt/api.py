@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pickeropt.evaluate.evaluation import Evaluation
     from pickeropt.finetune.finetune_config import FinetuneReport
     from pickeropt.frame.checking import CheckReport
-    from pickeropt.frame.frame_config import Score, Site
+    from pickeropt.frame.frame_config import FrameSite, Score
     from pickeropt.prune.prune_config import PruneSummary
     from pickeropt.prune.scoring import CheckpointScorer
     from pickeropt.records import FloatArray, Scores
@@ -368,10 +368,10 @@ def _particle_score(model: Model) -> "Score":
 
     column = model.class_names.index(PARTICLE)
 
-    def score(site: "Site", places: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    def score(site: "FrameSite", places: "NDArray[np.float64]") -> "NDArray[np.float64]":
         if site.pixel_size is None:
-            raise GeometryError(f"{site.path}: its pixel size is unknown; give it with --pixel-size")
-        found = model.scorer.score(read_micrograph(site.path), places, site.pixel_size)
+            raise GeometryError(f"{site.header.path}: its pixel size is unknown; give it with --pixel-size")
+        found = model.scorer.score(read_micrograph(site.header.path, site.header), places, site.pixel_size)
         return np.asarray(found[:, column], dtype=np.float64)
 
     return score

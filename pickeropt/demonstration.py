@@ -53,7 +53,7 @@ from pickeropt.errors import OutputError
 from pickeropt.evaluate.evaluation import Evaluation, Quality, Ranking, evaluate_scores, write_evaluation
 from pickeropt.evaluate.scored import micrograph_stem, read_table
 from pickeropt.files import write_bytes_atomically
-from pickeropt.finetune.finetune_config import FinetuneConfig, FinetuneReport
+from pickeropt.finetune.finetune_config import MODEL_FILE, FinetuneConfig, FinetuneReport
 from pickeropt.finetune.finetuning import finetune
 from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.io.relion_star import write_coordinate_star, write_labelled_star
@@ -131,7 +131,7 @@ TRIES = 20
 """Micrographs drawn at most to find one that shows what it must."""
 MARKER = "pickeropt_demo.json"
 FOLDERS = ("micrographs", "picks", "truth", "pruned", "pruned.partial", "evaluation")
-FILES = ("labels.star", "model.safetensors", "table.csv", "overlay.png", MARKER)
+FILES = ("labels.star", MODEL_FILE, "table.csv", "overlay.png", MARKER)
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def make_demo(out: Path, config: DemoConfig, on_stage: OnStage | None = None) ->
     say(f"learning from {config.shots} shots of each class")
     learning = FinetuneConfig(DIAMETER, shots_per_class=config.shots, seed=config.seed)
     shots = read_labelled_star(out / "labels.star", (out / "micrographs",))
-    learnt = finetune(shots, learning, out / "model.safetensors")
+    learnt = finetune(shots, learning, out / MODEL_FILE)
     say(f"pruning the picks of {config.pruned} other micrographs")
     pruning = PruneConfig((out / "micrographs",), out / "pruned")
     scorer = load_scorer(learnt.checkpoint)

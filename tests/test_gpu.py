@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import finetune_world
 import numpy as np
 import pytest
 import torch
@@ -25,8 +26,7 @@ from pickeropt.pickers.picker_records import Job, Labelled, Material
 from pickeropt.pickers.yolo_network import YoloSettings
 from pickeropt.pretrain.pretraining import pretrain
 from pickeropt.prune.scoring import load_scorer
-from tests.finetune import finetune_world
-from tests.pickers.deeppicker.deeppicker_world import micrograph
+from tests.pickers.deeppicker_world import micrograph
 from tests.pretended_gpu import CPU, GPU, PretendedGpu
 from tests.pretrain import pretrain_world
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pickeropt.finetune.finetune_config import RECIPES
+from pickeropt.finetune.finetune_config import MODEL_FILE, RECIPES
 
 
 def option(name: str, metavar: str | None, help_text: str, **more: Any) -> Any:
@@ -43,7 +43,7 @@ LossWeights = Annotated[str, option("--loss-weights", "W1,W2[,W3]", "One weight 
 Picks = Annotated[list[Path], typer.Argument(metavar="PICKS", help="Coordinate files, or folders of them.")]
 Model = Annotated[
     Path | None,
-    option("--model", "FILE|general", "Of finetune, or the package's; else ./model.safetensors, else general."),
+    option("--model", "FILE|general", f"Of finetune, or the package's; else ./{MODEL_FILE}, else general."),
 ]
 Out = Annotated[Path, option("--out", "DIR", "The folder to write.")]
 Threshold = Annotated[float, option("--threshold", "P", "Least P(particle) to keep.", min=0, max=1)]

@@ -9,10 +9,10 @@ import typer
 
 from pickeropt.commands import options as given
 from pickeropt.errors import CheckpointError, FormatError
+from pickeropt.finetune.finetune_config import MODEL_FILE
 from pickeropt.prune.prune_config import GENERAL_MODEL, Filters, PruneConfig, ScorerConfig
 
-MODEL = Path("model.safetensors")
-"""Where `finetune` writes and `prune` looks where the user does not say."""
+MODEL = Path(MODEL_FILE)
 
 _option = given.option
 Picks = Annotated[list[Path] | None, typer.Argument(metavar="PICKS", help="Coordinate files, or folders of them.")]

@@ -7,6 +7,8 @@ from pathlib import Path
 from pickeropt.errors import GeometryError, PickeroptError, ShotsError
 
 RECIPES = ("default", "paper")
+MODEL_FILE = "model.safetensors"
+"""What `finetune` writes and `prune` looks for in the current folder, where the user does not say."""
 
 
 @dataclass(frozen=True)

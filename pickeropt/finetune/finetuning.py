@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from pickeropt.errors import OutputError, ShotsError
-from pickeropt.finetune.finetune_config import FinetuneConfig, FinetuneReport, check_config
+from pickeropt.finetune.finetune_config import MODEL_FILE, FinetuneConfig, FinetuneReport, check_config
 from pickeropt.finetune.recipes import ShotBoxes, Trial, ask, fit_measured, fit_paper, make_classifier, set_temperature
 from pickeropt.finetune.shot_features import LocatedShots, LooseShots, check_shot_frame, hold_loose, locate
 from pickeropt.finetune.splits import Split, choose_shots, shortfalls, validation_split
@@ -85,9 +85,7 @@ def learn(
 def check_model_out(out: Path, overwrite: bool) -> None:
     """Raises OutputError for a model file that is there already, or that cannot be written."""
     if out.is_dir():
-        raise OutputError(
-            f"{out} is a folder; give the name of the model file to write, such as {out}/model.safetensors"
-        )
+        raise OutputError(f"{out} is a folder; give the name of the model file to write, such as {out}/{MODEL_FILE}")
     if out.exists() and not overwrite:
         raise OutputError(f"{out} exists; give another --out, or --overwrite to replace it")
     folder = next(parent for parent in out.absolute().parents if parent.exists())

@@ -7,21 +7,20 @@ at once.
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from pickeropt.errors import MicrographError
 from pickeropt.io.picks_file import PicksFile
+from pickeropt.io.relion_star import job_prefix
 
 EXTENSIONS = (".mrc", ".mrcs", ".tif", ".tiff")
 PICKER_SUFFIXES = (
     "_autopick", "_manualpick", "_topazpicks", "_picks", "_pick", "_cryolo", "_coords", "_boxes",
 )  # fmt: skip
 
-_JOB = re.compile(r"^.*?/?job\d{3}[^/]*/")
-"""A job of RELION in a path."""
 _UID_PREFIX = re.compile(r"(?<![^/])\d{21}_(?=[^/]+$)")
 """What cryoSPARC puts before the file names of the micrographs that it writes."""
 
@@ -93,8 +92,8 @@ class MicrographFinder:
         path = self.find(name, file.path, file.names_from_stem)
         if path is None or file.names_from_stem:
             return path
-        job = _JOB.match(file.path.as_posix()) if len(file.picks.micrograph_names) == 1 else None
-        scope = job[0] if job else str(file.path)
+        job = job_prefix(f"./{file.path.as_posix()}") if len(file.picks.micrograph_names) == 1 else ""
+        scope = job or str(file.path)
         other, beside = self._named.setdefault((scope, path.resolve()), (name, path))
         as_named = _ends_with(path, name) and _ends_with(beside, other)
         if not as_named and _apart(other, name):
@@ -119,7 +118,7 @@ class MicrographFinder:
                     paths.append(path)
             found.append(paths)
         if missing:
-            raise self._missing(missing)
+            raise self.missing(missing)
         return found
 
     def _find_named(self, name: str, picks_path: Path) -> Path | None:
@@ -144,7 +143,8 @@ class MicrographFinder:
                 return found
         return inside or _only(stem, self._by_stem.get(Path(stem).name, []))
 
-    def _missing(self, missing: dict[str, Path]) -> MicrographError:
+    def missing(self, missing: Mapping[str, Path]) -> MicrographError:
+        """The error for names without a micrograph, each with the file of picks that has it."""
         names = list(missing)
         first, picks_path = names[0], missing[names[0]]
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
@@ -165,7 +165,7 @@ def _ends_with(path: Path, name: str) -> bool:
 
 def _apart(one: str, other: str) -> bool:
     """Whether two names differ in a folder below RELION's job; a name that just says less does not."""
-    tails = [PurePosixPath(next(_stems(_JOB.sub("", name, count=1)), "")).parts for name in (one, other)]
+    tails = [PurePosixPath(next(_stems(name.removeprefix(job_prefix(name))), "")).parts for name in (one, other)]
     shorter, longer = sorted(tails, key=len)
     return longer[len(longer) - len(shorter) :] != shorter
 

@@ -21,8 +21,8 @@ from pickeropt.errors import FormatError, OutputError
 from pickeropt.files import write_bytes_atomically
 from pickeropt.io.picks import read_picks
 from pickeropt.io.picks_file import PicksFile
-from pickeropt.io.relion_star import CLASS, MICROGRAPH, X, Y
-from pickeropt.io.star import Block, column_spans, find_block, read_blocks
+from pickeropt.io.relion_star import CLASS, MICROGRAPH, X, Y, star_content
+from pickeropt.io.star import Block, check_label_tokens, column_spans, find_block, read_blocks
 from pickeropt.io.text import TextFile, column, numbers
 
 SOURCE = "_pickeroptSourceClass"
@@ -68,8 +68,12 @@ def read_labels(path: Path) -> Labels:
     Raises FormatError for a file without `_pickeroptClass`, for a diameter or pixel size that is not above 0,
     and as `read_picks` does.
     """
-    file = read_picks(path)
-    classes = file.picks.class_names
+    return labels_of(read_picks(path))
+
+
+def labels_of(file: PicksFile) -> Labels:
+    """The labels of a STAR file in memory. Raises FormatError as `read_labels` does."""
+    path, classes = file.path, file.picks.class_names
     if classes is None:
         what = f"{path}: no column {CLASS} with the class of each point"
         raise FormatError(f"{what}; add it ({MICROGRAPH} {X} {Y} {CLASS})")
@@ -110,36 +114,23 @@ def _sizes(text: TextFile, block: Block, label: str, remedy: str) -> NDArray[np.
     return values
 
 
-def write_labels(path: Path, rows: LabelRows) -> None:
-    """Write a labelled STAR file, whole or not at all. Raises OutputError as `labels_content` does."""
-    write_bytes_atomically(path, labels_content(path, rows))
-
-
 def labels_content(path: Path, rows: LabelRows) -> bytes:
     """What a labelled STAR file holds. Raises OutputError for a name that no STAR token can hold.
 
     path : for the message
     """
-    for name in {*rows.micrographs, *rows.class_names, *rows.source_names}:
-        if not name or name[0] in "_'\"" or any(c.isspace() or c == "#" for c in name):
-            raise OutputError(f"{path}: {name!r} cannot stand in a STAR file; remove blanks, quotes and #")
-    sizes = [] if rows.pixel_sizes is None else [f" {size:.6g}" for size in rows.pixel_sizes.tolist()]
-    columns = (*COLUMNS, PIXEL_SIZE) if sizes else COLUMNS
-    head = ["data_labels", "", "loop_", *(f"{label} #{i}" for i, label in enumerate(columns, start=1))]
-    table = zip(
+    check_label_tokens(path, {*rows.micrographs, *rows.class_names, *rows.source_names})
+    values = (
         rows.micrographs,
-        rows.coordinates.tolist(),
+        *([f"{value:.3f}" for value in axis] for axis in rows.coordinates.T.tolist()),
         rows.class_names,
         rows.source_names,
-        rows.diameters.tolist(),
-        sizes or [""] * len(rows.micrographs),
-        strict=True,
+        [f"{value:.3f}" for value in rows.diameters.tolist()],
     )
-    lines = [
-        f"{name} {x:.3f} {y:.3f} {kind} {source} {diameter:.3f}{size}"
-        for name, (x, y), kind, source, diameter, size in table
-    ]
-    return "\n".join([*head, *lines, ""]).encode()
+    columns = dict(zip(COLUMNS, values, strict=True))
+    if rows.pixel_sizes is not None and len(rows.pixel_sizes):
+        columns[PIXEL_SIZE] = [f"{size:.6g}" for size in rows.pixel_sizes.tolist()]
+    return star_content("labels", columns).rstrip(b"\n") + b"\n"
 
 
 COLUMNS = (MICROGRAPH, X, Y, CLASS, SOURCE, DIAMETER)
@@ -185,23 +176,23 @@ class Truth:
 
 def write_truth(path: Path, truth: Truth) -> None:
     """Write the truth of one micrograph. Raises OutputError for a name that no STAR token can hold."""
-    for name in {truth.micrograph, *truth.class_names, *truth.source_classes}:
-        if not name or name[0] in "_'\"#$;[]" or any(c.isspace() for c in name):
-            raise OutputError(f"{path}: {name!r} cannot stand in a STAR file; remove blanks, quotes and #")
+    check_label_tokens(path, {truth.micrograph, *truth.class_names, *truth.source_classes})
     u, v, angle = truth.defocus
-    size = "" if truth.pixel_size is None else f" {truth.pixel_size:.6g}"
-    tail = f"{u:.1f} {v:.1f} {angle:.2f} {truth.diameter_angstrom:.2f}{size}"
-    rows = [
-        f"{truth.micrograph} {x:.3f} {y:.3f} {name} {source} {rot:.3f} {tilt:.3f} {psi:.3f} {tail}\n"
-        for (x, y), name, source, (rot, tilt, psi) in zip(
-            truth.coordinates.tolist(),
-            truth.class_names,
-            truth.source_classes,
-            truth.angles.tolist(),
-            strict=True,
-        )
-    ]
-    write_bytes_atomically(path, ((_SIZED if size else _HEADER) + "".join(rows)).encode())
+    same = (f"{u:.1f}", f"{v:.1f}", f"{angle:.2f}", f"{truth.diameter_angstrom:.2f}")
+    turns = [[f"{value:.3f}" for value in axis] for axis in truth.angles.T.tolist()]
+    count = len(truth.coordinates)
+    values = (
+        [truth.micrograph] * count,
+        *([f"{value:.3f}" for value in axis] for axis in truth.coordinates.T.tolist()),
+        truth.class_names,
+        truth.source_classes,
+        *turns,
+        *([value] * count for value in same),
+    )
+    columns = dict(zip(TRUTH_COLUMNS, values, strict=True))
+    if truth.pixel_size is not None:
+        columns[PIXEL_SIZE] = [f"{truth.pixel_size:.6g}"] * count
+    write_bytes_atomically(path, star_content("", columns).rstrip(b"\n") + b"\n")
 
 
 def join_truth(path: Path, parts: Iterable[Path]) -> int:

@@ -5,7 +5,6 @@ file of micrographs only; the coordinates of `MotionCorr/job002/Movies/a.mrc` ar
 beside it (RELION, pipeliner.cpp, decomposePipelineFileName).
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError
-from pickeropt.io.relion_star import COORDINATE_FILE, MICROGRAPH
-from pickeropt.io.star import check_labels, column_spans, find_block, read_blocks, star_token
+from pickeropt.io.relion_star import COORDINATE_FILE, MICROGRAPH, below_job
+from pickeropt.io.star import check_labels, column_spans, find_block, read_blocks, relion_loop, star_token
 from pickeropt.io.text import LONGEST_LINE, column, read_content, read_text
 
 SUFFIX_FILE = "coords_suffix"
 """How the name of a suffix file begins; the rest is that of each coordinate file."""
-_JOB = re.compile(r"^[^/]+/job\d{3}[^/]*/")
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def read_suffix_file(path: Path) -> CoordinateList:
         raise FormatError(f"{path}, line 1: {what}; run in the RELION project folder")
     names = _micrograph_names(star)
     suffix = path.name.removeprefix(SUFFIX_FILE)
-    files = [path.parent / f"{PurePosixPath(_JOB.sub('', name)).with_suffix('')}{suffix}" for name in names]
+    files = [path.parent / f"{PurePosixPath(below_job(name)).with_suffix('')}{suffix}" for name in names]
     there = [(name, str(file)) for name, file in zip(names, files, strict=True) if file.is_file()]
     if not there:
         example = f" (such as {files[0]})" if files else ""
@@ -112,7 +110,7 @@ def _micrograph_names(star: Path) -> list[str]:
     if block is None:
         raise FormatError(f"{star}: no loop_ with {MICROGRAPH}; give RELION's file of micrographs")
     check_labels(text, block)
-    return [name.decode().lstrip("/") for name in column(text, column_spans(text, block, MICROGRAPH))]
+    return [name.decode() for name in column(text, column_spans(text, block, MICROGRAPH))]
 
 
 def find_coordinate_file(coordinates: CoordinateList, row: int) -> Path:
@@ -150,6 +148,8 @@ def rewrite_coordinate_list(coordinates: CoordinateList, paths: Sequence[str]) -
 
 def write_coordinate_list(micrographs: Sequence[str], paths: Sequence[str]) -> bytes:
     """A list as RELION 4 and 5 write it. Raises FormatError for a name that no STAR file can hold."""
-    head = f"\n# version 30001\n\ndata_coordinate_files\n\nloop_ \n{MICROGRAPH} #1 \n{COORDINATE_FILE} #2 \n"
-    rows = [b"%b %b \n" % (star_token(name), star_token(path)) for name, path in zip(micrographs, paths, strict=True)]
-    return b"".join([head.encode(), *rows, b" \n"])
+    columns = {
+        MICROGRAPH: [star_token(name).decode() for name in micrographs],
+        COORDINATE_FILE: [star_token(path).decode() for path in paths],
+    }
+    return relion_loop("\n# version 30001\n\ndata_coordinate_files\n\n", columns)

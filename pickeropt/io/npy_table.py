@@ -1,30 +1,36 @@
 """NumPy files (`.npy`) that hold a table: a one-dimensional structured array, as cryoSPARC's `.cs`.
 
-The header is read by a strict grammar, nothing in it is evaluated, and arrays of Python objects are
-refused: no pickle is ever loaded. Headers may be longer than the 10,000 bytes that `numpy.load` takes
-(3D classes make them so). A subset is the file's own bytes: the header with another row count, the rows
-that stay.
+`numpy.lib.format` reads the header; arrays of Python objects are refused, so that no pickle is ever loaded.
+Headers may be longer than the 10,000 characters that `numpy.load` takes (3D classes make them so). The rows
+stay the file's own bytes, and a subset is the header with another row count and the rows that stay.
 
 Source: numpy.lib.format, versions 1.0 to 3.0.
 """
 
+import io
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError
 
 MAGIC = b"\x93NUMPY"
-_HEADER = re.compile(
-    r"\{'descr': \[(?P<fields>[^\]]*)\], 'fortran_order': (?:False|True), "
-    r"'shape': \((?P<count>\d{1,18})L?,\),? ?\}\s*"
-)
-_FIELD = re.compile(r"\('([^'\\]+)', '([^'\\]*)'(?:, \(([\dL, ]{1,60})\))?\)(?:, ?)?")
-_SIZES = re.compile(r"\d{1,9}L?(?:, \d{1,9}L?)*,?")
+_READERS = {
+    b"\x01\x00": npy_format.read_array_header_1_0,
+    b"\x02\x00": npy_format.read_array_header_2_0,
+    b"\x03\x00": npy_format.read_array_header_2_0,
+}
+"""By version; 3.0 is laid out as 2.0, and its UTF-8 only shows in names of fields."""
+_MOST_HEADER = 2**19
+"""Characters of a header; 500 3D classes need about as many."""
+_COUNT = re.compile(rb"'shape': \((\d{1,18})L?,\),? ?\}\s*$")
 _TYPE = re.compile(r"[<>|=](?:b1|[iu][1248]|f[248]|c8|c16|[SUV]\d{1,9})")
 _AGAIN = "export or copy it again"
 
@@ -81,21 +87,17 @@ def read_npy_table(path: Path, content: bytes) -> NpyTable:
     Raises FormatError: no or an unknown header, another array than a table, Python objects, a field
     twice, fewer or more bytes than the rows need.
     """
-    first, start = _header_span(path, content)
-    header = content[first:start].decode("latin-1")
-    match = _HEADER.fullmatch(header)
-    if match is None:
-        shown = header.strip()[:80]
-        what = f"{path}: is a NumPy file, but no table of named fields: {shown!r}"
-        raise FormatError(f"{what}; give a .cs file of particles")
-    dtype = _dtype(path, match["fields"])
-    count = int(match["count"])
+    dtype, start = _read_header(path, content)
+    found = _COUNT.search(content, 0, start)
+    if found is None or not dtype.names:
+        raise _no_table(path, f"{dtype}"[:80])
+    _check_types(path, dtype)
+    count = int(found[1])
     needed, there = count * dtype.itemsize, len(content) - start
     if needed != there:
         what = f"{path}: {count} rows need {needed} bytes, but {there} follow the header"
         raise FormatError(f"{what}; the file is damaged: {_AGAIN}")
-    span = (first + match.start("count"), first + match.end("count"))
-    return NpyTable(path, content, dtype, start, count, span)
+    return NpyTable(path, content, dtype, start, count, found.span(1))
 
 
 def load_npy_table(path: Path) -> NpyTable:
@@ -106,38 +108,38 @@ def load_npy_table(path: Path) -> NpyTable:
         raise FormatError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
-def _header_span(path: Path, content: bytes) -> tuple[int, int]:
-    """First byte of the header's text, and first byte after it."""
-    version = content[6:8]
-    if not content.startswith(MAGIC) or version not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
+def _read_header(path: Path, content: bytes) -> tuple[np.dtype[Any], int]:
+    """The type of an element, and the first byte after the header."""
+    reader = _READERS.get(content[6:8])
+    if not content.startswith(MAGIC) or reader is None:
         raise FormatError(f"{path}: no NumPy file of version 1.0 to 3.0; give a .cs file of cryoSPARC")
-    first = 10 if version == b"\x01\x00" else 12
-    start = first + int.from_bytes(content[8:first], "little")
-    if len(content) < max(first, start):
-        raise FormatError(f"{path}: ends within its header; the file is damaged: {_AGAIN}")
-    return first, start
+    stream = io.BytesIO(content)
+    npy_format.read_magic(stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+        try:
+            dtype = reader(stream, max_header_size=_MOST_HEADER)[2]
+        except (ValueError, TypeError, SyntaxError, KeyError, TokenError) as error:
+            if str(error).startswith("EOF: "):
+                raise FormatError(f"{path}: ends within its header; the file is damaged: {_AGAIN}") from error
+            raise _no_table(path, str(error)[:80]) from error
+        except (RecursionError, MemoryError, OverflowError) as error:
+            raise _no_table(path, f"{type(error).__name__}") from error
+    return dtype, stream.tell()
 
 
-def _dtype(path: Path, text: str) -> np.dtype[Any]:
-    """The row's type from the text between the brackets of `descr`."""
-    fields: list[tuple[str, str, tuple[int, ...]]] = []
-    position = 0
-    while position < len(text):
-        match = _FIELD.match(text, position)
-        if match is None:
-            raise FormatError(f"{path}: field {text[position : position + 60]!r} is not known; {_AGAIN}")
-        name, kind, shape = match.groups(default="")
-        if shape and not _SIZES.fullmatch(shape):
-            raise FormatError(f"{path}: field {name} has the shape ({shape}); {_AGAIN}")
-        if not _TYPE.fullmatch(kind):
-            what = "Python objects, which would run code" if "O" in kind else f"the type {kind!r}"
+def _check_types(path: Path, dtype: np.dtype[Any]) -> None:
+    """Raises FormatError for a field that holds something else than numbers or text."""
+    for name in dtype.names or ():
+        base = dtype[name].base
+        if base.names:
+            raise _no_table(path, f"the field {name} has fields of its own")
+        if not _TYPE.fullmatch(base.str):
+            what = "Python objects, which would run code" if base.hasobject else f"the type {base.str!r}"
             raise FormatError(f"{path}: field {name} holds {what}; {_AGAIN} from cryoSPARC")
-        fields.append((name, kind, tuple(int(size) for size in re.findall(r"\d+", shape))))
-        position = match.end()
-    try:
-        dtype = np.dtype(fields)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise FormatError(f"{path}: the fields cannot be read ({error}); {_AGAIN}") from error
     if not dtype.itemsize:
         raise FormatError(f"{path}: the rows hold nothing; give a .cs file of particles")
-    return dtype
+
+
+def _no_table(path: Path, what: str) -> FormatError:
+    return FormatError(f"{path}: is a NumPy file, but no table of named fields: {what}; give a .cs file of particles")

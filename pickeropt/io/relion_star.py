@@ -7,6 +7,7 @@ preprocessing.cpp extracts so).
 Files that pickeropt writes itself, whole or not at all.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.errors import FormatError, GeometryError, OutputError
+from pickeropt.errors import FormatError, GeometryError
 from pickeropt.files import write_bytes_atomically
-from pickeropt.io.star import Block, check_labels, column_spans, find_block, star_token
+from pickeropt.io.star import Block, check_label_tokens, check_labels, column_spans, find_block, relion_loop, star_token
 from pickeropt.io.text import TextFile, column, numbers, row_tokens
 from pickeropt.records import Picks
 
@@ -28,8 +29,24 @@ CLASS = "_pickeroptClass"
 IMAGE = "_rlnImageName"
 OPTICS_GROUP = "_rlnOpticsGroup"
 NO_SCORE = -999.0
-"""What crYOLO writes for a figure of merit that it has not."""
+"""What pickers write where they have no figure of merit."""
 COORDINATE_FILE = "_rlnMicrographCoordinates"
+_JOB = re.compile(r"^.+?/job\d{3}[^/]*/")
+
+
+def job_prefix(path: str) -> str:
+    """A path as far as the folder of RELION's job, with its slash: `MotionCorr/job002/`; "" where none is.
+
+    The first folder that is called so counts, and RELION wants a folder before it. Source: RELION,
+    pipeliner.cpp, decomposePipelineFileName.
+    """
+    match = _JOB.match(path)
+    return match[0] if match else ""
+
+
+def below_job(path: str) -> str:
+    """What RELION keeps of a path in other jobs: all below the job, else all; no slash before it."""
+    return path.removeprefix(job_prefix(path)).lstrip("/")
 
 
 @dataclass(frozen=True)
@@ -163,16 +180,13 @@ def write_star(picks: Picks, names: Sequence[str] = ()) -> bytes:
     names : of each of `picks.micrograph_names`, for a column of them; none: the file is one micrograph's
     Raises FormatError for a name that no STAR file can hold.
     """
-    scored = not np.isnan(picks.figure_of_merit).all()
-    labels = [*([MICROGRAPH] if names else []), X, Y, *([SCORE] if scored else [])]
-    head = "\ndata_\n\nloop_ \n" + "".join(f"{label} #{i} \n" for i, label in enumerate(labels, start=1))
     tokens = [star_token(name).decode() for name in names]
-    columns = [[tokens[i] for i in picks.micrograph_index.tolist()]] if names else []
-    columns += [[f"{value:12.6f}" for value in axis] for axis in picks.coordinates.T.tolist()]
-    if scored:
-        columns.append([f"{value!r:>12}" for value in picks.figure_of_merit.tolist()])
-    rows = "".join(" ".join(row) + " \n" for row in zip(*columns, strict=True))
-    return f"{head}{rows} \n".encode()
+    columns = {MICROGRAPH: [tokens[i] for i in picks.micrograph_index.tolist()]} if names else {}
+    for label, axis in zip((X, Y), picks.coordinates.T.tolist(), strict=True):
+        columns[label] = [f"{value:12.6f}" for value in axis]
+    if not np.isnan(picks.figure_of_merit).all():
+        columns[SCORE] = [f"{value!r:>12}" for value in picks.figure_of_merit.tolist()]
+    return relion_loop("\ndata_\n\n", columns)
 
 
 def write_labelled_star(path: Path, names: Sequence[str], xy: NDArray[np.float64], class_names: Sequence[str]) -> None:
@@ -180,24 +194,25 @@ def write_labelled_star(path: Path, names: Sequence[str], xy: NDArray[np.float64
 
     Raises OutputError for a name or class that no STAR token can hold.
     """
-    for name in {*names, *class_names}:
-        if not name or name[0] in "_'\"" or any(c.isspace() or c == "#" for c in name):
-            raise OutputError(f"{path}: {name!r} cannot stand in a STAR file; remove blanks, quotes and #")
+    check_label_tokens(path, {*names, *class_names})
     columns = {MICROGRAPH: list(names), X: xy[:, 0], Y: xy[:, 1], CLASS: list(class_names)}
-    _write_star(path, "labels", columns)
+    write_bytes_atomically(path, star_content("labels", columns, "\t"))
 
 
 def write_coordinate_star(path: Path, xy: NDArray[np.float64], figure_of_merit: NDArray[np.float64]) -> None:
     """The picks of one micrograph, as RELION 3.0 wrote them: centres (n, 2) px and scores (n,)."""
-    _write_star(path, "", {X: xy[:, 0], Y: xy[:, 1], SCORE: figure_of_merit})
+    write_bytes_atomically(path, star_content("", {X: xy[:, 0], Y: xy[:, 1], SCORE: figure_of_merit}, "\t"))
 
 
-def _write_star(path: Path, block: str, columns: Mapping[str, Any]) -> None:
-    """One loop, numbers with six decimals, through starfile."""
+def star_content(block: str, columns: Mapping[str, Any], separator: str = " ") -> bytes:
+    """A STAR file of one loop, through starfile.
+
+    columns : n values by label. Numbers get six decimals; text, which must need no quotes, stays as it is.
+    RELION's own layout and values in quotes are those of `star.relion_loop` and `star.star_token`.
+    """
     import pandas  # slow to import
     import starfile
 
     table = pandas.DataFrame({label.removeprefix("_"): values for label, values in columns.items()})
-    text = starfile.to_string({block: table}, float_format="%.6f")
-    text = text[text.index("data_") :]  # without starfile's comment, which holds the time
-    write_bytes_atomically(path, text.encode())
+    text: str = starfile.to_string({block: table}, float_format="%.6f", sep=separator)
+    return text[text.index("data_") :].encode()  # without starfile's comment, which holds the time

@@ -13,14 +13,15 @@ user switched off: such rows are picks like the others.
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.errors import FormatError
+from pickeropt.errors import FormatError, OutputError
 from pickeropt.io.picks_file import PicksFile
 from pickeropt.io.text import HASH, Spans, TextFile, first_characters, line_spans, numbers, row_tokens, tokens
 from pickeropt.records import Picks
@@ -128,15 +129,46 @@ def column_spans(text: TextFile, block: Block, label: str) -> Spans:
     return np.concatenate(parts) if parts else np.empty((0, 2), dtype=np.int64)
 
 
+def is_plain_token(value: str) -> bool:
+    """Whether a value can stand in a STAR file without quotes.
+
+    STAR reserves what a token starts with: the label's `_`, quotes, `#` of comments, `;` of text fields, `$`
+    and brackets. Further on in a token they mean nothing.
+    """
+    return bool(value) and value[0] not in "_#'\"$;[]" and not any(c.isspace() for c in value)
+
+
+def check_label_tokens(path: Path, values: Iterable[str]) -> None:
+    """Raises OutputError for a value that a file of labels cannot hold.
+
+    Such files have no quotes, and pandas and starfile, which users read them with, take `#` in the middle of
+    a token for a comment, against STAR's rule.
+    """
+    for value in values:
+        if not is_plain_token(value) or "#" in value:
+            what = f"{path}: {value!r} cannot stand in a STAR file"
+            raise OutputError(f"{what}; remove blanks, #, and what STAR reserves at the start")
+
+
 def star_token(value: str) -> bytes:
     """A value as a token, quoted where it must be. Raises FormatError for one that no file can hold."""
-    plain = value and not any(c.isspace() for c in value) and value[0] not in "#_'\""
-    if plain:
+    if is_plain_token(value):
         return value.encode()
     quote = next((q for q in "\"'" if q not in value), None)
     if quote is None or "\n" in value or "\r" in value or not value:
         raise FormatError(f"{value!r} cannot stand in a STAR file; choose another name")
     return f"{quote}{value}{quote}".encode()
+
+
+def relion_loop(head: str, columns: Mapping[str, Sequence[str]]) -> bytes:
+    """A file of one loop in the layout of RELION's own files, columns of tokens by label.
+
+    starfile cannot write it: RELION ends each line and the table with a blank, and files that go back to it
+    keep that byte for byte; scores keep all their digits. head : the lines before `loop_`
+    """
+    labels = "".join(f"{label} #{i} \n" for i, label in enumerate(columns, start=1))
+    rows = "".join(" ".join(row) + " \n" for row in zip(*columns.values(), strict=True))
+    return f"{head}loop_ \n{labels}{rows} \n".encode()
 
 
 X, Y, COST = "_xcoor", "_ycoor", "_cost"
@@ -162,7 +194,10 @@ def read_pos(text: TextFile, block: Block) -> PicksFile:
 
 
 def write_pos(picks: Picks) -> bytes:
-    """A `.pos` file of one micrograph's picks; coordinates are rounded to whole px, a missing score is 0."""
+    """A `.pos` file of one micrograph's picks; coordinates are rounded to whole px, a missing score is 0.
+
+    Not by starfile, which numbers the columns and cannot leave a value on a line of its own.
+    """
     head = "# XMIPP_STAR_1 * \n# \ndata_header\nloop_\n _pickingMicrographState\nAuto\ndata_particles\nloop_\n"
     head += "".join(f" {label}\n" for label in _LABELS)
     merits = (0.0 if math.isnan(value) else value for value in picks.figure_of_merit.tolist())

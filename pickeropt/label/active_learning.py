@@ -134,7 +134,7 @@ class FeaturePool:
         found: dict[int, list[int]] = {}
         for key, label in store.labels.items():
             place = store.place(key).micrograph
-            if label >= 0 and self._session.micrographs.sites[place].path is not None:
+            if label >= 0 and self._session.micrographs.entries[place].path is not None:
                 found.setdefault(place, []).append(key)
         return found
 
@@ -142,7 +142,7 @@ class FeaturePool:
         """Micrographs with picks, evenly through all; those of earlier times stay among them."""
         micrographs = self._session.micrographs
         counts = np.bincount(self._session.table.columns.micrograph, minlength=len(micrographs))
-        usable = [i for i in np.flatnonzero(counts).tolist() if micrographs.sites[i].path is not None]
+        usable = [i for i in np.flatnonzero(counts).tolist() if micrographs.entries[i].path is not None]
         count = min(SPREAD + MORE * self._times, MOST_SPREAD, len(usable))
         old = [index for index in usable if index in self._described]
         new = [index for index in usable if index not in self._described]

@@ -66,7 +66,7 @@ def page_state(server: "LabelServer", browser: str) -> dict[str, Any]:
 def listed_micrographs(server: "LabelServer") -> dict[str, Any]:
     session = server.session
     with session.lock:
-        sites = list(session.micrographs.sites)
+        sites = list(session.micrographs.entries)
         picks = np.bincount(session.table.columns.micrograph, minlength=len(sites)).tolist()
         labels = [0] * len(sites)
         for key, label in session.store.labels.items():
@@ -100,7 +100,7 @@ def micrograph_details(server: "LabelServer", index: int) -> dict[str, Any]:
         none: list[Any] = [None] * len(added)
         return {
             "index": index,
-            "name": session.micrographs.sites[index].name,
+            "name": session.micrographs.entries[index].name,
             "width": width,
             "height": height,
             "levels": server.pictures.pixels.levels(index),

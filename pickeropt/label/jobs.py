@@ -129,9 +129,10 @@ class Work:
 
         config = self._session.config
         shots = read_labelled_star(config.out, self._folders())
+        optics = (size for one in self._session.micrographs.entries for size in one.optics.values())
         settings = FinetuneConfig(
             diameter_angstrom=config.diameter_angstrom,
-            pixel_size=config.pixel_size or self._session.micrographs.optics_size(),
+            pixel_size=config.pixel_size or next(optics, None),
             shots_per_class=None,
             device=config.device,
             trust_frame=True,  # whoever labelled has seen the boxes
@@ -232,6 +233,6 @@ class Work:
         session = self._session
         with session.lock:
             places = {session.store.place(key).micrograph for key in session.store.labels}
-            paths = [session.micrographs.sites[place].path for place in sorted(places)]
+            paths = [session.micrographs.entries[place].path for place in sorted(places)]
         parents = dict.fromkeys(path.parent for path in paths if path is not None)
         return (*session.config.micrographs, *parents)

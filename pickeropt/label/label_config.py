@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pickeropt.errors import GeometryError, OutputError, PickeroptError
+from pickeropt.finetune.finetune_config import MODEL_FILE
 
 USUAL_CLASSES = ("particle", "contaminant", "carbon", "background")
 """In the order of their keys; the user's own come after them."""
@@ -45,7 +46,7 @@ class LabelConfig:
 
     @property
     def model_file(self) -> Path:
-        return self.model or self.out.parent / "model.safetensors"
+        return self.model or self.out.parent / MODEL_FILE
 
     @property
     def pruned(self) -> Path:
@@ -77,6 +78,6 @@ def check_config(config: LabelConfig) -> None:
         raise OutputError(f"{config.out} is a folder; give the labels' file, such as {config.out}/labels.star")
     if config.model_file.is_dir():
         what = f"--model {config.model_file} is a folder"
-        raise OutputError(f"{what}; give the model's file, such as {config.model_file}/model.safetensors")
+        raise OutputError(f"{what}; give the model's file, such as {config.model_file}/{MODEL_FILE}")
     if config.port is not None and not 0 <= config.port < 2**16:
         raise PickeroptError(f"--port {config.port}: give a number from 0 to 65535; 0 takes a free one")

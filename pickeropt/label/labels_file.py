@@ -76,6 +76,7 @@ class LabelsFile:
 def labelled_star(names: Sequence[str], xy: NDArray[np.float64], class_names: Sequence[str]) -> bytes:
     """A labelled STAR file as `finetune` reads it; coordinates keep every digit that they have.
 
+    Not by starfile, which puts no quotes around a value that starts with # or _.
     names, class_names : (n,) each; xy : (n, 2) px
     Raises FormatError for a name that no STAR file can hold.
     """

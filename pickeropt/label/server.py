@@ -59,7 +59,7 @@ class LabelServer:
     def _check_micrographs(self) -> None:
         """Raises MicrographError where none is found so far, GeometryError for no pixel size."""
         micrographs = self.session.micrographs
-        there = [i for i, site in enumerate(micrographs.sites) if site.path is not None]
+        there = [i for i, site in enumerate(micrographs.entries) if site.path is not None]
         if there:
             micrographs.pixel_size(there[0])
         else:
@@ -84,7 +84,7 @@ class LabelServer:
     def problems(self) -> list[str]:
         """What the user should know of, a line each."""
         found = list(self.loader.faults[:20])
-        missing = self.session.micrographs.missing()
+        missing = [entry.name for entry in self.session.micrographs.entries if entry.path is None]
         if missing:
             shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             verb = "micrograph is" if len(missing) == 1 else "micrographs are"
@@ -108,7 +108,7 @@ class LabelServer:
         with self.session.lock:
             ids = self.gallery.ids(query)
             shown = ids[offset : offset + limit].tolist()
-            names = [site.name for site in self.session.micrographs.sites]
+            names = [site.name for site in self.session.micrographs.entries]
             return {"total": len(ids), "items": items(self.session.store, shown, names)}
 
     def check_micrograph(self, index: int) -> None:

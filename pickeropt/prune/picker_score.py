@@ -20,6 +20,7 @@ from scipy.special import expit, logit
 
 from pickeropt.errors import ShotsError
 from pickeropt.io.inputs import SUMMARY
+from pickeropt.io.relion_star import NO_SCORE
 from pickeropt.prune.plan import Plan
 from pickeropt.prune.prune_config import KEPT, REJECTED, PruneConfig
 from pickeropt.records import PARTICLE
@@ -29,8 +30,6 @@ FEWEST = 5
 """Shots on picks that are needed of particles, and of all else."""
 NEAR = 1 / 3
 """How far a shot may lie from its pick, in particle diameters."""
-UNSET = -999.0
-"""What pickers write where they have no figure of merit."""
 LIMIT = 3.0
 """The log-odds of shots count no further than this: 95 %."""
 FAR = 4.0
@@ -98,7 +97,7 @@ def _standardised(figure_of_merit: Floats, mean: float, deviation: float) -> NDA
 
 
 def _is_set(figure_of_merit: Floats) -> NDArray[np.bool_]:
-    known: NDArray[np.bool_] = np.isfinite(figure_of_merit) & (figure_of_merit != UNSET)
+    known: NDArray[np.bool_] = np.isfinite(figure_of_merit) & (figure_of_merit != NO_SCORE)
     return known
 
 
@@ -107,18 +106,18 @@ def match_shots(plan: Plan, shots: Shots, diameter_angstrom: float) -> Labelled:
 
     Raises ShotsError for too few of them.
     """
-    task_of = {task.path: task for task in plan.tasks}
+    site_of = {site.path: site for site in plan.picks.sites}
     pairs: list[tuple[float, int, int]] = []
     for index, path in enumerate(shots.micrographs):
-        task = task_of.get(path.resolve())
-        if task is None:
+        site = site_of.get(path.resolve())
+        if site is None:
             continue
         here = np.flatnonzero(shots.micrograph_index == index)
-        reach = NEAR * diameter_angstrom / task.pixel_size
-        tree = cKDTree(plan.coordinates[task.rows])
+        reach = NEAR * diameter_angstrom / site.pixel_size
+        tree = cKDTree(plan.picks.coordinates[site.rows])
         distances, picks = tree.query(shots.coordinates[here], distance_upper_bound=reach)
         found = np.isfinite(distances)
-        rows = task.rows[picks[found]].tolist()
+        rows = site.rows[picks[found]].tolist()
         pairs += zip(distances[found].tolist(), rows, here[found].tolist(), strict=True)
     shot_of: dict[int, int] = {}
     for _, row, shot in sorted(pairs):
@@ -138,7 +137,7 @@ def read_labelled_picks(plan: Plan, config: PruneConfig, diameter_angstrom: floa
     if config.picker_shots is None:
         return None
     _check_scores_are_the_pickers(plan)
-    _scale(np.concatenate([source.file.picks.figure_of_merit for source in plan.sources]))
+    _scale(plan.picks.figure_of_merit)
     shots = read_labelled_star(config.picker_shots, config.micrographs)
     return match_shots(plan, shots, diameter_angstrom)
 

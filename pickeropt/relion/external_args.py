@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from pickeropt.errors import FormatError, GeometryError, OutputError, PickeroptError
+from pickeropt.finetune.finetune_config import MODEL_FILE
 from pickeropt.io.lists import is_coordinate_list, read_coordinate_list
 from pickeropt.io.relion_star import MICROGRAPH, pixel_size
 from pickeropt.io.star import check_labels, column_spans, find_block, read_blocks
@@ -21,7 +22,7 @@ from pickeropt.prune.prune_config import Filters, PruneConfig, ScorerConfig
 from pickeropt.relion.job_outputs import SUFFIX_FILE, root_path
 from pickeropt.relion.job_outputs import TYPES as VERSIONS
 
-MODEL = Path("model.safetensors")
+MODEL = Path(MODEL_FILE)
 """Of the project folder, where no model is given; as `pickeropt prune` has it."""
 
 

@@ -32,6 +32,8 @@ from numpy.typing import NDArray
 from pickeropt.errors import FormatError
 from pickeropt.files import write_bytes_atomically
 from pickeropt.io.lists import CoordinateList, read_coordinate_list, rewrite_coordinate_list, write_coordinate_list
+from pickeropt.io.relion_star import below_job
+from pickeropt.io.star import is_plain_token
 
 COORDINATES, PARTICLES, LOGFILE = "coordinates", "particles", "logfile"
 
@@ -98,8 +100,6 @@ ROOT = "_autopick"
 ENDINGS = (".star", ".box")
 """Coordinate files that RELION reads."""
 
-_JOB = re.compile(r"^.+?/job\d{3}[^/]*/")
-
 
 def root_path(folder: str, micrograph: str) -> str:
     """The path of a micrograph's coordinates as RELION makes it, as far as the suffix.
@@ -107,7 +107,7 @@ def root_path(folder: str, micrograph: str) -> str:
     folder : with a slash at the end
     Raises FormatError for a name that leads out of the folder.
     """
-    inside = PurePosixPath(_JOB.sub("", micrograph, count=1).lstrip("/"))
+    inside = PurePosixPath(below_job(micrograph))
     if ".." in inside.parts or not inside.name:
         what = f"the micrograph {micrograph!r} lies outside the project, so that its coordinates would lie"
         raise FormatError(f"{what} outside the job as well; link it into the project and import it there")
@@ -147,10 +147,10 @@ def suffix_ending(files: Sequence[str]) -> str | None:
 def list_bytes(rows: Sequence[tuple[str, str]]) -> bytes:
     """A list of micrographs and their coordinate files.
 
-    Raises FormatError for a name with blanks, which RELION cannot hold though STAR can.
+    Raises FormatError for a name that needs quotes, which RELION cannot hold though STAR can.
     """
     for token in (token for row in rows for token in row):
-        if any(c.isspace() for c in token) or token[:1] in ("#", "_", "'", '"', ""):
+        if not is_plain_token(token):
             raise FormatError(f"{token!r} cannot stand in a STAR file of RELION; rename it")
     return write_coordinate_list([name for name, _ in rows], [file for _, file in rows])
 

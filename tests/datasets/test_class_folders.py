@@ -12,7 +12,7 @@ from pickeropt.datasets.simulate import SimulationConfig, labelled_points, make_
 from pickeropt.errors import FormatError, GeometryError, MicrographError, OutputError, PickeroptError, ShotsError
 from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.finetuning import finetune
-from pickeropt.io.labels import LabelRows, read_labels, write_labels
+from pickeropt.io.labels import LabelRows, labels_content, read_labels
 from pickeropt.io.micrographs import read_mrc_header, read_mrc_sections, write_mrc
 from pickeropt.io.stacks import read_class_folder
 from pickeropt.shots import read_class_boxes
@@ -32,7 +32,9 @@ def label(path, rows, diameter=NATIVE, pixel_size=None):
     names, xs, ys, kinds, sources = zip(*rows, strict=True)
     points = np.column_stack([xs, ys]).astype(np.float64)
     sizes = None if pixel_size is None else np.full(len(names), pixel_size)
-    write_labels(path, LabelRows(names, points, kinds, sources, np.full(len(names), diameter), sizes))
+    path.write_bytes(
+        labels_content(path, LabelRows(names, points, kinds, sources, np.full(len(names), diameter), sizes))
+    )
     return path
 
 
@@ -80,7 +82,7 @@ def test_every_class_has_one_scale_whatever_the_pixel_size_and_diameter(tmp_path
         tuple(r[4] for r in rows),
         np.array([r[5] for r in rows]),
     )
-    write_labels(tmp_path / "l.star", points)
+    (tmp_path / "l.star").write_bytes(labels_content(tmp_path / "l.star", points))
     build_class_folders([tmp_path / "l.star"], BuildConfig(), tmp_path / "out")
     about = json.loads((tmp_path / "out/dataset.json").read_text())["classes"]
     for name, px in (("small", 30), ("large", 100)):
@@ -304,14 +306,18 @@ def test_labels_come_back_as_written(tmp_path):
         ("m/a.mrc", "m/b.mrc"), np.array([[1.5, 2.25], [3.0, 4.125]]), ("particle", "carbon"),
         ("apo", "film"), np.array([191.2, np.nan]),
     )  # fmt: skip
-    write_labels(tmp_path / "l.star", rows)
+    (tmp_path / "l.star").write_bytes(labels_content(tmp_path / "l.star", rows))
     read = read_labels(tmp_path / "l.star")
     np.testing.assert_array_equal(read.file.picks.coordinates, rows.coordinates)
     assert read.file.picks.micrograph_names == rows.micrographs
     assert (read.class_names, read.source_names) == (rows.class_names, rows.source_names)
     np.testing.assert_array_equal(read.diameters, [191.2, np.nan])
     np.testing.assert_array_equal(read.pixel_sizes, [np.nan, np.nan])
-    write_labels(tmp_path / "l.star", replace(rows, pixel_sizes=np.array([1.2156, np.nan])))
+    (tmp_path / "l.star").write_bytes(
+        labels_content(tmp_path / "l.star", replace(rows, pixel_sizes=np.array([1.2156, np.nan])))
+    )
     np.testing.assert_array_equal(read_labels(tmp_path / "l.star").pixel_sizes, [1.2156, np.nan])
     with pytest.raises(OutputError, match="cannot stand"):
-        write_labels(tmp_path / "no.star", LabelRows(("a b.mrc",), np.ones((1, 2)), ("p",), ("p",), np.ones(1)))
+        (tmp_path / "no.star").write_bytes(
+            labels_content(tmp_path / "no.star", LabelRows(("a b.mrc",), np.ones((1, 2)), ("p",), ("p",), np.ones(1)))
+        )

@@ -60,6 +60,7 @@ def test_a_line_cut_half_way_goes_on_from_there(site, tmp_path, patience, naps):
     assert left(tmp_path) == ["a"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on(site, tmp_path, patience):
     class Killed(BaseException):
         pass

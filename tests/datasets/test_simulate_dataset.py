@@ -135,6 +135,7 @@ def test_an_unfinished_set_goes_on_and_a_finished_one_grows(made: Path, tmp_path
     assert _contents(out) == _contents(made)
 
 
+@pytest.mark.slow
 def test_a_run_killed_outright_goes_on_and_leaves_no_process(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from pickeropt.datasets.simulate.simulated_dataset import *\n"

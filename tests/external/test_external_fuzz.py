@@ -7,7 +7,7 @@ from pathlib import Path
 import external_programs
 import pytest
 
-pytestmark = pytest.mark.external
+pytestmark = [pytest.mark.external, pytest.mark.slow]
 SECONDS = 15
 
 

@@ -11,7 +11,7 @@ from external_programs import find, pickeropt, run, star_rows
 from pickeropt.datasets.simulate import SimulationConfig, make_species, simulate_micrograph
 from pickeropt.io.micrographs import write_mrc
 
-pytestmark = pytest.mark.external
+pytestmark = [pytest.mark.external, pytest.mark.slow]
 
 DIAMETER, PIXEL_SIZE, SIDE, BOX = 160.0, 3.2, 512, 64
 MICROGRAPHS = tuple(f"MotionCorr/job002/Movies/m{i}.mrc" for i in range(3))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pickeropt.io.micrographs import write_mrc
 
-pytestmark = pytest.mark.external
+pytestmark = [pytest.mark.external, pytest.mark.slow]
 
 NAMES = ("Falcon_2012_06_12-15_33_42_0", "Falcon_2012_06_12-15_53_09_0")
 PIXEL_SIZE, DIAMETER = 1.77, 191.0

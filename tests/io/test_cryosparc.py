@@ -163,10 +163,10 @@ def test_files_that_are_no_tables() -> None:
         saved(table().reshape(1, 3)): "no table of named fields",
         saved(np.zeros(2, [("uid", "<u8"), ("x", [("y", "<u8")])])): "no table of named fields",
         content.replace(b"'<u8'", b"'<M8'"): "holds the type '<M8'",
-        content.replace(b"(2,)", b"(,2)"): r"micrograph_shape has the shape \(,2\)",
+        content.replace(b"(2,)", b"(,2)"): "no table of named fields.*Cannot parse",
         pickled.getvalue(): "field o holds Python objects, which would run code",
         content.replace(b"'<f4'", b"'|O8'"): "holds Python objects",
-        content.replace(b"'|S60'", b"'|S0' "): r"field .*'\|S0' .* is not known",
+        content.replace(b"'|S60'", b"'|S0' "): "3 rows need",
         content.replace(b"(3,)", b"(9,)"): "9 rows need",
         content.replace(b"{'descr'", b"__import"): "no table of named fields",
     }

@@ -1,9 +1,20 @@
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pickeropt.errors import FormatError
-from pickeropt.io.lists import find_coordinate_file, is_coordinate_list, read_coordinate_list, rewrite_coordinate_list
+from pickeropt.errors import FormatError, OutputError
+from pickeropt.io.labels import LabelRows, Truth, labels_content, write_truth
+from pickeropt.io.lists import (
+    find_coordinate_file,
+    is_coordinate_list,
+    read_coordinate_list,
+    read_suffix_file,
+    rewrite_coordinate_list,
+)
+from pickeropt.io.relion_star import below_job, job_prefix, write_labelled_star
+from pickeropt.io.star import is_plain_token, star_token
 
 LIST = """
 # version 30001
@@ -75,3 +86,62 @@ def test_other_files_are_no_lists(tmp_path: Path) -> None:
         read_coordinate_list(star)
     with pytest.raises(FormatError, match="cannot be read"):
         is_coordinate_list(tmp_path / "none.star")
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix", "below"),
+    [
+        ("MotionCorr/job002/Movies/a.mrc", "MotionCorr/job002/", "Movies/a.mrc"),
+        ("/d/proj/MotionCorr/job002/Movies/a.mrc", "/d/proj/MotionCorr/job002/", "Movies/a.mrc"),
+        ("../proj/MotionCorr/job002/a.mrc", "../proj/MotionCorr/job002/", "a.mrc"),
+        ("A/job001/B/job002/a.mrc", "A/job001/", "B/job002/a.mrc"),
+        ("/d/myjob001/a.mrc", "", "d/myjob001/a.mrc"),
+        ("job002/a.mrc", "", "job002/a.mrc"),
+        ("Raw/job_2/a.mrc", "", "Raw/job_2/a.mrc"),
+    ],
+)
+def test_the_job_in_a_path(path: str, prefix: str, below: str) -> None:
+    assert job_prefix(path) == prefix
+    assert below_job(path) == below
+
+
+def test_a_suffix_file_of_micrographs_with_absolute_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "/d/proj/MotionCorr/job002/Movies/a.mrc"
+    (tmp_path / "mics.star").write_text(f"data_\nloop_\n_rlnMicrographName\n{name}\n")
+    job = tmp_path / "AutoPick" / "job006"
+    (job / "Movies").mkdir(parents=True)
+    (job / "Movies" / "a_autopick.star").write_text("data_\n")
+    (job / "coords_suffix_autopick.star").write_text("mics.star\n")
+    found = read_suffix_file(job / "coords_suffix_autopick.star")
+    assert found.micrograph_names == (name,)
+    assert found.coordinate_paths == (str(job / "Movies" / "a_autopick.star"),)
+
+
+@pytest.mark.parametrize(
+    ("value", "token", "in_labels"),
+    [
+        ("a.mrc", "a.mrc", True),
+        ("a;b", "a;b", True),
+        ("a#b", "a#b", False),
+        (";x", '";x"', False),
+        ("#x", '"#x"', False),
+        ("$x", '"$x"', False),
+        ("[x", '"[x"', False),
+        ("_x", '"_x"', False),
+        ("a b", '"a b"', False),
+    ],
+)
+def test_what_a_star_token_may_be(tmp_path: Path, value: str, token: str, in_labels: bool) -> None:
+    assert star_token(value).decode() == token
+    assert is_plain_token(value) == (token == value)
+    place, one = np.ones((1, 2)), np.ones(1)
+    truth = Truth("a.mrc", place, (value,), ("x",), np.zeros((1, 3)), (2.0, 1.0, 0.0), 100.0)
+    writers = (
+        lambda: write_truth(tmp_path / "t.star", truth),
+        lambda: write_labelled_star(tmp_path / "t.star", [value], place, ["x"]),
+        lambda: labels_content(tmp_path / "t.star", LabelRows((value,), place, ("x",), ("x",), one)),
+    )
+    for write in writers:
+        with nullcontext() if in_labels else pytest.raises(OutputError, match="cannot stand in a STAR"):
+            write()

@@ -24,7 +24,7 @@ from playwright.sync_api import APIResponse, Position, Route, sync_playwright
 
 from pickeropt.io.picks import read_picks
 
-pytestmark = pytest.mark.external
+pytestmark = [pytest.mark.external, pytest.mark.slow]
 
 SIDE = 512
 """Of a micrograph, px."""

@@ -41,6 +41,7 @@ def ask(address, token, path, body=None):
         return json.loads(answer.read())
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_has_lost_nothing(tmp_path):
     make_world(tmp_path)
     with running(tmp_path) as (process, address, token):

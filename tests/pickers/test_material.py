@@ -5,7 +5,7 @@ import pytest
 from picker_world import make_coordinates, make_micrograph
 
 from pickeropt.errors import PickeroptError
-from pickeropt.io.labels import LabelRows, write_labels
+from pickeropt.io.labels import LabelRows, labels_content
 from pickeropt.pickers.picker_config import PickTrainConfig
 from pickeropt.pickers.picker_records import Labelled
 from pickeropt.pickers.picker_training import chosen, read_material, split
@@ -27,7 +27,7 @@ def test_labels_bring_their_diameters_and_only_particles_count(tmp_path: Path) -
         ("x", "film", "y"),
         np.array([30.0, 30.0, 50.0]),
     )
-    write_labels(tmp_path / "truth.star", rows)
+    (tmp_path / "truth.star").write_bytes(labels_content(tmp_path / "truth.star", rows))
     material, warnings = read_material([tmp_path / "truth.star"], [], PickTrainConfig("deepem"))
     both = {one.path.stem: one for one in (*material.training, *material.testing)}
     assert both["a"].coordinates.tolist() == [[10, 20]]

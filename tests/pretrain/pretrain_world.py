@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from pickeropt.io.labels import LabelRows, write_labels
+from pickeropt.io.labels import LabelRows, labels_content
 from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.models.backbone import Backbone
 from pickeropt.models.features import describe_micrograph
@@ -54,7 +54,7 @@ def make_micrographs(folder: Path, count: int = 4) -> Path:
         tuple(sources),
         np.full(len(names), DIAMETER),
     )
-    write_labels(folder / "truth.star", rows)
+    (folder / "truth.star").write_bytes(labels_content(folder / "truth.star", rows))
     return folder
 
 

@@ -30,6 +30,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", DATA)
 def test_a_killed_run_goes_on_to_the_identical_bytes(root: Path, recipe: str) -> None:
     whole, killed = (root / f"{name}-{recipe}.safetensors" for name in ("whole", "killed"))

@@ -48,6 +48,7 @@ def stopped(tmp_path: Path) -> Path:
     return picks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "option"), [(2, []), (1, ["--overwrite"])])
 def test_killed_at_any_file_operation(tmp_path: Path, count: int, option: list[str]) -> None:
     picks = make_project(tmp_path, count=count, picks=2)

@@ -122,6 +122,7 @@ def users_files(out: Path) -> dict[str, bytes]:
     return {"Class2D/run.star": b"data_", "labels.star": b"of the user"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["exchanged", "copied"])
 def test_killed_at_any_file_operation(tmp_path: Path, how: str) -> None:
     prune([make_project(tmp_path, count=2, picks=3)], config_for(tmp_path), FakeScorer())

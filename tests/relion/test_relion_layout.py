@@ -66,7 +66,7 @@ def test_a_list():
     )
 
 
-@pytest.mark.parametrize("name", ["my mic.mrc", "_a.mrc", "#a.mrc", ""])
+@pytest.mark.parametrize("name", ["my mic.mrc", "_a.mrc", "#a.mrc", ";a.mrc", ""])
 def test_a_name_that_no_list_can_hold(name):
     with pytest.raises(FormatError, match="cannot stand in a STAR file"):
         list_bytes([(name, "a.star")])

@@ -424,14 +424,3 @@ def real_species(names: Sequence[str] = DEFAULT_SPECIES) -> tuple[Species, ...]:
         if name not in PDB_ENTRIES:
             raise FormatError(f"species {name!r}: not in the package; use {', '.join(PDB_ENTRIES)}")
     return tuple(load_species(Path(__file__).parent / "maps" / f"{name}.npz") for name in names)
-
-
-def make_maps(folder: Path, out: Path) -> list[Path]:
-    """Make all bead files anew from `folder`/ENTRY.cif.gz, lower case; the files written."""
-    out.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, entry in PDB_ENTRIES.items():
-        written.append(out / f"{name}.npz")
-        model = read_structure(folder / f"{entry.lower()}.cif.gz")
-        save_species(written[-1], model, f"PDB {entry[:4]}, CC0")
-    return written

@@ -8,7 +8,7 @@ from pickeropt.errors import GeometryError, ShotsError
 from pickeropt.io.micrographs import read_micrograph
 from pickeropt.models.views import ViewFrame, cut_boxes
 from pickeropt.pickers.deeppicker_network import choose, cut_samples, equal_shares, window_centres, window_view
-from tests.pickers.deeppicker.deeppicker_world import DIAMETER, micrograph
+from tests.pickers.deeppicker_world import DIAMETER, micrograph
 
 
 def quiet(what, done, total):

@@ -12,7 +12,7 @@ from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.models.backbone import Backbone
 from pickeropt.models.classifier import PickClassifier
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture

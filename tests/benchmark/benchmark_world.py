@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pickeropt.io.labels import LabelRows, write_labels
+from pickeropt.io.labels import LabelRows, labels_content
 from pickeropt.io.micrographs import write_mrc
 
 SIDE, DIAMETER = 48, 32
@@ -56,5 +56,5 @@ def write_star(path, rows, diameter=2.0 * DIAMETER):
     """rows: micrograph, x, y, class, source"""
     names, xs, ys, kinds, sources = zip(*rows, strict=True)
     points = np.column_stack([xs, ys]).astype(np.float64)
-    write_labels(path, LabelRows(names, points, kinds, sources, np.full(len(names), diameter)))
+    path.write_bytes(labels_content(path, LabelRows(names, points, kinds, sources, np.full(len(names), diameter))))
     return path

@@ -1,9 +1,12 @@
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pickeropt.evaluate.picking import Picked, picking_quality
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from picking_quality import Picked, picking_quality
 
 
 def picked(candidates: list[tuple[float, float, float]], truth: list[tuple[float, float]]) -> Picked:

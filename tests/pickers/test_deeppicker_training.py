@@ -32,7 +32,7 @@ from pickeropt.pickers.deeppicker_training import (
     validate,
 )
 from pickeropt.pickers.picker_records import Detections, Material
-from tests.pickers.deeppicker.deeppicker_world import SETTINGS, job, micrograph
+from tests.pickers.deeppicker_world import SETTINGS, job, micrograph
 
 
 @pytest.fixture(scope="module")
