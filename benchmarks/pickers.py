@@ -108,7 +108,7 @@ def probabilities(
     """P(particle) of all candidates of each micrograph, in the order of their file."""
     out = work / f"pruned{draw}"
     folder = paths[0].parent
-    config = PruneConfig(model, (folder,), out, pixel_size=PIXEL_SIZE, trust_frame=True)
+    config = PruneConfig((folder,), out, pixel_size=PIXEL_SIZE, trust_frame=True)
     prune([work / "all"], config, load_scorer(model, "auto", None, None))
     scored = read_scores(out / SCORES)
     found = []

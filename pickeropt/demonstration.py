@@ -184,7 +184,7 @@ def make_demo(out: Path, config: DemoConfig, on_stage: OnStage | None = None) ->
     shots = read_labelled_star(out / "labels.star", (out / "micrographs",))
     learnt = finetune(shots, learning, out / MODEL_FILE)
     say(f"pruning the picks of {config.pruned} other micrographs")
-    pruning = PruneConfig(learnt.checkpoint, (out / "micrographs",), out / "pruned")
+    pruning = PruneConfig((out / "micrographs",), out / "pruned")
     scorer = load_scorer(learnt.checkpoint)
     summary = prune([out / "picks"], pruning, scorer, finish=finish_with_report)
     say("comparing with the truth")

@@ -175,13 +175,10 @@ class ModelJobs:
         self._check_own()
         scorer = load_scorer(model, config.device, None, config.diameter_angstrom if model is None else None)
         settings = PruneConfig(
-            model=model,
             micrographs=config.micrographs,
             out=config.pruned,
             threshold=threshold,
-            diameter_angstrom=config.diameter_angstrom if model is None else None,
             pixel_size=config.pixel_size,
-            device=config.device,
             overwrite=True,
             trust_frame=config.trust_frame,
         )

@@ -19,7 +19,7 @@ from pickeropt.io.lists import is_suffix_file, read_coordinate_list, read_suffix
 from pickeropt.io.picks import companion_subsets, read_picks, subset
 from pickeropt.io.picks_file import PicksFile
 from pickeropt.io.scores import with_scores
-from pickeropt.prune.prune_config import REASONS, PruneConfig, PruneSummary
+from pickeropt.prune.prune_config import REASONS, PruneSummary
 from pickeropt.pruned_run import FILTER, KEPT, PROBABILITIES, REJECTED, ScoresTable
 
 if TYPE_CHECKING:
@@ -159,16 +159,17 @@ def scores_table(plan: "Plan", decision: "Decision") -> ScoresTable:
 
 
 def summary_content(
-    summary: PruneSummary, config: PruneConfig, inputs: tuple[Sequence[Path], "Plan"]
+    summary: PruneSummary, settings: Mapping[str, Any], inputs: tuple[Sequence[Path], "Plan"]
 ) -> dict[str, Any]:
     """`summary.json`: the counts, the settings of the run and its folder, and which files it read.
 
+    settings : as `recorded_settings` gives them
     inputs : as they were given, and as they were found
     """
     given, plan = inputs
     content = {"pickeropt": pickeropt.__version__, **fields_of(summary)}
     content |= {"inputs": [str(path) for path in given], "folder": str(Path.cwd())}
-    return {**content, "settings": asdict(config), **record(plan)}
+    return {**content, "settings": settings, **record(plan)}
 
 
 def fields_of(summary: PruneSummary) -> dict[str, Any]:

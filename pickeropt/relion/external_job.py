@@ -6,7 +6,7 @@ The files by which RELION's pipeline and a job talk: how it ended, and whether t
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pickeropt import __version__
@@ -14,7 +14,7 @@ from pickeropt.errors import FormatError, OutputError
 from pickeropt.files import write_bytes_atomically
 from pickeropt.io.inputs import SUMMARY
 from pickeropt.io.lists import read_coordinate_list
-from pickeropt.prune.prune_config import Finish, MicrographScorer, PruneConfig, PruneSummary
+from pickeropt.prune.prune_config import Finish, MicrographScorer, PruneConfig, PruneSummary, recorded_settings
 from pickeropt.prune.pruning import prune
 from pickeropt.prune.rethreshold import rethreshold
 from pickeropt.pruned_run import KEPT, SCORES, read_summary
@@ -149,15 +149,23 @@ def run_external(
     return ExternalReport(summary, prepared.version, tuple(nodes))
 
 
+MADE_BY = ("pickeropt", "model_digest", "diameter_angstrom")
+"""What a summary says of the classifier that made it."""
+
+
 def _finished_before(prepared: Prepared, scorer: MicrographScorer, finish: Finish | None) -> PruneSummary | None:
     """What a finished run of this job gives at the threshold of now, where nothing else has changed."""
     config = prepared.config
     try:
         content = read_summary(config.out)
         finished = (config.out / SUMMARY).stat().st_mtime
-        told = json.loads(json.dumps(asdict(config), default=str))
+        told = json.loads(json.dumps(recorded_settings(config, scorer.config), default=str))
         before = {**content["settings"], "threshold": config.threshold}
-        if (content["pickeropt"], content["model_digest"], before) != (__version__, scorer.digest, told):
+        if [content[name] for name in MADE_BY] != [
+            __version__,
+            scorer.digest,
+            scorer.diameter_angstrom,
+        ] or before != told:
             return None
         given = [Path(content["folder"], path).resolve() for path in content["inputs"]]
         if given != [prepared.picks.resolve()]:
