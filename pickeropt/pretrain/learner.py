@@ -163,7 +163,7 @@ UNIMPORTANT = ("device", "tensorboard", "log_every", "save_every")
 """Settings that change no weights but for rounding."""
 
 
-class Workplace(TrainingFolder):
+class PretrainFolder(TrainingFolder):
     """Files of a run; `folder` holds what only the run itself needs."""
 
     @property
@@ -231,13 +231,13 @@ Row = Mapping[str, float]
 class RunLog:
     """Rows of a CSV file, appended as they come.
 
-    place : of the run; what an earlier part of it wrote after step `resumed_at` is dropped from its log
+    run_folder : of the run; what an earlier part of it wrote after step `resumed_at` is dropped from its log
     """
 
-    def __init__(self, place: Workplace, resumed_at: int):
-        self.path = place.log
+    def __init__(self, run_folder: PretrainFolder, resumed_at: int):
+        self.path = run_folder.log
         self.rows: list[Row] = [row for row in read_log(self.path) if row["step"] <= resumed_at]
-        write_log(place, self.rows)
+        write_log(run_folder, self.rows)
 
     def add(self, row: Row) -> None:
         """Append a row; names of `COLUMNS`, all but `step` may be missing."""
@@ -246,9 +246,9 @@ class RunLog:
             file.write(_as_line(row))
 
 
-def write_log(place: Workplace, rows: Sequence[Row]) -> None:
+def write_log(run_folder: PretrainFolder, rows: Sequence[Row]) -> None:
     """The whole log anew."""
-    place.publish(place.log, (_line(COLUMNS) + "".join(map(_as_line, rows))).encode())
+    run_folder.publish(run_folder.log, (_line(COLUMNS) + "".join(map(_as_line, rows))).encode())
 
 
 def read_log(path: Path) -> list[Row]:

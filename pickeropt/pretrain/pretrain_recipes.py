@@ -37,7 +37,7 @@ from pickeropt.pretrain.learner import (
 )
 from pickeropt.pretrain.pretrain_config import PretrainConfig
 from pickeropt.pretrain.training_set import DataSet, Parents, even_weights
-from pickeropt.pretrain.training_views import View, ViewStore, box_groups, fitted_box
+from pickeropt.pretrain.training_views import TrainingView, ViewStore, box_groups, fitted_box
 
 WINDOWS = (0.5, 1.2, 2.7)
 """Sides of the pooled windows in particle diameters: those of finetune's default recipe, so that it can
@@ -157,10 +157,10 @@ FEWEST = 8
 
 
 @dataclass(frozen=True)
-class Sample:
+class AugmentedView:
     """A view as it is shown: turned, brighter by `gain`, shifted by `offset`."""
 
-    view: View
+    view: TrainingView
     orientation: tuple[int, bool]
     gain: float = 1.0
     offset: float = 0.0
@@ -236,11 +236,11 @@ class DistilRecipe:
         terms = torch.zeros(len(TERMS), device=self.device)
         with torch.no_grad():
             for index in indices:
-                sample = Sample(self.labelled.load(int(self.held[index])), EIGHT[5])
+                sample = AugmentedView(self.labelled.load(int(self.held[index])), EIGHT[5])
                 terms += self._losses(learner, [sample], self._full)[1]
         return terms
 
-    def _draw(self, step: int, slot: int) -> Sample:
+    def _draw(self, step: int, slot: int) -> AugmentedView:
         rng = slot_generator(self.config.seed, step, slot)
         if len(self.unlabelled) and rng.random() < self.config.unlabelled_share:
             view = self.unlabelled.load(int(rng.integers(len(self.unlabelled))))
@@ -248,16 +248,18 @@ class DistilRecipe:
             position = (step - 1) * self.batch_size + slot
             view = self.labelled.load(int(self.training[self._order(position)]))
         orientation = EIGHT[int(rng.integers(len(EIGHT)))]
-        return Sample(view, orientation, math.exp(rng.normal(0, 0.1)), float(rng.normal(0, 0.05)))
+        return AugmentedView(view, orientation, math.exp(rng.normal(0, 0.1)), float(rng.normal(0, 0.05)))
 
-    def _bundles(self, samples: list[Sample]) -> list[list[Sample]]:
+    def _bundles(self, samples: list[AugmentedView]) -> list[list[AugmentedView]]:
         """What passes at once: views of one size on a GPU, one by one on a CPU, where that is faster."""
         if self.device.type == "cpu":
             return [[sample] for sample in samples]
         sides = sorted({sample.view.pixels.shape[0] for sample in samples})
         return [[s for s in samples if s.view.pixels.shape[0] == side] for side in sides]
 
-    def _losses(self, learner: Learner, samples: list[Sample], weights: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    def _losses(
+        self, learner: Learner, samples: list[AugmentedView], weights: tuple[float, float]
+    ) -> tuple[Tensor, Tensor]:
         """The summed loss of views of one size, and their terms."""
         images = [turn(s.view.pixels.to(self.device).float(), s.orientation) * s.gain + s.offset for s in samples]
         batch = torch.stack(images)[:, None].contiguous(memory_format=torch.channels_last)
@@ -271,7 +273,7 @@ class DistilRecipe:
         return torch.stack(losses).sum(), torch.stack(terms).sum(0)
 
     def _loss(
-        self, learner: Learner, maps: list[Tensor], sample: Sample, weights: tuple[float, float]
+        self, learner: Learner, maps: list[Tensor], sample: AugmentedView, weights: tuple[float, float]
     ) -> tuple[Tensor, Tensor]:
         view, turned = sample.view, sample.orientation
         targets = [turn(m.to(self.device).float(), turned) for m in view.maps]
@@ -286,8 +288,8 @@ class DistilRecipe:
         shares = even_weights(kinds, FEWEST)
         classes, parents = self.parents.losses(logits, labels, shares)
         right = [logits.argmax(1) == labels, self.parents.logits(logits).argmax(1) == kinds]
-        told = [(r * shares).sum() for r in right]
-        terms = torch.stack([rotation.detach(), classes.detach(), parents.detach(), *told, one, one])
+        accuracies = [(r * shares).sum() for r in right]
+        terms = torch.stack([rotation.detach(), classes.detach(), parents.detach(), *accuracies, one, one])
         return rotation + weights[0] * classes + weights[1] * parents, terms
 
 

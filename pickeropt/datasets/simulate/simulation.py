@@ -265,8 +265,8 @@ def simulate_micrograph(config: SimulationConfig, species: Species, rng: np.rand
     canvas = _empty_canvas(config, species, optics)
     ice = _add_ice(canvas, config, rng)
     if rng.uniform() < config.carbon_probability and config.carbon_kinds:
-        look = None if config.film_seed is None else np.random.default_rng(config.film_seed)
-        paint_carbon(canvas, str(rng.choice(config.carbon_kinds)), rng, look)
+        material = None if config.film_seed is None else np.random.default_rng(config.film_seed)
+        paint_carbon(canvas, str(rng.choice(config.carbon_kinds)), rng, material)
     _add_contaminants(canvas, config, rng)
     particles = place_particles(canvas, config, rng)
     canvas.render_spots()
