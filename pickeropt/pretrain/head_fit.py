@@ -1,9 +1,7 @@
-"""The head fitted anew, to features of the finished backbone that no longer move.
+"""The source head, fitted to features of the finished backbone at the points of all views.
 
 Linear on standardised features, by the cross-entropy of the parents and a little of the source classes',
-with a ridge that is chosen by what is held back.
-
-Features of the finished backbone at the points of all views, on disk until the head is fitted to them.
+with the ridge that does best on what is held back. Features stay on disk until the head is fitted.
 """
 
 from collections.abc import Sequence
@@ -39,7 +37,7 @@ from pickeropt.pretrain.training_views import TrainingView, ViewStore, missing
 from pickeropt.records import PARTICLE
 
 ORIENTATIONS = (EIGHT[0], EIGHT[5])
-"""Each view is seen in these: the plain one, and one that is turned and mirrored."""
+"""Of each view: as it is, and turned and mirrored."""
 
 MOST_POINTS = 500_000
 """Of all views together; of more, each view keeps a random share. At 1152 features they are 1.2 GB."""
@@ -62,7 +60,7 @@ def write_features(run: TrainingRun, store: ViewStore, folder: Path, on_progress
     """Features of all views that have none on disk yet, shared among the processes."""
     files = [feature_path(folder, index) for index in range(len(store))]
     wanted = list(missing(files))
-    run.processes.wait()  # nobody writes before everybody has looked, and the last state of the training is safe
+    run.processes.wait()  # nobody writes before all have listed the files, and the last state of the training is safe
     dtype = inference_dtype(run.device) if run.config.mixed_precision else torch.float32
     network = inference_copy(run.learner.backbone, run.device, dtype)
     most = max(1, MOST_POINTS // (len(store) * len(ORIENTATIONS)))
@@ -79,7 +77,7 @@ def write_features(run: TrainingRun, store: ViewStore, folder: Path, on_progress
 
 
 def _features(network: Backbone, view: TrainingView, rows: Tensor, orientation: tuple[int, bool]) -> Tensor:
-    """(m, d) float32 on the CPU, of these points of a view seen in one orientation."""
+    """(m, d) float32 on the CPU, of these points of a view in one orientation."""
     parameter = next(network.parameters())
     pixels = view.pixels[None, None].to(device=parameter.device, dtype=parameter.dtype)
     points = view.points[rows].to(parameter.device)
@@ -116,12 +114,12 @@ SOURCE_WEIGHT = 0.03
 """Of the source classes' cross-entropy beside the parents'."""
 
 FARTHEST = 1.5
-"""Standardised features are clamped to this while the head is fitted, so that no outlier leads it."""
+"""Standardised features are clamped to this while the head is fitted, to limit outliers."""
 
 BATCH = 2048
 RATE = 3e-3
 LEAST_SPREAD = 1e-4
-"""A feature that varies less has no say; its scale would not fit float16."""
+"""A feature that varies less gets weight 0; its scale would not fit float16."""
 
 CHUNK = 8192
 
@@ -194,8 +192,8 @@ def fit_linear(head: LinearHead, points: PointFeatures, parents: Parents, ridge:
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = RATE * (1 - step / steps) + 1e-5
         rows = torch.randint(count, (min(BATCH, count),), generator=generator)
-        seen = (points.features[rows].float() - head.mean) * head.scale
-        logits = head.linear(seen.clamp(-FARTHEST, FARTHEST))
+        standardised = (points.features[rows].float() - head.mean) * head.scale
+        logits = head.linear(standardised.clamp(-FARTHEST, FARTHEST))
         share = weights[rows] / weights[rows].sum()
         classes, by_parent = parents.losses(logits, points.labels[rows], share)
         loss = by_parent + SOURCE_WEIGHT * classes + ridge / 2 * head.linear.weight.square().sum()

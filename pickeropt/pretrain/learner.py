@@ -1,9 +1,4 @@
-"""What is trained, and the two ways to do it: each knows its samples, its loss and its optimiser.
-
-The log of a run: CSV, learning curves, TensorBoard.
-
-Where a run keeps what it needs to go on: a folder beside its output, gone when the output is there.
-"""
+"""The learner (backbone and linear head), the recipe interface, and the files and log of a run."""
 
 import csv
 import io
@@ -33,7 +28,7 @@ CUTTING, DRAWING, ORDER, THINNING = 0, 1, 2, 3
 """Streams of random numbers beside the seed."""
 
 MEASURED = ("rotation", "classes", "parents", "accuracy", "parent_accuracy")
-"""Three losses, the share of points whose source class is told right, and whose parent is."""
+"""Three losses, the share of points whose source class is classified correctly, and whose parent is."""
 
 TERMS = (*MEASURED, "labelled", "samples")
 """What is summed over samples: all but the first over those with labels, whose number is the sixth."""
@@ -76,7 +71,7 @@ class Recipe(Protocol):
     samples : how many there are to train on; held_back : how many to measure on
     steps : of the whole training
     averaged : whether a running average of the weights is what is kept
-    measured : what of `MEASURED` it knows
+    measured : those of `MEASURED` that it gives
     """
 
     samples: int
@@ -293,7 +288,7 @@ def curves_png(rows: Sequence[Row]) -> bytes:
                 x, y = zip(*points, strict=True)
                 axes.plot(x, y, style, color=colors[name], markersize=4, linewidth=1.3, label=label)
     losses.set_ylabel("loss")
-    accuracy.set_ylabel("share of labelled points told right")
+    accuracy.set_ylabel("share of labelled points classified correctly")
     accuracy.set_ylim(0, 1)
     for axes in (losses, accuracy):
         axes.set_xlabel("step")

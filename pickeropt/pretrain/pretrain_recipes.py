@@ -1,14 +1,12 @@
-"""Our recipe: rotation distillation on views of several scales, source classes and parents beside it.
+"""The two training recipes: samples, loss and optimiser of each.
 
-What the default recipe minimises.
+`DistilRecipe`, the default, is rotation distillation. The teacher's maps are averaged over the eight
+orientations of a view; the student learns to give that average from any one orientation. This makes features
+independent of the particle's in-plane rotation in one pass and keeps what the teacher has learnt. A linear
+head classifies the source classes from pooled windows of all stages by cross-entropy (Li et al. 2022, section
+2.1), and their parents, whose probability is the sum over their source classes.
 
-The teacher's maps are averaged over the eight orientations of a view; the student is to give that average
-in any one orientation. Few shots need features that do not turn with the particle, and without this those
-cost eight passes; and what the teacher knows is kept. Beside it a linear head tells the source classes
-(species, contaminants, carbons) from pooled windows of all stages, by cross-entropy, as Li et al. 2022,
-section 2.1; and by that of their parents, whose probability is the sum over their source classes.
-
-The paper's recipe (Li et al. 2022, sections 2.1, 3.2): boxes, GAP, a linear layer, all weights by SGD.
+`PaperRecipe` is that of Li et al. 2022, sections 2.1 and 3.2: boxes, GAP, a linear layer, all weights by SGD.
 """
 
 import math
@@ -45,7 +43,7 @@ use the head."""
 
 SCALES = (1, 2, 4)
 """Cells over which the difference from the teacher is averaged before it is squared: 1 is a cell itself.
-Few shots see means over windows, in which errors that differ from cell to cell do not count."""
+Few-shot classifiers use means over windows, in which errors that differ from cell to cell do not count."""
 
 SAMPLE = 80
 """Views whose maps give the spread of each channel."""
@@ -158,7 +156,7 @@ FEWEST = 8
 
 @dataclass(frozen=True)
 class AugmentedView:
-    """A view as it is shown: turned, brighter by `gain`, shifted by `offset`."""
+    """A view with its augmentation: turned, brighter by `gain`, shifted by `offset`."""
 
     view: TrainingView
     orientation: tuple[int, bool]
@@ -190,7 +188,7 @@ class DistilRecipe:
         self._mixed = config.mixed_precision and inference_dtype(device) == torch.bfloat16
 
     def start_head(self, learner: Learner) -> None:
-        """A head that says nothing yet, of features with about unit variance."""
+        """A head with zero weights, of features with about unit variance."""
         learner.head.scale.copy_(head_scales(self._spreads))
         nn.init.zeros_(learner.head.linear.weight)
         nn.init.zeros_(learner.head.linear.bias)

@@ -1,8 +1,4 @@
-"""Train a backbone on a labelled data set, from ImageNet weights on, and save it with its head.
-
-The default recipe fits the head anew when the backbone is finished.
-
-The file that a pretraining leaves: a backbone, and the head that tells the source classes.
+"""A pretraining from data set to weights: backbone and source head, saved in one file.
 
 float16 safetensors. The backbone has timm's names, so `--init PATH` takes the file as it is. The head has
 the names of `models.head.BranchedHead` with one branch and ``head.`` before them. The metadata's
@@ -63,11 +59,11 @@ from pickeropt.pretrain.training_views import (
 
 FORMAT = "pickeropt backbone 1"
 VIEW_DIAMETER = 62.0
-"""Px; where the default recipe of finetune looks, within the range that is trained on."""
+"""px, particle diameter in the views of finetune's default recipe, within the range that is trained on."""
 
 
 def head_spec(learner: Learner, data: DataSet, config: PretrainConfig) -> ModelSpec:
-    """What the head looks at: pooled windows of all stages, or the last over a whole box as in the paper."""
+    """Input of the head: pooled windows of all stages, or the last over a whole box as in the paper."""
     paper = config.recipe == "paper"
     dense = not data.boxes
     return ModelSpec(
@@ -153,7 +149,7 @@ def pretrain(
 ) -> PretrainReport:
     """Train and write `out`, its log and its curves.
 
-    data_set : as `material.read_data_set` takes it
+    data_set : as `training_set.read_data_set` takes it
     A run that was killed goes on when it is called with the same arguments again: to the identical file on
     a CPU with as many threads, to the same but for rounding elsewhere. Under torchrun every process calls
     this; the first one writes and reports progress.
@@ -202,7 +198,7 @@ def pretrain(
 
 
 def _silent(what: str, done: int, total: int) -> None:
-    """For the processes that do not speak."""
+    """Progress of the processes that do not report."""
 
 
 def _first_backbones(config: PretrainConfig) -> tuple[Backbone, Backbone]:
@@ -247,7 +243,7 @@ def _set_up(job: PretrainJob, backbone: Backbone, teacher: Backbone, unlabelled:
 
 
 def _view_stores(job: PretrainJob, teacher: Backbone, unlabelled: Sequence[Path]) -> tuple[ViewStore, ViewStore]:
-    """Views with labels and without; those that are not on disk yet are cut and shown to the teacher."""
+    """Views with labels and without; those that are not on disk yet are cut and passed through the teacher."""
     cuts = [labelled_pieces(job.data, job.config), unlabelled_pieces(unlabelled, job.config)]
     names = ("labelled", "unlabelled")
     paths = [
@@ -256,7 +252,7 @@ def _view_stores(job: PretrainJob, teacher: Backbone, unlabelled: Sequence[Path]
     ]
     every, files = [*cuts[0], *cuts[1]], [*paths[0], *paths[1]]
     wanted = list(missing(files))
-    job.processes.wait()  # nobody writes before everybody has looked
+    job.processes.wait()  # nobody writes before all have listed the files
     if wanted:
         dtype = inference_dtype(job.device) if job.config.mixed_precision else torch.float32
         network = inference_copy(teacher, job.device, dtype)

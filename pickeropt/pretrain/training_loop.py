@@ -1,13 +1,9 @@
-"""The steps of a training, whatever the recipe: share, sum, step, average, log, save.
+"""The training loop, the same for all recipes: batches shared by processes, averages, log, saved state.
 
-All that a run needs to go on, in one safetensors file, written whole or not at all.
-
-What is random comes from the seed, the step and the place in the batch, so there is no generator to save.
-
-Several processes as one: sums over them, and batch norm over all their images.
-
-`torchrun` starts the processes and says in the environment which is which. Each takes its share of every
-batch; gradients are summed, so the result is that of one process up to rounding.
+`torchrun` starts the processes and sets their rank in the environment. Each takes its share of every batch;
+gradients are summed, so the result is that of one process up to rounding. Random numbers depend on the seed,
+the step and the slot in the batch only, so no generator is saved. The state is one safetensors file, written
+whole or not at all.
 """
 
 import os
@@ -82,7 +78,7 @@ class ProcessGroup:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes files and reports progress."""
         return self.rank == 0
 
     def share(self, count: int) -> range:

@@ -1,7 +1,7 @@
-"""Training views: cut once, seen once by the teacher, kept on disk while the run lasts.
+"""Training views: cut once, with the teacher's maps, and kept on disk while the run lasts.
 
-A view is cut from a micrograph at a random place and size, or is one box. The files are safetensors, one
-a micrograph or handful of boxes, and a run that was stopped finds them again.
+A view is cut from a micrograph at a random place and size, or is one box. One safetensors file holds the
+views of a micrograph or of a few boxes; a run that was stopped finds them again.
 """
 
 import json
@@ -40,7 +40,7 @@ class TrainingView:
     diameter : particle diameter in view px
     points : (n, 2) float32 y, x in view px; labels : (n,) int64 source classes
     centred : whether it is a piece of a micrograph, so that maps count from its typical feature
-    maps : the teacher's, one (c, h, w) float16 a stage; empty before it has seen the view
+    maps : the teacher's, one (c, h, w) float16 a stage; empty before it has processed the view
     """
 
     pixels: Tensor

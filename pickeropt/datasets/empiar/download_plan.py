@@ -1,12 +1,9 @@
-"""What a download would fetch and how much room it takes, asked of the servers beforehand.
+"""The plan of a download: which files the servers have, which are missing here, and their size.
 
-What lies on the servers: the folders of the EMPIAR archive, and CryoPPP's archives of labels.
-
-What EMPIAR itself says of an entry, for the facts that the manifest has not.
-
-Its description is JSON: under the entry's name, `imagesets` with `directory` (below the entry), `category`,
-`data_format` and `pixel_width`, Å. The form was read in two public programs that use it
-(github.com/Dylan8527/CryoCRAB; scigantic-empiar of PyPI), not seen at EMPIAR.
+Folders of the EMPIAR archive are read from their index pages, CryoPPP's labels from its archives. For facts
+that the manifest lacks, EMPIAR's own description of an entry is read: JSON with `imagesets`, each with
+`directory` (below the entry), `category`, `data_format` and `pixel_width`, Å. Its form was taken from two
+public programs (github.com/Dylan8527/CryoCRAB; scigantic-empiar of PyPI), not from EMPIAR itself.
 """
 
 import fnmatch

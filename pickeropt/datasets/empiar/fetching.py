@@ -1,7 +1,4 @@
-"""Carry a plan out: labels, micrographs, and one labelled STAR file an entry.
-
-The labelled STAR file of one entry: CryoPPP's particles and the user's own points.
-"""
+"""The download of planned entries: labels, micrographs, and one labelled STAR file an entry."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

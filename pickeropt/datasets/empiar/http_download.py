@@ -1,11 +1,9 @@
-"""Files over HTTP(S): resumed, checked, and whole under their name or not there.
+"""Downloads over HTTP(S): resumed, checked, and under their final name only when complete.
 
-A file grows as `.NAME.part`, beside `.NAME.part.tag` with the server's ETag or date and the announced
-size, and takes its name only when size, checksum and content are right. A resumed request (`Range`,
-RFC 9110 section 14) is bound to that tag by `If-Range`: a file that changed in between starts again from
-its beginning, and so does one of a server that knows no ranges.
-
-One HTTP(S) request, and which of its failures pass by themselves.
+A file grows as `.NAME.part`, beside `.NAME.part.tag` with the server's ETag or date and the announced size.
+It is renamed when size, checksum and content are right. A resumed request (`Range`, RFC 9110 section 14) is
+bound to that tag by `If-Range`: a file that has changed since starts again, as does one from a server that
+does not support ranges.
 """
 
 import contextlib
@@ -163,7 +161,7 @@ PAGES = ("text/html", "text/xml", "application/xml", "application/xhtml+xml")
 """What an error page comes as, sometimes under the status 200."""
 
 OnBytes = Callable[[int, int | None], None]
-"""Called with the bytes there are and the bytes there will be, None where no one knows."""
+"""Called with the bytes there are and the bytes there will be, None where the size is not known."""
 
 
 @dataclass(frozen=True)

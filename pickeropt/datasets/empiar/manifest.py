@@ -1,9 +1,7 @@
-"""Which EMPIAR entries there are, and what is known of them: `manifest.toml` of this package.
+"""The manifest of EMPIAR entries: `manifest.toml` of this package, with the source of each fact.
 
-A fact that was not verified has no value, or, for the file pattern, one that is marked; nothing here is a
-guess that could spoil a data set unseen. What is missing comes from the user.
-
-What `pickeropt dataset empiar` can be told: its defaults, but for the addresses in manifest.toml.
+A fact that was not verified has no value or, for the file pattern, one that is marked. What is missing comes
+from the user.
 """
 
 import sys

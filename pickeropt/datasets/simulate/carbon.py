@@ -1,4 +1,4 @@
-"""Painters of the support: edges of holey carbon and gold, strands and continuous film.
+"""Painters of the support: edges of holey carbon and gold, strands and continuous carbon film.
 
 Each is a signed distance in Å (positive inside the support) turned into a thickness.
 """
