@@ -13,7 +13,7 @@ def run_evaluate(
     """
     from pickeropt.commands.console import show_evaluation
     from pickeropt.evaluate.evaluation import evaluate_scores, write_evaluation
-    from pickeropt.evaluate.scored import pruned_diameter_px
+    from pickeropt.pruned_run import diameter_px
 
-    evaluation = evaluate_scores(scores, truth, radius, diameter_px=pruned_diameter_px(scores))
+    evaluation = evaluate_scores(scores, truth, radius, diameter_px=diameter_px(scores))
     show_evaluation(evaluation, write_evaluation(evaluation, out or scores.parent))

@@ -136,6 +136,3 @@ class PruneSummary:
     filtered: dict[str, int] = field(default_factory=dict)
     prior: float = 0.5
     notes: tuple[str, ...] = ()
-
-
-KEPT, REJECTED, SCORES = "kept", "rejected", "scores.csv"
