@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 WIDTH = 110
 
 ModelFile = Annotated[
-    Path | None, given.option("--model", "FILE", "Judge by its P(particle) in place of contrast; slower.")
+    Path | None,
+    given.option("--model", "FILE", "Compare by the P(particle) of this model instead of contrast; slower."),
 ]
 Diameter = Annotated[
     float | None,
-    given.option("--diameter", "Å", "Particle diameter; else the model's, else several are tried."),
+    given.option("--diameter", "Å", "Particle diameter; default: the model's, else several are tried."),
 ]
-Json = Annotated[Path | None, given.option("--json", "FILE", "Write all of it here as well.")]
+Json = Annotated[Path | None, given.option("--json", "FILE", "Also write all results to this file.")]
 
 
 def run_check(
@@ -36,7 +37,7 @@ def run_check(
     device: given.Device = "auto",
     json_file: Json = None,
 ) -> None:
-    """Check whether picks fit their micrographs.
+    """Check picks against their micrographs.
 
     Compares the picks as given with the same picks flipped, swapped, binned or shifted, and reports
     which frame they are in. Finds micrograph names that match no file, pixel sizes that differ, boxes

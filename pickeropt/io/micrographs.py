@@ -1,17 +1,13 @@
-"""Micrographs: MRC or TIFF in, float32 out, rows as stored.
+"""Micrographs and their pixel size: MRC or TIFF in, float32 out, rows as stored.
 
-TIFF rows are taken as stored as well (the first row is row 0, as RELION reads them); a
-program that draws the first row at the bottom has mirrored y. TIFF says no pixel size.
+MRC2014 (Cheng et al., J. Struct. Biol. 192, 146 (2015)) is read more leniently than the standard demands: a missing
+`MAP ` stamp, a wrong machine stamp or bytes after the data do not matter if the data are complete. Sections are the
+first axis.
 
-MRC files: header, pixels, writing. Rows as stored; sections are the first axis.
+TIFF is read through pillow: one frame, one channel, 8, 16 or 32 bit. Its rows are taken as stored too (the first row
+is row 0, as in RELION); a program that draws the first row at the bottom shows y mirrored. TIFF has no pixel size.
 
-MRC2014 (Cheng et al., J. Struct. Biol. 192, 146 (2015)). Read more leniently than the
-standard says: no `MAP ` stamp, a wrong machine stamp or bytes after the data do not
-matter, as long as the data are all there.
-
-TIFF micrographs through pillow: one frame, one channel, 8, 16 or 32 bit.
-
-Which pixel size counts, where flag, optics block and MRC header may all name one.
+The pixel size is that of the flag; otherwise optics block and MRC header must agree.
 """
 
 import struct
