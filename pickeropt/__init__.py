@@ -14,28 +14,20 @@ if TYPE_CHECKING:
     from pickeropt.api import finetune as finetune
     from pickeropt.api import prune as prune
     from pickeropt.api import read_labels as read_labels
+    from pickeropt.api import read_picks as read_picks
     from pickeropt.api import rethreshold as rethreshold
     from pickeropt.errors import PickeroptError as PickeroptError
     from pickeropt.records import Scores as Scores
+    from pickeropt.sites import PickSet as PickSet
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    "Model": "api",
-    "PickeroptError": "errors",
-    "Scores": "records",
-    "check": "api",
-    "convert": "api",
-    "evaluate": "api",
-    "finetune": "api",
-    "prune": "api",
-    "read_labels": "api",
-    "rethreshold": "api",
-}
-"""The module of each public name."""
+_MODULES = {"PickSet": "sites", "PickeroptError": "errors", "Scores": "records"}
+"""Where a public name is that is not in `api`."""
 
 __all__ = [
     "Model",
+    "PickSet",
     "PickeroptError",
     "Scores",
     "check",
@@ -44,6 +36,7 @@ __all__ = [
     "finetune",
     "prune",
     "read_labels",
+    "read_picks",
     "rethreshold",
 ]
 
@@ -56,9 +49,9 @@ del _room
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module 'pickeropt' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"pickeropt.{_MODULES[name]}"), name)
+    value = globals()[name] = getattr(import_module(f"pickeropt.{_MODULES.get(name, 'api')}"), name)
     return value
 
 

@@ -4,6 +4,7 @@ Each function is thin: it names the arguments as a notebook would, and hands ove
 Those are imported inside the functions, so that `import pickeropt` takes no time.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from os import PathLike
@@ -23,11 +24,41 @@ if TYPE_CHECKING:
     from pickeropt.prune.scoring import CheckpointScorer
     from pickeropt.records import FloatArray, Scores
     from pickeropt.shots import BoxShots, Shots
+    from pickeropt.sites import PickSet
+
+# before torch is imported: beside other jobs its threads would spin away each other's time
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 AnyPath = str | PathLike[str]
 """A path as text or as `pathlib.Path`."""
 Paths = AnyPath | Iterable[AnyPath]
 """One path or several."""
+
+
+def read_picks(picks: Paths, *, micrographs: Paths = (), pixel_size: float | None = None) -> "PickSet":
+    """Read the picks of any picker, and find the micrographs that they lie on.
+
+    picks : files, an autopick.star list, or folders of them; the format is recognised by the content
+    micrographs : folders or files to look for the micrographs in, beside where the files lead
+    pixel_size : Å/px; None takes that of the optics block and the MRC headers, which must agree
+
+    Returns n picks in the order of the files: coordinates (n, 2) px, x, y; figure_of_merit (n,); `to_pandas()`.
+    Raises FormatError for a file that cannot be read, MicrographError for a micrograph that is not found or
+    not whole, GeometryError for a pixel size that is unknown or differs.
+
+    >>> picks = pickeropt.read_picks("picks.star", micrographs="micrographs")
+    >>> picks.coordinates.shape
+    (94, 2)
+    >>> picks.to_pandas().shape
+    (94, 6)
+    """
+    from pickeropt.io.inputs import read_inputs
+    from pickeropt.sites import PickSet, locate
+
+    paths, folders = _paths(picks), _paths(micrographs)
+    inputs = read_inputs(paths)
+    sited = locate([source.file for source in inputs.sources], folders, pixel_size)
+    return PickSet(paths, inputs, sited, folders, pixel_size)
 
 
 def read_labels(
@@ -144,6 +175,26 @@ class Model:
         check_model_out(Path(path), overwrite)
         save_checkpoint(Path(path), made.classifier, made.diameter_angstrom, made.provenance)
 
+    def score(self, picks: "PickSet", *, on_progress: Callable[[int, int], None] | None = None) -> "Scores":
+        """Score every pick in its micrograph; nothing is written.
+
+        picks : as `read_picks` gives them
+        on_progress : called with the number of picks done and of all
+        Returns n picks, k classes: `probabilities` (n, k) float32, rows sum to 1; `particle` (n,); `to_pandas()`.
+        Half of the picks are taken for particles; `prune` can estimate the share (`prior="auto"`).
+        Raises MicrographError for pixels that are constant or not finite, and for a particle that does not fit.
+
+        >>> model = pickeropt.Model.load("model.safetensors")
+        >>> scores = model.score(pickeropt.read_picks("picks.star", micrographs="micrographs"))
+        >>> scores.probabilities.shape
+        (94, 3)
+        """
+        from pickeropt.prune.scoring import score_picks
+        from pickeropt.records import Scores
+
+        found = score_picks(picks.sited, self.scorer, on_progress or (lambda done, of: None))
+        return Scores(self.class_names, found)
+
     def score_array(self, pixels: "FloatArray", coordinates: "NDArray[np.float64]", *, pixel_size: float) -> "Scores":
         """Score the picks of one micrograph in memory.
 
@@ -156,6 +207,7 @@ class Model:
 
         >>> import mrcfile
         >>> pixels = mrcfile.read("micrographs/m0.mrc")
+        >>> model = pickeropt.Model.load("model.safetensors")
         >>> found = model.score_array(pixels, [[60.0, 80.0], [120.5, 90.0]], pixel_size=5.0)
         >>> found.probabilities.shape
         (2, 3)
@@ -216,7 +268,7 @@ def finetune(
 
 
 def prune(
-    picks: Paths,
+    picks: "PickSet | Paths",
     model: Model,
     *,
     out: AnyPath = "pruned",
@@ -227,10 +279,10 @@ def prune(
 ) -> "PruneSummary":
     """Score every pick in its micrograph, and write the files less the picks that are no particles.
 
-    picks : files of any picker, an autopick.star list, or folders of them
+    picks : as `read_picks` gives them; or files of any picker, an autopick.star list, or folders of them
     out : the folder to write: kept/NAME, rejected/NAME, scores.csv, summary.json, report.html
     threshold : a pick is kept where P(particle) is at least this
-    micrographs : folders or files to look for the micrographs in
+    micrographs : folders or files to look for the micrographs in, of files that were not read yet
     on_progress : called with the number of picks done and of all
     settings : the other fields of `PruneConfig` (pixel_size in Å/px, overwrite, write_score, prior, picker_shots,
         trust_frame) and of its `Filters` (min_std, max_std, max_extreme, max_domain, min_distance in Å)
@@ -240,19 +292,24 @@ def prune(
     or not finite, OutputError where `out` exists or cannot be written.
 
     >>> model = pickeropt.Model.load("model.safetensors")
-    >>> run = pickeropt.prune("picks.star", model, out="another", micrographs="micrographs", trust_frame=True)
+    >>> picks = pickeropt.read_picks("picks.star", micrographs="micrographs")
+    >>> run = pickeropt.prune(picks, model, out="another", threshold=0.5)
     >>> run.kept + run.rejected == run.picks
     True
     """
     from pickeropt.prune.prune_config import Filters, PruneConfig
     from pickeropt.prune.pruning import prune as run_prune
     from pickeropt.report.reporting import finish_with_report
+    from pickeropt.sites import PickSet
 
     bounds = {field.name: settings.pop(field.name) for field in fields(Filters) if field.name in settings}
     if bounds:
         settings["filters"] = Filters(**bounds)
-    config = PruneConfig(micrographs=_paths(micrographs), out=Path(out), threshold=threshold, **settings)
-    return run_prune(_paths(picks), config, model.scorer, on_progress=on_progress, finish=finish_with_report)
+    given, folders = _given(picks, micrographs)
+    if isinstance(given, PickSet):
+        settings["pixel_size"] = given.pixel_size
+    config = PruneConfig(micrographs=folders, out=Path(out), threshold=threshold, **settings)
+    return run_prune(given, config, model.scorer, on_progress=on_progress, finish=finish_with_report)
 
 
 def rethreshold(
@@ -297,7 +354,7 @@ def evaluate(folder: AnyPath, truth: AnyPath, *, radius: float | None = None) ->
 
 
 def check(
-    picks: Paths,
+    picks: "PickSet | Paths",
     *,
     micrographs: Paths = (),
     model: Model | None = None,
@@ -314,21 +371,24 @@ def check(
     Raises MicrographError where no micrograph can be read. Nothing is changed.
 
     >>> report = pickeropt.check("picks.star", micrographs="micrographs", diameter=200)
-    >>> report.level
-    'fine'
-    >>> [finding.what for finding in report.findings][:2]
-    ['frame', 'names']
+    >>> report.findings[0].what, report.findings[0].level
+    ('frame', 'fine')
     """
     from pickeropt.frame.checking import CheckConfig
     from pickeropt.frame.checking import check as run_check
     from pickeropt.io.inputs import read_inputs
+    from pickeropt.sites import PickSet
 
-    given = _paths(picks)
-    files = [source.file for source in read_inputs(given, empty=True).sources]
+    given, folders = _given(picks, micrographs)
+    if isinstance(given, PickSet):
+        paths, inputs, pixel_size = given.paths, given.inputs, pixel_size or given.pixel_size
+    else:
+        paths, inputs = given, read_inputs(given, empty=True)
+    files = [source.file for source in inputs.sources]
     score = None
     if model is not None:
         score, diameter = _particle_score(model), model.diameter
-    return run_check(files, CheckConfig(given, _paths(micrographs), diameter, pixel_size), score)
+    return run_check(files, CheckConfig(paths, folders, diameter, pixel_size), score)
 
 
 def convert(
@@ -374,6 +434,19 @@ def _particle_score(model: Model) -> "Score":
         return np.asarray(found[:, column], dtype=np.float64)
 
     return score
+
+
+def _given(picks: "PickSet | Paths", micrographs: Paths) -> tuple["PickSet | tuple[Path, ...]", tuple[Path, ...]]:
+    """What was read, or the paths to read; and where the micrographs are looked for."""
+    from pickeropt.errors import PickeroptError
+    from pickeropt.sites import PickSet
+
+    folders = _paths(micrographs)
+    if not isinstance(picks, PickSet):
+        return _paths(picks), folders
+    if folders:
+        raise PickeroptError("these picks were read with their micrographs; give the folders to read_picks")
+    return picks, picks.folders
 
 
 def _paths(given: Paths) -> tuple[Path, ...]:

@@ -6,9 +6,13 @@ MRC file, pick centres; arrays of pixels are indexed [y, x].
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FloatArray = NDArray[np.float32]
 
@@ -58,10 +62,15 @@ class Picks:
 
 @dataclass(frozen=True)
 class Scores:
-    """What the classifier says of n picks, by row.
+    """The class probabilities of n picks, by row.
 
     class_names : k names, `particle` first
     probabilities : (n, k) float32, rows sum to 1
+
+    >>> picks = pickeropt.read_picks("picks.star", micrographs="micrographs")
+    >>> scores = pickeropt.Model.load("model.safetensors").score(picks)
+    >>> scores.class_names, scores.probabilities.shape, scores.particle.shape
+    (('particle', 'background', 'carbon'), (94, 3), (94,))
     """
 
     class_names: tuple[str, ...]
@@ -69,6 +78,23 @@ class Scores:
 
     @property
     def particle(self) -> FloatArray:
-        """P(particle), (n,)."""
+        """P(particle), (n,) float32.
+
+        >>> picks = pickeropt.read_picks("picks.star", micrographs="micrographs")
+        >>> bool((pickeropt.Model.load("model.safetensors").score(picks).particle <= 1).all())
+        True
+        """
         column: FloatArray = self.probabilities[:, self.class_names.index(PARTICLE)]
         return column
+
+    def to_pandas(self) -> "DataFrame":
+        """A row a pick, a column a class, the probabilities.
+
+        >>> picks = pickeropt.read_picks("picks.star", micrographs="micrographs")
+        >>> scores = pickeropt.Model.load("model.safetensors").score(picks)
+        >>> picks.to_pandas().join(scores.to_pandas()).shape
+        (94, 9)
+        """
+        from pandas import DataFrame
+
+        return DataFrame(self.probabilities, columns=list(self.class_names))

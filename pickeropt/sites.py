@@ -6,14 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import MicrographError
 from pickeropt.io.find import MicrographFinder
+from pickeropt.io.inputs import Inputs
 from pickeropt.io.micrographs import MicrographHeader, choose_pixel_size, read_micrograph_header
 from pickeropt.io.picks_file import PicksFile, placed, row_place
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 HEADER_THREADS = 8
 
@@ -282,3 +287,77 @@ def locate(
 ) -> SitedPicks:
     """All picks of the files on their micrographs, as `Micrographs.locate` has them."""
     return Micrographs(folders, pixel_size).locate(files, pixel_sizes)
+
+
+@dataclass(frozen=True)
+class PickSet:
+    """The n picks of some files on their micrographs, as `pickeropt.read_picks` gives them.
+
+    paths : as they were given
+    inputs : the files and lists found there, to be written again less some rows
+    sited : which pick lies where
+    folders : where the micrographs were looked for
+    pixel_size : Å/px that was given; None where it is that of the files
+
+    >>> picks = pickeropt.read_picks("picks.star", micrographs="micrographs")
+    >>> len(picks), picks.coordinates.shape
+    (94, (94, 2))
+    """
+
+    paths: tuple[Path, ...]
+    inputs: Inputs
+    sited: SitedPicks
+    folders: tuple[Path, ...] = ()
+    pixel_size: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.sited)
+
+    @property
+    def coordinates(self) -> NDArray[np.float64]:
+        """(n, 2) float64, x and y of the pick centres, px of the micrograph, y as the row is stored.
+
+        >>> picks = pickeropt.read_picks("picks.star", micrographs="micrographs")
+        >>> bool((picks.coordinates >= 0).all())
+        True
+        """
+        return self.sited.coordinates
+
+    @property
+    def figure_of_merit(self) -> NDArray[np.float64]:
+        """(n,) float64, the picker's own score; NaN where it gave none.
+
+        >>> pickeropt.read_picks("picks.star", micrographs="micrographs").figure_of_merit.shape
+        (94,)
+        """
+        return self.sited.figure_of_merit
+
+    @property
+    def micrographs(self) -> tuple[str, ...]:
+        """The names of the micrographs.
+
+        >>> pickeropt.read_picks("picks.star", micrographs="micrographs").micrographs[0]
+        'micrographs/m0.mrc'
+        """
+        return tuple(site.name for site in self.sited.sites)
+
+    def to_pandas(self) -> "DataFrame":
+        """A row a pick, in the order of the files: file, row, micrograph, x and y (px), figure_of_merit.
+
+        >>> picks = pickeropt.read_picks("picks.star", micrographs="micrographs")
+        >>> list(picks.to_pandas().columns)
+        ['file', 'row', 'micrograph', 'x', 'y', 'figure_of_merit']
+        """
+        from pandas import DataFrame
+
+        counts = np.diff(self.sited.starts)
+        return DataFrame(
+            {
+                "file": np.repeat(np.array([source.name for source in self.inputs.sources], dtype=object), counts),
+                "row": np.concatenate([np.arange(count) for count in counts]),
+                "micrograph": np.array(self.micrographs, dtype=object)[self.sited.micrograph],
+                "x": self.coordinates[:, 0],
+                "y": self.coordinates[:, 1],
+                "figure_of_merit": self.figure_of_merit,
+            }
+        )

@@ -41,7 +41,7 @@ ONLY_IN = {
     "rich": ("cli", "commands"),
     "timm": ("models",),
     "starfile": ("io",),
-    "pandas": ("io",),
+    "pandas": ("io", "records", "sites", "pruned_run"),
     "mrcfile": ("io",),
     "fastapi": ("label", "report"),
     "pickle": ("io",),

@@ -1,15 +1,22 @@
 """The names other programs may use, and the promises about all of them."""
 
 import dataclasses
+import doctest
 import importlib
 import inspect
+import json
+import os
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from public_world import DIAMETER, PIXEL_SIZE, make_world
 
 import pickeropt
 from pickeropt import errors
@@ -104,3 +111,161 @@ def test_importing_the_package_imports_nothing_else():
     code = "import sys, pickeropt; print(*[m for m in sys.modules if m in ('numpy', 'torch', 'typer')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+# ---------------------------------------------------------------- the public face
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project of the examples, with a model and a pruning."""
+    root = tmp_path_factory.mktemp("project")
+    make_world(root)
+    here = Path.cwd()
+    os.chdir(root)
+    try:
+        labels = pickeropt.read_labels("labels.star", micrographs="micrographs")
+        model = pickeropt.finetune(labels, diameter=DIAMETER, device="cpu", out="model.safetensors")
+        picks = pickeropt.read_picks("picks.star", micrographs="micrographs")
+        pickeropt.prune(picks, model, out="pruned")
+    finally:
+        os.chdir(here)
+    return root
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it as the current folder."""
+    shutil.copytree(made, tmp_path / "project", symlinks=True)
+    monkeypatch.chdir(tmp_path / "project")
+    summary = Path("pruned/summary.json")
+    summary.write_text(summary.read_text().replace(str(made), str(tmp_path / "project")))
+    return tmp_path / "project"
+
+
+def examples() -> Iterator[doctest.DocTest]:
+    """Of every public name, and of the methods that are its own."""
+    finder = doctest.DocTestFinder(exclude_empty=False)
+    for name in pickeropt.__all__:
+        found = getattr(pickeropt, name)
+        module = sys.modules[found.__module__]
+        for test in finder.find(found, name, module=module, globs={"pickeropt": pickeropt}):
+            if not test.name.rpartition(".")[2].startswith("_"):
+                yield test
+
+
+@pytest.mark.parametrize("test", list(examples()), ids=lambda test: test.name)
+def test_every_public_docstring_has_an_example_that_runs(test: doctest.DocTest, project: Path) -> None:
+    assert test.docstring
+    if test.name == "PickeroptError":
+        return
+    assert test.examples, f"{test.name} has no example"
+    report: list[str] = []
+    result = doctest.DocTestRunner().run(test, out=report.append)
+    assert not result.failed, "".join(report)
+
+
+def test_the_documentation_has_every_public_name_and_no_other() -> None:
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    if "<!-- public names -->" not in page:  # where the build puts an entry for each of `__all__`
+        assert set(re.findall(r"^::: pickeropt\.(\w+)$", page, re.M)) == set(pickeropt.__all__)
+    called = set(re.findall(r"pickeropt\.(\w+)", " ".join(re.findall(r"```python\n(.*?)```", page, re.S))))
+    assert called <= set(pickeropt.__all__)
+    functions = {name for name in pickeropt.__all__ if inspect.isfunction(getattr(pickeropt, name))}
+    assert functions - called <= {"convert"}
+
+
+def test_public_names_are_there_whatever_was_imported_before() -> None:
+    """Four of them are also the names of rooms, which an import would bind in their place."""
+    code = (
+        "import pickeropt, pickeropt.prune.pruning, pickeropt.finetune.finetuning\n"
+        "from pickeropt.evaluate.evaluation import evaluate_scores\n"
+        "from pickeropt.convert.conversion import convert\n"
+        "assert all(callable(getattr(pickeropt, name)) for name in pickeropt.__all__)\n"
+        "assert pickeropt.prune.__module__ == 'pickeropt.api'\n"
+        "assert set(pickeropt.__all__) <= set(dir(pickeropt))\n"
+        "from pickeropt import *\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'prone'"):
+        pickeropt.prone  # noqa: B018
+
+
+def test_import_takes_less_than_a_tenth_of_a_second() -> None:
+    code = (
+        "import time; start = time.process_time(); import pickeropt; print(time.process_time() - start)\n"
+        "import sys; assert 'torch' not in sys.modules"
+    )
+    times = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(3)
+    ]
+    assert min(times) < 0.1
+
+
+def test_read_picks_score_and_prune_agree(project: Path) -> None:
+    model = pickeropt.Model.load("model.safetensors")
+    picks = pickeropt.read_picks("picks.star", micrographs="micrographs")
+    scores = model.score(picks)
+    run = pickeropt.prune(picks, model, out="again", threshold=0.5)
+    assert (run.picks, run.kept) == (len(picks), int((scores.particle >= 0.5).sum()))
+    table = picks.to_pandas().join(scores.to_pandas())
+    assert list(table.columns) == ["file", "row", "micrograph", "x", "y", "figure_of_merit", *model.class_names]
+    again = pickeropt.prune("picks.star", model, out="third", micrographs="micrographs")
+    assert again.kept == run.kept
+    for name in ("kept/picks.star", "rejected/picks.star", "scores.csv"):
+        assert Path("again", name).read_bytes() == Path("third", name).read_bytes()
+    with pytest.raises(pickeropt.PickeroptError, match="give the folders to read_picks"):
+        pickeropt.prune(picks, model, out="fourth", micrographs="micrographs")
+
+
+def test_an_array_is_scored_as_its_micrograph(project: Path) -> None:
+    import mrcfile
+
+    model = pickeropt.Model.load("model.safetensors")
+    picks = pickeropt.read_picks("picks.star", micrographs="micrographs")
+    site = picks.sited.sites[0]
+    pixels = mrcfile.read(site.path)
+    found = model.score_array(pixels, picks.coordinates[site.rows], pixel_size=PIXEL_SIZE)
+    np.testing.assert_array_equal(found.probabilities, model.score(picks).probabilities[site.rows])
+    for bad, error in (
+        ((pixels[0], picks.coordinates), "give \\(h, w\\) pixels"),
+        ((pixels, picks.coordinates.T), "give \\(h, w\\) pixels"),
+        ((np.full_like(pixels, np.nan), picks.coordinates), "not finite"),
+        ((np.zeros_like(pixels), picks.coordinates), "constant"),
+    ):
+        with pytest.raises(pickeropt.PickeroptError, match=error):
+            model.score_array(*bad, pixel_size=PIXEL_SIZE)
+    with pytest.raises(pickeropt.PickeroptError, match="pixel size is -1"):
+        model.score_array(pixels, picks.coordinates, pixel_size=-1)
+
+
+def test_a_model_is_saved_as_it_was_written(project: Path) -> None:
+    model = pickeropt.Model.load("model.safetensors")
+    model.save("copy.safetensors")
+    assert Path("copy.safetensors").read_bytes() == Path("model.safetensors").read_bytes()
+    assert pickeropt.Model.load("copy.safetensors").scorer.digest == model.scorer.digest
+    with pytest.raises(pickeropt.PickeroptError, match="exists"):
+        model.save("copy.safetensors")
+    model.save("copy.safetensors", overwrite=True)
+    with pytest.raises(pickeropt.PickeroptError, match="general model"):
+        pickeropt.Model.load(diameter=DIAMETER).save("general.safetensors")
+
+
+def test_filters_are_given_by_their_names(project: Path) -> None:
+    model = pickeropt.Model.load("model.safetensors")
+    run = pickeropt.prune("picks.star", model, out="far", micrographs="micrographs", min_distance=150.0)
+    assert run.filtered["min-distance"] >= 0
+    assert json.loads(Path("far/summary.json").read_text())["settings"]["filters"]["min_distance"] == 150.0
+    with pytest.raises(TypeError, match="min_distanse"):
+        pickeropt.prune("picks.star", model, min_distanse=150.0)
+
+
+def test_labels_are_read_by_class(project: Path) -> None:
+    for number, name in enumerate(("particle", "background")):
+        rows = "".join(f"micrographs/m0.mrc {100 + 60 * number + 20 * i} {100 + 9 * i}\n" for i in range(3))
+        head = "data_\n\nloop_\n_rlnMicrographName #1\n_rlnCoordinateX #2\n_rlnCoordinateY #3\n"
+        Path(f"{name}.star").write_text(head + rows)
+    by_class = {"particle": "particle.star", "background": "background.star"}
+    labels = pickeropt.read_labels(by_class, micrographs="micrographs")
+    assert (labels.class_names, labels.labels.tolist()) == (("particle", "background"), [0, 0, 0, 1, 1, 1])

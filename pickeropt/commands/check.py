@@ -37,7 +37,7 @@ def run_check(
     device: given.Device = "auto",
     json_file: Json = None,
 ) -> None:
-    """Check whether picks fit their micrographs.
+    """Check picks against their micrographs.
 
     Compares the picks as given with the same picks flipped, swapped, binned or shifted, and reports
     which frame they are in. Finds micrograph names that match no file, pixel sizes that differ, boxes

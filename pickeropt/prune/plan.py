@@ -23,7 +23,7 @@ from pickeropt.io.micrographs import AGREE
 from pickeropt.prune.prune_config import Filters, MicrographScorer, PruneConfig
 from pickeropt.records import PARTICLE
 from pickeropt.resumable import check_not_input, check_out
-from pickeropt.sites import Site, SitedPicks, locate
+from pickeropt.sites import PickSet, Site, SitedPicks, locate
 
 SMALLEST_DIAMETER = 4
 """px; what is smaller holds no image."""
@@ -163,8 +163,10 @@ class Plan:
     warnings: tuple[str, ...]
 
 
-def make_plan(inputs: Sequence[Path], config: PruneConfig, scorer: MicrographScorer) -> Plan:
+def make_plan(given: Sequence[Path] | PickSet, config: PruneConfig, scorer: MicrographScorer) -> Plan:
     """Read the picks, find their micrographs, read their headers, check that all fits.
+
+    given : files, lists or folders; or what was read of them
 
     Raises PickeroptError: settings out of range, FormatError and OutputError as
     `read_inputs` does, MicrographError for what is missing or truncated, GeometryError for
@@ -173,9 +175,11 @@ def make_plan(inputs: Sequence[Path], config: PruneConfig, scorer: MicrographSco
     """
     check_settings(config, scorer)
     check_out(config.out, config.overwrite)
-    found = read_inputs(inputs)
+    read, inputs = (given, given.paths) if isinstance(given, PickSet) else (None, given)
+    found = read.inputs if read else read_inputs(inputs)
     _check_no_filaments(found.sources)
-    picks = locate([source.file for source in found.sources], config.micrographs, config.pixel_size)
+    files = [source.file for source in found.sources]
+    picks = read.sited if read else locate(files, config.micrographs, config.pixel_size)
     _check_out_against_inputs(inputs, found, picks, config, scorer.config.model)
     plan = Plan(found.sources, found.lists, picks, found.warnings)
     doubts = check_frame(plan, inputs, config, scorer.diameter_angstrom)

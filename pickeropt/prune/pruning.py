@@ -20,17 +20,18 @@ from pickeropt.prune.prune_config import Finish, MicrographScorer, PruneConfig, 
 from pickeropt.prune.scoring import OnProgress, Sight, score_all
 from pickeropt.pruned_run import OWN, SCORES, former_evaluation, write_scores, write_summary
 from pickeropt.resumable import open_workspace
+from pickeropt.sites import PickSet
 
 
 def prune(
-    inputs: Sequence[Path],
+    inputs: Sequence[Path] | PickSet,
     config: PruneConfig,
     scorer: MicrographScorer,
     *,
     on_progress: OnProgress | None = None,
     finish: Finish | None = None,
 ) -> PruneSummary:
-    """Score the picks of files, lists or folders; make `config.out`.
+    """Score the picks of files, lists or folders, or of what was read of them; make `config.out`.
 
     A pick is kept where P(particle) >= `config.threshold` and no filter is against it. A run that was
     killed, or met a micrograph it could not use, goes on from `OUT.partial` when the same command is
@@ -61,8 +62,9 @@ def prune(
             written = found.scores.particle if config.write_score else None
             write_picks(workspace.staging, given, found.judged.keep, config.out, written)
             write_scores(workspace.staging / SCORES, scores_table(plan, found))
+            paths = inputs.paths if isinstance(inputs, PickSet) else inputs
             settings = recorded_settings(config, scorer.config)
-            write_summary(workspace.staging, summary_content(summary, settings, (inputs, plan)))
+            write_summary(workspace.staging, summary_content(summary, settings, (paths, plan)))
         except OSError as error:
             raise cannot_write(config.out, error) from error
         doubts = finish(workspace.staging) if finish else ()

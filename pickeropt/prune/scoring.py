@@ -24,7 +24,7 @@ from pickeropt.prune.plan import Plan
 from pickeropt.prune.prune_config import MicrographScorer, ScorerConfig
 from pickeropt.records import PARTICLE, FloatArray, Micrograph
 from pickeropt.resumable import Workspace, record_key
-from pickeropt.sites import Site
+from pickeropt.sites import Site, SitedPicks
 
 OnProgress = Callable[[int, int], None]
 ROUNDING = 1e-3
@@ -76,6 +76,17 @@ def score_all(plan: Plan, sight: Sight, workspace: Workspace, on_progress: OnPro
     if np.isnan(values).any():
         raise ValueError("a pick has no score")
     return values, resumed
+
+
+def score_picks(picks: SitedPicks, scorer: MicrographScorer, on_progress: OnProgress) -> FloatArray:
+    """(n, k) probabilities; nothing is written."""
+    values = np.full((len(picks), len(scorer.class_names)), np.nan, dtype=np.float32)
+    done = 0
+    for site, micrograph in _read_ahead(picks.sites):
+        values[site.rows] = _score_micrograph(site, micrograph, picks.coordinates[site.rows], scorer)
+        done += len(site.rows)
+        on_progress(done, len(picks))
+    return values
 
 
 def _goes_on(error: PickeroptError, overwrite: bool) -> str:
