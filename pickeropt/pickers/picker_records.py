@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
+from pickeropt.models.fitting import read_state, write_state
 from pickeropt.records import Micrograph, Picks
-from pickeropt.resumable import read_state, write_state
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
