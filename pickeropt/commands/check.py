@@ -77,8 +77,8 @@ def _classifier(model: Path, device: str, diameter: float | None) -> tuple["Scor
 
     def score(site: Any, places: Any) -> Any:
         if site.pixel_size is None:
-            raise GeometryError(f"{site.path}: its pixel size is unknown; give it with --pixel-size")
-        found = scorer.score(read_micrograph(site.path), places, site.pixel_size)
+            raise GeometryError(f"{site.header.path}: its pixel size is unknown; give it with --pixel-size")
+        found = scorer.score(read_micrograph(site.header.path, site.header), places, site.pixel_size)
         return np.asarray(found[:, column], dtype=np.float64)
 
     return score, scorer.diameter_angstrom

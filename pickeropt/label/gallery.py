@@ -26,7 +26,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Query:
+class GalleryQuery:
     """class_name : a class, `skip`, `unlabelled` or "" for all; micrograph : its index or None for all"""
 
     order: str = "file"
@@ -49,7 +49,7 @@ class Gallery:
         self._orders: OrderedDict[object, Rows] = OrderedDict()
         self._answers: OrderedDict[object, Rows] = OrderedDict()
 
-    def ids(self, query: Query) -> Rows:
+    def ids(self, query: GalleryQuery) -> Rows:
         """(m,) int64 ids. Boxes added by hand come last, but where the order is that of labelling.
 
         Raises PickeroptError for an order or a filter that there is not.
@@ -67,7 +67,7 @@ class Gallery:
             return None
         return UNLABELLED if name == UNSEEN else self._store.index(name)
 
-    def _answer(self, query: Query, wanted: int | None) -> Rows:
+    def _answer(self, query: GalleryQuery, wanted: int | None) -> Rows:
         columns = self._store.table.columns
         listed = {"labelled": [*reversed(self._store.labels)], "suggested": self.suggested}.get(query.order)
         if listed is not None:
@@ -79,7 +79,7 @@ class Gallery:
         added = [key for key in self._store.added if key in self._store.labels and self._fits(query, wanted, key)]
         return np.concatenate([rows, np.array(added, dtype=np.int64)])
 
-    def _fits(self, query: Query, wanted: int | None, key: int) -> bool:
+    def _fits(self, query: GalleryQuery, wanted: int | None, key: int) -> bool:
         """Whether one pick, or one added box, passes the filters."""
         columns = self._store.table.columns
         label = self._store.labels.get(key, UNLABELLED)
@@ -98,7 +98,7 @@ class Gallery:
         return _cached(self._orders, key, lambda: _sorted(order, columns))
 
 
-def _mask(query: Query, wanted: int | None, columns: Columns) -> NDArray[np.bool_] | None:
+def _mask(query: GalleryQuery, wanted: int | None, columns: Columns) -> NDArray[np.bool_] | None:
     """(n,) which picks pass the filters, None where all do. A class is that of the label, else the guess."""
     parts: list[NDArray[np.bool_]] = []
     if wanted in (UNLABELLED, SKIPPED):

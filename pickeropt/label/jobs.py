@@ -29,7 +29,7 @@ class Stopped(Exception):  # noqa: N818 - no error: the user wanted it
 
 
 @dataclass(frozen=True)
-class Job:
+class JobStatus:
     """number : of the jobs of this server, from 1 on
     kind : suggest, finetune or prune; state : running, done or failed
     error : one line where it failed; text : what came of it
@@ -49,7 +49,7 @@ class Jobs:
     """Runs jobs, one after the other."""
 
     def __init__(self) -> None:
-        self._job: Job | None = None
+        self._job: JobStatus | None = None
         self._thread: Thread | None = None
         self._stop = Event()
         self._lock = Lock()
@@ -60,7 +60,7 @@ class Jobs:
             if self._job is not None and self._job.state == "running":
                 raise PickeroptError(f"{self._job.kind} is running; wait for it, or stop it")
             self._stop.clear()
-            begun = self._job = Job(1 if self._job is None else self._job.number + 1, kind)
+            begun = self._job = JobStatus(1 if self._job is None else self._job.number + 1, kind)
             self._thread = Thread(target=self._run, args=(work,), name=kind, daemon=True)
             self._thread.start()
             return asdict(begun)
@@ -103,7 +103,7 @@ class Jobs:
         self._job = replace(self._job, **changes)
 
 
-class Work:
+class ModelJobs:
     """Fine-tunes and prunes. torch is imported by the first use.
 
     inputs : the files of picks, as the user gave them
@@ -129,9 +129,10 @@ class Work:
 
         config = self._session.config
         shots = read_labelled_star(config.out, self._folders())
+        optics = (size for one in self._session.micrographs.entries for size in one.optics.values())
         settings = FinetuneConfig(
             diameter_angstrom=config.diameter_angstrom,
-            pixel_size=config.pixel_size or self._session.micrographs.optics_size(),
+            pixel_size=config.pixel_size or next(optics, None),
             shots_per_class=None,
             device=config.device,
             trust_frame=True,  # whoever labelled has seen the boxes
@@ -235,6 +236,6 @@ class Work:
         session = self._session
         with session.lock:
             places = {session.store.place(key).micrograph for key in session.store.labels}
-            paths = [session.micrographs.sites[place].path for place in sorted(places)]
+            paths = [session.micrographs.entries[place].path for place in sorted(places)]
         parents = dict.fromkeys(path.parent for path in paths if path is not None)
         return (*session.config.micrographs, *parents)

@@ -25,7 +25,7 @@ from pickeropt.io.relion_star import CLASS
 from pickeropt.label.label_config import LabelConfig
 from pickeropt.label.label_store import SKIPPED, Action, Box, LabelStore, PickTable
 from pickeropt.label.labels_file import LabelsFile, labelled_star
-from pickeropt.label.pictures import Micrographs
+from pickeropt.sites import Micrographs
 
 SAME = 0.01
 """px: a labelled point that is no farther from a pick is that pick."""
@@ -42,7 +42,7 @@ class Session:
         self.config = config
         self.lock = RLock()
         self.table = PickTable()
-        self.micrographs = Micrographs(config.micrographs, config.pixel_size, config.out)
+        self.micrographs = Micrographs(config.micrographs, config.pixel_size, labels=config.out)
         self.store = LabelStore(self.table)
         self.file = LabelsFile(config.out)
         self._skipped = b""
@@ -124,7 +124,7 @@ class Session:
 
     def _star(self, skipped: bool) -> bytes:
         _, boxes, labels = self.store.rows(skipped)
-        names = [self.micrographs.sites[box.micrograph].name for box in boxes]
+        names = [self.micrographs.entries[box.micrograph].name for box in boxes]
         xy = np.array([(box.x, box.y) for box in boxes]).reshape(-1, 2)
         return labelled_star(names, xy, [self.store.name(label) or "" for label in labels])
 

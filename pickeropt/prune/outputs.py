@@ -41,7 +41,7 @@ def record(inputs: "Plan") -> dict[str, Any]:
         }
         for listed in inputs.lists
     ]
-    places = {task.name: [str(task.path), float(task.pixel_size)] for task in inputs.tasks}
+    places = {site.name: [str(site.path), float(site.pixel_size)] for site in inputs.picks.sites}
     return {FILES: files, **({LISTS: lists} if lists else {}), PLACES: places}
 
 
@@ -132,15 +132,16 @@ def scores_table(plan: "Plan", decision: "Decision") -> ScoresTable:
 
     With filters come what they measured, and in `filter` the one that is against the pick.
     """
-    sizes = np.diff(plan.starts)
-    x, y = plan.coordinates.T
+    picks = plan.picks
+    sizes = np.diff(picks.starts)
+    x, y = picks.coordinates.T
     columns = {
         "file": np.repeat(np.arange(len(sizes)), sizes),
         "row": np.concatenate([np.arange(size) for size in sizes]),
-        "micrograph": plan.micrograph,
+        "micrograph": picks.micrograph,
         "x": x,
         "y": y,
-        "figure_of_merit": np.concatenate([source.file.picks.figure_of_merit for source in plan.sources]),
+        "figure_of_merit": picks.figure_of_merit,
         "class": decision.judged.best,
         "score": decision.scores.particle,
         PROBABILITIES: decision.scores.probabilities,
@@ -150,7 +151,7 @@ def scores_table(plan: "Plan", decision: "Decision") -> ScoresTable:
     return ScoresTable(
         class_names=decision.scores.class_names,
         files=tuple(source.name for source in plan.sources),
-        micrographs=tuple(task.name for task in plan.tasks),
+        micrographs=tuple(site.name for site in picks.sites),
         reasons=REASONS,
         columns=columns,
         measures=decision.measures,

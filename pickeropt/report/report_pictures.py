@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pickeropt.display import LOWPASS, Filter, Image8, display_box, display_micrograph, micrograph_look
+from pickeropt.display import LOWPASS, Filter, Image8, display_box, display_micrograph, micrograph_grey_scale
 from pickeropt.errors import PickeroptError
 from pickeropt.io.micrographs import map_micrograph
 from pickeropt.report.kinds import KEPT, Kind, Rows, by_score, closest, spread
@@ -65,10 +65,10 @@ def _boxes(run: ReportedRun, index: int, rows: Sequence[int]) -> dict[int, Image
     place = run.places[run.micrographs[index]]
     pixels = map_micrograph(place.path)
     shown = Filter(place.pixel_size, min(LOWPASS, run.diameter_angstrom / DETAIL))
-    look = micrograph_look(pixels, shown)
+    scale = micrograph_grey_scale(pixels, shown)
     side = max(8, round(VIEW * run.diameter_angstrom / place.pixel_size))
     centres = {row: (float(run.xy[row, 0]), float(run.xy[row, 1])) for row in rows}
-    return {row: display_box(pixels, centre, (side, BOX), shown, look, CONTRAST) for row, centre in centres.items()}
+    return {row: display_box(pixels, centre, (side, BOX), shown, scale, CONTRAST) for row, centre in centres.items()}
 
 
 def overlay_of(run: ReportedRun, index: int, kinds: Sequence[Kind], missing: Missing) -> Image8 | None:
