@@ -50,7 +50,7 @@ from pickeropt.datasets.simulate import (
     simulate_picks,
 )
 from pickeropt.errors import OutputError
-from pickeropt.evaluate.evaluation import Evaluation, Quality, Ranking, evaluate_scores, write_evaluation
+from pickeropt.evaluate.evaluation import Evaluation, PickQuality, Ranking, evaluate_scores, write_evaluation
 from pickeropt.evaluate.truth import micrograph_stem
 from pickeropt.files import write_bytes_atomically
 from pickeropt.finetune.finetune_config import MODEL_FILE, FinetuneConfig, FinetuneReport
@@ -283,7 +283,7 @@ def _table(evaluation: Evaluation) -> str:
     return buffer.getvalue()
 
 
-def _figures(quality: Quality, ranking: Ranking | None) -> list[object]:
+def _figures(quality: PickQuality, ranking: Ranking | None) -> list[object]:
     shares: list[float | None] = [quality.precision, quality.recall, quality.f1]
     shares += [None, None] if ranking is None else [ranking.average_precision, ranking.false_removed]
     return [quality.picks, quality.true_picks, *("" if s is None else f"{s:.4f}" for s in shares)]

@@ -1,6 +1,6 @@
-"""Which picks the gallery shows, in which order.
+"""The gallery of picks: which it shows, in which order, and what models say of them.
 
-What models say of the picks: the few-shot model's guesses, and the results of a pruning.
+A few-shot model gives its guesses, a finished pruning its scores.
 """
 
 from collections import OrderedDict
@@ -197,7 +197,7 @@ class _ScoredRows:
         return there and bool(np.allclose(columns.xy[self.ids], self.xy, rtol=0, atol=0.01))
 
 
-class Results:
+class PickResults:
     """model, pruned : as `/api/state` has them"""
 
     def __init__(self, session: Session, loader: Loader, gallery: Gallery) -> None:

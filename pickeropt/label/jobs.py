@@ -12,7 +12,7 @@ from typing import Any
 
 from pickeropt.errors import OutputError, PickeroptError
 from pickeropt.files import partial_name
-from pickeropt.label.gallery import Results
+from pickeropt.label.gallery import PickResults
 from pickeropt.label.labels_file import digest, keep_copy
 from pickeropt.label.session import Session
 from pickeropt.prune.prune_config import Finish
@@ -111,7 +111,7 @@ class ModelJobs:
     """
 
     def __init__(
-        self, session: Session, results: Results, inputs: Sequence[Path], finish: Finish | None = None
+        self, session: Session, results: PickResults, inputs: Sequence[Path], finish: Finish | None = None
     ) -> None:
         self._session, self._results, self._inputs, self._finish = session, results, inputs, finish
         self._own_model: bytes | None = None  # digest of what this session wrote

@@ -10,7 +10,7 @@ from typing import Any
 
 from pickeropt.errors import OutputError, PickeroptError
 from pickeropt.label.active_learning import Suggester
-from pickeropt.label.gallery import Gallery, GalleryQuery, Results, items
+from pickeropt.label.gallery import Gallery, GalleryQuery, PickResults, items
 from pickeropt.label.jobs import Jobs, ModelJobs
 from pickeropt.label.label_config import LabelConfig, check_config
 from pickeropt.label.label_store import UNLABELLED, Box, describe_classes
@@ -41,7 +41,7 @@ class LabelServer:
         self.loader = Loader(self.session, inputs, self._loaded)
         self.gallery = Gallery(self.session.store)
         self.pictures = Pictures(self.session.micrographs, config.diameter_angstrom)
-        self.results = Results(self.session, self.loader, self.gallery)
+        self.results = PickResults(self.session, self.loader, self.gallery)
         self.jobs = Jobs()
         self.model_jobs = ModelJobs(self.session, self.results, self.inputs, finish)
         self._answers: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()

@@ -1,16 +1,12 @@
-"""From what was seen of the picks to which of them stay.
+"""The decision on each pick, and its counts.
 
-From the classifier's scores to those that decide: with the picker's, and at the right share of particles.
+The classifier's scores become those that decide: with the picker's score, where the user asked for it, and at
+the share of particles among the picks (the prior). Both steps come after all micrographs are scored, so that a
+run that is killed loses nothing by them.
 
-Both come after all micrographs are scored, so that a run that is killed loses nothing by them.
-
-How many of the picks are particles, and what a score means where it is not half of them.
-
-P(particle) of a model takes half of the picks for particles. Saerens, Latinne and Decaestecker, Neural
+P(particle) of a model assumes that half of the picks are particles. Saerens, Latinne and Decaestecker, Neural
 Computation 14, 21 (2002): the share is estimated by expectation-maximisation from the probabilities alone,
 without labels, and the probabilities are re-weighted to it.
-
-What came of n picks, in numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -101,7 +97,7 @@ NOTHING_KEPT = "every pick is rejected; is the model of this particle, and is th
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedPicks:
     """n picks judged.
 
     class_names : of `best`, (n,), each pick's most probable class
@@ -124,7 +120,7 @@ class Judged:
         return kept
 
 
-def counts(judged: Judged) -> dict[str, Any]:
+def counts(judged: JudgedPicks) -> dict[str, Any]:
     """The fields of a `PruneSummary` that count; what is rejected is below the threshold or filtered."""
     keep = judged.keep
     kept = int(keep.sum())
@@ -160,7 +156,7 @@ class Decision:
     """
 
     scores: Scores
-    judged: Judged
+    judged: JudgedPicks
     measures: Mapping[str, FloatArray]
     filtered: bool
     prior: float
@@ -183,7 +179,7 @@ def decide(plan: Plan, config: PruneConfig, sight: Sight, values: FloatArray, la
     if prior != NEUTRAL:
         notes = (*notes, f"the scores take {100 * prior:.1f} % of the picks for particles")
     measured = values[:, len(names) :]
-    judged = Judged(
+    judged = JudgedPicks(
         class_names=names,
         best=scores.probabilities.argmax(axis=1),
         micrographs=tuple(site.name for site in plan.picks.sites),
