@@ -34,7 +34,7 @@ FUNCTIONS = {
     "pickeropt.evaluate.evaluation.write_evaluation": "evaluation, out",
     "pickeropt.io.picks.read_picks": "path",
     "pickeropt.io.picks.subset": "file, keep",
-    "pickeropt.io.micrographs.read_micrograph": "path",
+    "pickeropt.io.micrographs.read_micrograph": "path, header",
     "pickeropt.demonstration.run_demo": "out, seed, on_stage",
     "pickeropt.cli.main": "",
 }
