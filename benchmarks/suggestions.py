@@ -32,8 +32,9 @@ from real import draw, hand_auc, look, shots_from
 from real_data import CLASSES, RADIUS_PX, Labelled, read_all
 from sklearn.metrics import f1_score
 
-from pickeropt.label.suggestions import FEWEST_TO_FIT, UNLABELLED, Pool, estimate, refit, suggest
-from pickeropt.label.suggestions import FEWEST_TO_FIT as COUNTED
+from pickeropt.label.label_store import UNLABELLED
+from pickeropt.label.suggestions import MIN_LABELS_TO_FIT, PickPool, estimate, refit, suggest
+from pickeropt.label.suggestions import MIN_LABELS_TO_FIT as COUNTED
 
 DRAWS = 20
 BY_TWENTY = "suggestions, first 20 at once"
@@ -65,7 +66,7 @@ class World:
     """
 
     number: int
-    pool: Pool
+    pool: PickPool
     labels: Rows
     points: list[tuple[int, int]]
     held: list[Labelled]
@@ -100,7 +101,7 @@ def make_world(labelled: list[Labelled], seen: dict[str, Seen], number: int) -> 
     """The draw of that number, as `real.py` has it."""
     take, held = draw(labelled, number)
     points = [(i, j) for i in take for j in range(len(labelled[i].labels))]
-    pool = Pool(
+    pool = PickPool(
         torch.cat([seen[labelled[i].name][: len(labelled[i].labels)] for i in take]),
         np.concatenate([labelled[i].points for i in take]),
         np.array([i for i, _ in points]),
@@ -154,7 +155,7 @@ def ask(method: Default, world: World, known: Rows) -> tuple[NDArray[np.float64]
     labels[: len(known)], groups[: len(known)] = known, world.pool.micrograph
     live = np.split(refit(method.classifier, everything, labels, groups, world.number), np.cumsum(lengths)[:-1])
     rows = np.flatnonzero(known >= 0)
-    if len(rows) == 0 or (np.bincount(known[rows], minlength=len(CLASSES)) >= FEWEST_TO_FIT).all():
+    if len(rows) == 0 or (np.bincount(known[rows], minlength=len(CLASSES)) >= MIN_LABELS_TO_FIT).all():
         return live[0], live[1:]
     predict = method.fit(world.pool.features[rows], known[rows], world.pool.micrograph[rows], world.number)
     return live[0], [predict(part) for part in world.features]

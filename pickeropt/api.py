@@ -346,12 +346,11 @@ def evaluate(folder: AnyPath, truth: AnyPath, *, radius: float | None = None) ->
     True
     """
     from pickeropt.evaluate.evaluation import evaluate_scores
-    from pickeropt.evaluate.scored import pruned_diameter_px
-    from pickeropt.prune.prune_config import SCORES
+    from pickeropt.pruned_run import SCORES, diameter_px
 
     inside = Path(folder) / SCORES
     scores = inside if inside.is_file() else Path(folder)
-    return evaluate_scores(scores, Path(truth), radius, diameter_px=pruned_diameter_px(scores))
+    return evaluate_scores(scores, Path(truth), radius, diameter_px=diameter_px(scores))
 
 
 def check(

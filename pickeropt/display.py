@@ -1,7 +1,7 @@
-"""Micrographs and boxes as a person wants to see them: filtered, grey about the median, 8 bits.
+"""Pictures for people: micrographs and boxes, low-pass filtered, 8 bits about the median.
 
 Row 0 of the MRC file is at the BOTTOM of every picture, as RELION, EMAN and IMOD show it: a pick at x, y of
-a micrograph of h rows is drawn at x, h - y. Grey is the median; black and white lie `contrast` noise units
+a micrograph of h rows is drawn at x, h - y. Mid-grey is the median; black and white lie `contrast` noise units
 (1.4826 times the median absolute deviation) below and above it, so that neither ice nor carbon darkens
 the rest.
 """
@@ -19,18 +19,18 @@ from pickeropt.records import FloatArray
 Image8 = NDArray[np.uint8]
 
 LOWPASS = 20.0
-"""Å; what is finer is noise to the eye."""
+"""Å; finer detail is mostly noise."""
 CONTRAST = 3.0
 """Noise units from grey to black, and to white."""
 PLACES, PATCH = 3, 192
-"""Places along each side of a micrograph, and px of the square there, where its look is measured."""
+"""Places along each side of a micrograph, and px of the square there, where its grey scale is measured."""
 SAMPLE = 2**17
-"""Values at most that a median is taken of."""
+"""Most values that a median is taken of."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """Grey level and noise of a micrograph as it is shown, which is after its filter."""
+class GreyScale:
+    """Median and noise of a filtered micrograph."""
 
     median: float
     noise: float
@@ -38,7 +38,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Filter:
-    """What a picture loses: all that is finer than `lowpass` Å (0: nothing), at `pixel_size` Å/px."""
+    """A low-pass filter at `lowpass` Å (0: none), of pixels of `pixel_size` Å."""
 
     pixel_size: float
     lowpass: float = LOWPASS
@@ -50,26 +50,26 @@ class Filter:
 
     @property
     def binning(self) -> int:
-        """Pixels that may be averaged along each side without a difference that can be seen."""
+        """Pixels that may be averaged along each side without a visible difference."""
         return max(1, int(self.length / 5))
 
 
-def look_of(values: NDArray[np.floating]) -> Look:
-    """Median and noise of pixels of any shape, of which not all are looked at.
+def grey_scale_of(values: NDArray[np.floating]) -> GreyScale:
+    """Median and noise of a sample of pixels, of any shape.
 
-    The noise is never 0: where most pixels are alike it is their standard deviation, or 1.
+    The noise is never 0: where most pixels are equal it is their standard deviation, or 1.
     """
     flat = np.asarray(values, dtype=np.float32).ravel()
     flat = flat[:: max(1, len(flat) // SAMPLE)]
     flat = flat[np.isfinite(flat)]
     if not len(flat):
-        return Look(0.0, 1.0)
+        return GreyScale(0.0, 1.0)
     median = float(np.median(flat))
-    return Look(median, 1.4826 * float(np.median(np.abs(flat - median))) or float(flat.std()) or 1.0)
+    return GreyScale(median, 1.4826 * float(np.median(np.abs(flat - median))) or float(flat.std()) or 1.0)
 
 
-def micrograph_look(pixels: NDArray[np.generic], shown: Filter, patch: int = PATCH) -> Look:
-    """The look of a micrograph, (h, w) in memory or on disk, from nine squares of it.
+def micrograph_grey_scale(pixels: NDArray[np.generic], shown: Filter, patch: int = PATCH) -> GreyScale:
+    """The grey scale of a micrograph, (h, w) in memory or on disk, from nine squares of it.
 
     patch : px of a square after binning
     """
@@ -77,22 +77,22 @@ def micrograph_look(pixels: NDArray[np.generic], shown: Filter, patch: int = PAT
     side = min(height, width, patch * shown.binning)
     shares = (np.arange(PLACES) + 0.5) / PLACES
     centres = [(side / 2 + x * (width - side), side / 2 + y * (height - side)) for y in shares for x in shares]
-    return look_of(np.stack([_filtered_window(pixels, centre, side, shown) for centre in centres]))
+    return grey_scale_of(np.stack([_filtered_window(pixels, centre, side, shown) for centre in centres]))
 
 
 def window(pixels: NDArray[np.generic], centre: tuple[float, float], side: int) -> FloatArray:
     """(side, side) float32 around x, y px, which lies in pixel ``side // 2``; edges replicated.
 
-    pixels : (h, w); of a file that is mapped, only the window is read
+    pixels : (h, w); of a mapped file, only the window is read
     """
     left, top = (int(np.floor(place)) - side // 2 for place in centre)
     return cut(pixels, top, left, (side, side))
 
 
 def cut(pixels: NDArray[np.generic], top: int, left: int, shape: tuple[int, int]) -> FloatArray:
-    """(h, w) float32 from row `top` and column `left` of (H, W) pixels on; edges replicated.
+    """(h, w) float32 of (H, W) pixels, from row `top` and column `left`; edges replicated.
 
-    Of a file that is mapped, only what is cut is read.
+    Of a mapped file, only the window is read.
     """
     rows, before_y, after_y = _inside(top, shape[0], pixels.shape[0])
     columns, before_x, after_x = _inside(left, shape[1], pixels.shape[1])
@@ -103,7 +103,7 @@ def cut(pixels: NDArray[np.generic], top: int, left: int, shape: tuple[int, int]
 
 
 def _inside(start: int, size: int, length: int) -> tuple[slice, int, int]:
-    """The part of `size` places from `start` that lies in 0…length; what lacks before and after it."""
+    """The part of start…start + size in 0…length, and how much is outside before and after it."""
     first = min(max(start, 0), length - 1)
     stop = min(max(start + size, first + 1), length)
     before = min(max(-start, 0), size - 1)
@@ -111,18 +111,18 @@ def _inside(start: int, size: int, length: int) -> tuple[slice, int, int]:
 
 
 def low_passed(pixels: FloatArray, length: float) -> FloatArray:
-    """(h, w) without what is finer than `length` px: a Gaussian in Fourier space that halves it."""
+    """(h, w) low-pass filtered: a Gaussian in Fourier space that is 1/2 at `length` px."""
     rows = np.fft.fftfreq(pixels.shape[0])[:, None]
     columns = np.fft.rfftfreq(pixels.shape[1])[None]
     kept = np.exp(-log(2) * length**2 * (rows**2 + columns**2)).astype(np.float32)
-    # numpy's, because scipy takes half a second to import, which the first gallery of `label` would wait for
+    # not scipy's, which takes half a second to import, before the first gallery of `label`
     return np.fft.irfft2(np.fft.rfft2(pixels) * kept, s=pixels.shape).astype(np.float32, copy=False)
 
 
 def binned(pixels: NDArray[np.generic], by: int) -> FloatArray:
-    """Means of `by` px square, (h // by, w // by) float32, what is left over at the ends dropped.
+    """Means of `by` px square, (h // by, w // by) float32; the remainder at the far edges is dropped.
 
-    Read in bands, so that a file that is mapped is never in memory as a whole.
+    Read in bands, so that a mapped file is never in memory as a whole.
     """
     height, width = (side // by for side in pixels.shape)
     found = np.empty((height, width), dtype=np.float32)
@@ -137,10 +137,10 @@ def binned(pixels: NDArray[np.generic], by: int) -> FloatArray:
     return found
 
 
-def grey(pixels: FloatArray, look: Look, contrast: float = CONTRAST) -> Image8:
-    """8 bits of (h, w) pixels, in the order of their rows; what is not finite is mid-grey."""
-    low, width = look.median - contrast * look.noise, 2 * contrast * look.noise
-    scaled = (np.nan_to_num(pixels, nan=look.median) - low) * (255 / width)
+def grey(pixels: FloatArray, scale: GreyScale, contrast: float = CONTRAST) -> Image8:
+    """(h, w) pixels -> 8 bits, rows in the same order; what is not finite is mid-grey."""
+    low, width = scale.median - contrast * scale.noise, 2 * contrast * scale.noise
+    scaled = (np.nan_to_num(pixels, nan=scale.median) - low) * (255 / width)
     found: Image8 = np.clip(scaled + 0.5, 0, 255).astype(np.uint8)
     return found
 
@@ -150,17 +150,17 @@ def display_box(
     centre: tuple[float, float],
     sides: tuple[int, int],
     shown: Filter,
-    look: Look,
+    scale: GreyScale,
     contrast: float = CONTRAST,
 ) -> Image8:
     """The box around x, y px of a micrograph, (size, size), row 0 of the file towards the bottom.
 
     pixels : (h, w) of the micrograph; edges replicated
     sides : px of the box on the micrograph, and `size`, px of the picture
-    look : of the micrograph, as `micrograph_look` has it for the same filter
+    scale : `micrograph_grey_scale` with the same filter
     """
     side, size = sides
-    box = Image.fromarray(grey(_filtered_window(pixels, centre, side, shown)[::-1], look, contrast))
+    box = Image.fromarray(grey(_filtered_window(pixels, centre, side, shown)[::-1], scale, contrast))
     return np.asarray(box.resize((size, size), Image.Resampling.BICUBIC))
 
 
@@ -169,14 +169,14 @@ def display_micrograph(
 ) -> Image8:
     """A whole micrograph at most `width` px wide and as high as that makes it, row 0 at the bottom.
 
-    pixels : (h, w); pixel_size : Å/px. Filtered at `LOWPASS`, or at what the picture can show.
+    pixels : (h, w); pixel_size : Å/px. Low-pass filtered at `LOWPASS`, where the binned picture is finer than that.
     """
     by = max(1, pixels.shape[1] // width)
     small = binned(pixels, by)
     length = Filter(by * pixel_size).length
     if length:
         small = low_passed(small, length)
-    picture = Image.fromarray(grey(small[::-1], look_of(small), contrast))
+    picture = Image.fromarray(grey(small[::-1], grey_scale_of(small), contrast))
     width = min(width, pixels.shape[1])
     height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
     return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))

@@ -8,16 +8,16 @@ from PIL import Image
 
 from pickeropt.display import (
     Filter,
-    Look,
+    GreyScale,
     as_jpeg,
     as_png,
     binned,
     display_box,
     display_micrograph,
     grey,
-    look_of,
+    grey_scale_of,
     low_passed,
-    micrograph_look,
+    micrograph_grey_scale,
     window,
 )
 
@@ -28,31 +28,31 @@ def noise(shape=(400, 500), seed=0):
 
 def test_grey_is_linear_about_the_median_and_clipped():
     pixels = np.array([[10, 4, 16, 7], [13, 3, 400, np.nan]], dtype=np.float32)
-    found = grey(pixels, Look(10.0, 2.0), contrast=3.0)
+    found = grey(pixels, GreyScale(10.0, 2.0), contrast=3.0)
     assert found.dtype == np.uint8
     assert found.tolist() == [[128, 0, 255, 64], [191, 0, 255, 128]]
 
 
-def test_the_look_is_median_and_robust_noise():
+def test_the_grey_scale_is_median_and_robust_noise():
     values = 50 + 4 * noise((300, 300))
     values[:90] = 9_000  # ice on a third
     values[:2, :2] = np.nan
-    look = look_of(values)
-    assert look.median == pytest.approx(50 + 4 * 0.566, abs=0.2)  # of ordinary pixels, the 0.5 / 0.7 quantile
-    assert look.noise < 10
-    assert look_of(np.full((5, 5), 3.0)) == Look(3.0, 1.0)
-    assert look_of(np.array([0.0] * 9 + [10.0])) == Look(0.0, 3.0)  # most alike: the deviation
-    assert look_of(np.array([np.nan])) == Look(0.0, 1.0)
+    scale = grey_scale_of(values)
+    assert scale.median == pytest.approx(50 + 4 * 0.566, abs=0.2)  # of ordinary pixels, the 0.5 / 0.7 quantile
+    assert scale.noise < 10
+    assert grey_scale_of(np.full((5, 5), 3.0)) == GreyScale(3.0, 1.0)
+    assert grey_scale_of(np.array([0.0] * 9 + [10.0])) == GreyScale(0.0, 3.0)  # most alike: the deviation
+    assert grey_scale_of(np.array([np.nan])) == GreyScale(0.0, 1.0)
 
 
 def test_a_micrograph_is_measured_after_its_filter():
     pixels, shown = noise((800, 900)), Filter(2.0, 24.0)
     assert shown.length == 12
     whole = low_passed(pixels, shown.length)
-    look = micrograph_look(pixels, shown)
-    assert look.median == pytest.approx(float(np.median(whole)), abs=0.02)
-    assert look.noise == pytest.approx(float(whole.std()), rel=0.15)
-    assert look.noise < 0.2  # that of the pixels is 1
+    scale = micrograph_grey_scale(pixels, shown)
+    assert scale.median == pytest.approx(float(np.median(whole)), abs=0.02)
+    assert scale.noise == pytest.approx(float(whole.std()), rel=0.15)
+    assert scale.noise < 0.2  # that of the pixels is 1
 
 
 def test_a_window_has_its_centre_in_the_middle_and_edges_replicated():
@@ -83,7 +83,7 @@ def test_the_filter_halves_its_own_length():
 def test_row_0_is_at_the_bottom_of_a_box(lowpass):
     pixels = np.zeros((200, 200), dtype=np.float32)
     pixels[120:125, 80:85] = 100.0  # above and left of the pick at x 100, y 100
-    found = display_box(pixels, (100.0, 100.0), (64, 96), Filter(2.0, lowpass), Look(0.0, 10.0))
+    found = display_box(pixels, (100.0, 100.0), (64, 96), Filter(2.0, lowpass), GreyScale(0.0, 10.0))
     assert found.shape == (96, 96)
     rows, columns = np.nonzero(found == found.max())
     # 22 px up and 18 px left of the middle, at 1.5 px of the picture to one of the micrograph
@@ -94,18 +94,18 @@ def test_row_0_is_at_the_bottom_of_a_box(lowpass):
 def test_the_filter_of_a_box_is_that_of_the_micrograph():
     """A box out of the middle is what the whole micrograph shows there."""
     pixels, shown = noise((256, 256)), Filter(2.0, 8.0)
-    look = micrograph_look(pixels, shown)
-    box = display_box(pixels, (128.0, 128.0), (64, 64), shown, look)
-    whole = grey(low_passed(pixels, 4.0), look)[96:160, 96:160][::-1]
+    scale = micrograph_grey_scale(pixels, shown)
+    box = display_box(pixels, (128.0, 128.0), (64, 64), shown, scale)
+    whole = grey(low_passed(pixels, 4.0), scale)[96:160, 96:160][::-1]
     assert np.abs(box.astype(int) - whole).max() <= 2
 
 
 def test_a_box_at_the_edge_and_one_larger_than_the_micrograph():
     pixels = noise((40, 50))
     for centre in ((0.0, 0.0), (49.0, 39.0), (-30.0, 70.0)):
-        assert display_box(pixels, centre, (30, 32), Filter(2.0), Look(0, 1)).shape == (32, 32)
-    assert display_box(pixels, (20.0, 20.0), (90, 32), Filter(2.0), Look(0, 1)).shape == (32, 32)
-    assert micrograph_look(pixels, Filter(2.0)).noise > 0
+        assert display_box(pixels, centre, (30, 32), Filter(2.0), GreyScale(0, 1)).shape == (32, 32)
+    assert display_box(pixels, (20.0, 20.0), (90, 32), Filter(2.0), GreyScale(0, 1)).shape == (32, 32)
+    assert micrograph_grey_scale(pixels, Filter(2.0)).noise > 0
 
 
 @pytest.mark.parametrize(("width", "shape"), [(250, (200, 250)), (125, (100, 125)), (2000, (400, 500))])

@@ -16,8 +16,7 @@ Classes = Annotated[list[str] | None, _option("--class", "NAME", "A class of you
 Host = Annotated[str, _option("--host", "ADDRESS", "To serve on; others than this machine's own are open.")]
 Port = Annotated[int | None, _option("--port", "N", "0 takes a free one; else that of the labels.", min=0, max=65535)]
 TrustFrame = Annotated[
-    bool,
-    _option("--trust-frame", None, "Prune without a check whether picks are flipped, swapped or binned."),
+    bool, _option("--trust-frame", None, "Prune without a check whether picks are flipped, swapped or binned.")
 ]
 
 

@@ -31,7 +31,8 @@ UsePickerScore = Annotated[
     ),
 ]
 Shots = Annotated[
-    Path | None, _option("--shots", "FILE", "Labelled STAR file for --use-picker-score; some labels must lie on picks.")
+    Path | None,
+    _option("--shots", "FILE", "Labelled STAR file with labels on some of the picks, to fit the picker's score."),
 ]
 MinStd = Annotated[
     float | None,

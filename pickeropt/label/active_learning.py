@@ -1,11 +1,9 @@
-"""Suggestions: the few-shot model refitted to the labels so far, and which boxes to label next.
-
-The picks that suggestions are chosen from: those of a few micrographs, described once and kept.
-"""
+"""Active learning: the features of a pool of picks, a few-shot model refitted to the labels, and the picks to label
+next."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
@@ -20,24 +18,23 @@ from pickeropt.label.label_store import UNLABELLED
 from pickeropt.label.session import Session
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
 
+    from pickeropt.models.backbone import Backbone
     from pickeropt.models.classifier import PickClassifier
 
-
-SPREAD = 8
-"""Micrographs that are described for the first suggestions, spread over all; each time `MORE` others join."""
-MORE = 2
-MOST_SPREAD = 24
-MOST_LABELLED = 40
-"""Micrographs with labels that are described, those with most labels first."""
-MOST_PICKS = 10_000
-"""Picks in the pool, beside those with labels."""
+FIRST_MICROGRAPHS, MORE_MICROGRAPHS, MAX_MICROGRAPHS = 8, 2, 24
+"""Micrographs, spread evenly over all, in the pool of the first suggestions; added at each later request; at most."""
+MAX_LABELLED = 40
+"""Micrographs with labels in the pool, those with most labels first."""
+MAX_PICKS = 10_000
+"""Unlabelled picks in the pool."""
+REFIT_AFTER = 5
+"""New labels after which an existing model is fitted again."""
 
 
 @dataclass
-class Described:
+class MicrographFeatures:
     """m picks of one micrograph: ids, x and y px, the picker's scores, features (m, d)."""
 
     ids: NDArray[np.int64]
@@ -47,116 +44,110 @@ class Described:
 
 
 class FeaturePool:
-    """Features by micrograph. Used by one job at a time.
-
-    diameter_px : of the micrographs described, the mean
-    """
+    """Features by micrograph. Used by one job at a time."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._described: dict[int, Described] = {}
+        self._parts: dict[int, MicrographFeatures] = {}
         self._diameters: dict[int, float] = {}
-        self._times = 0
+        self._rounds = 0
 
     def __len__(self) -> int:
-        return sum(len(part.ids) for part in self._described.values())
+        return sum(len(part.ids) for part in self._parts.values())
 
     @property
     def diameter_px(self) -> float:
+        """The mean over the pool's micrographs."""
         return float(np.mean(list(self._diameters.values())))
 
-    def describe(self, classifier: "PickClassifier", on_progress: Callable[[int, int], None]) -> None:
-        """Look at the micrographs that the next suggestions need.
+    def extend(self, classifier: "PickClassifier", on_progress: Callable[[int, int], None]) -> None:
+        """Compute the features that the next suggestions need.
 
-        Raises MicrographError where none can be used, GeometryError for a pixel size that is unknown.
+        Raises MicrographError where no micrograph can be used, GeometryError for a pixel size that is unknown.
         """
         from pickeropt.models.backbone import inference_copy
         from pickeropt.models.fitting import choose_device, inference_dtype
 
-        todo = self._wanted()
+        todo = self._missing()
         device = choose_device(self._session.config.device)
-        backbone = inference_copy(classifier.backbone, device, inference_dtype(device)) if todo else None
         fault: PickeroptError | None = None
+        if todo:
+            backbone = inference_copy(classifier.backbone, device, inference_dtype(device))
         for done, (index, ids) in enumerate(todo):
             on_progress(done, len(todo))
             try:
                 self._add(classifier, backbone, index, ids)
             except MicrographError as error:
                 fault = error
-        self._times += 1
-        if not self._described:
+        self._rounds += 1
+        if not self._parts:
             raise fault or MicrographError("there are no picks to suggest; are the files of picks empty?")
 
     def rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """Of the n picks of the pool: ids, micrographs, (n, 2) x and y, and the picker's scores."""
-        parts = list(self._described.items())
-        groups = [np.full(len(part.ids), index, dtype=np.int64) for index, part in parts]
+        parts = self._parts.values()
         return (
-            np.concatenate([part.ids for _, part in parts]),
-            np.concatenate(groups),
-            np.concatenate([part.xy for _, part in parts]),
-            np.concatenate([part.merit for _, part in parts]),
+            np.concatenate([part.ids for part in parts]),
+            np.repeat(list(self._parts), [len(part.ids) for part in parts]).astype(np.int64),
+            np.concatenate([part.xy for part in parts]),
+            np.concatenate([part.merit for part in parts]),
         )
 
     def features(self) -> "Tensor":
         """(n, d) float32, in the order of `rows`."""
         import torch
 
-        return torch.cat([part.features for part in self._described.values()])
+        return torch.cat([part.features for part in self._parts.values()])
 
-    def _wanted(self) -> list[tuple[int, NDArray[np.int64]]]:
-        """The micrographs to look at, each with the ids of its picks that are not described yet."""
-        session = self._session
+    def _missing(self) -> list[tuple[int, NDArray[np.int64]]]:
+        """The pool's micrographs, each with the ids of its picks whose features are not computed yet."""
+        session, missing = self._session, []
         with session.lock:
             columns = session.table.columns
             labelled = self._labelled()
-            chosen = sorted(labelled, key=lambda index: -len(labelled[index]))[:MOST_LABELLED]
+            chosen = sorted(labelled, key=lambda index: -len(labelled[index]))[:MAX_LABELLED]
             chosen += [index for index in self._spread() if index not in labelled]
-            each = max(50, MOST_PICKS // max(len(chosen), 1))
-            wanted = []
-            for index in dict.fromkeys([*chosen, *self._described]):
-                old = self._described.get(index)
-                some = np.array(labelled.get(index, []), dtype=np.int64)
-                if old is None:
+            each = max(50, MAX_PICKS // max(len(chosen), 1))
+            for index in dict.fromkeys([*chosen, *self._parts]):
+                ids = np.array(labelled.get(index, []), dtype=np.int64)
+                if index in self._parts:
+                    ids = np.setdiff1d(ids, self._parts[index].ids)
+                else:
                     rows = np.flatnonzero(columns.micrograph == index)
                     if len(rows) > each:
                         rows = np.random.default_rng(index).choice(rows, each, replace=False)
-                    some = np.union1d(some, rows)
-                else:
-                    some = np.setdiff1d(some, old.ids)
-                if len(some):
-                    wanted.append((index, some))
-        return wanted
+                    ids = np.union1d(ids, rows)
+                if len(ids):
+                    missing.append((index, ids))
+        return missing
 
     def _labelled(self) -> dict[int, list[int]]:
         """By micrograph, the ids that have a label."""
         store = self._session.store
         found: dict[int, list[int]] = {}
         for key, label in store.labels.items():
-            place = store.place(key).micrograph
-            if label >= 0 and self._session.micrographs.entries[place].path is not None:
-                found.setdefault(place, []).append(key)
+            index = store.place(key).micrograph
+            if label >= 0 and self._session.micrographs.entries[index].path is not None:
+                found.setdefault(index, []).append(key)
         return found
 
-    def _spread(self) -> Sequence[int]:
-        """Micrographs with picks, evenly through all; those of earlier times stay among them."""
+    def _spread(self) -> list[int]:
+        """Micrographs with picks, evenly spread over all; those of the pool stay among them."""
         micrographs = self._session.micrographs
         counts = np.bincount(self._session.table.columns.micrograph, minlength=len(micrographs))
         usable = [i for i in np.flatnonzero(counts).tolist() if micrographs.entries[i].path is not None]
-        count = min(SPREAD + MORE * self._times, MOST_SPREAD, len(usable))
-        old = [index for index in usable if index in self._described]
-        new = [index for index in usable if index not in self._described]
-        more = max(0, count - len(old))
-        places = (np.arange(min(more, len(new))) + 0.5) * len(new) / max(1, min(more, len(new)))
+        old = [index for index in usable if index in self._parts]
+        new = [index for index in usable if index not in self._parts]
+        count = min(FIRST_MICROGRAPHS + MORE_MICROGRAPHS * self._rounds, MAX_MICROGRAPHS, len(usable))
+        more = min(max(0, count - len(old)), len(new))
+        places = (np.arange(more) + 0.5) * len(new) / max(1, more)
         return [*old, *(new[int(place)] for place in places)]
 
-    def _add(self, classifier: "PickClassifier", backbone: object, index: int, ids: NDArray[np.int64]) -> None:
+    def _add(self, classifier: "PickClassifier", backbone: "Backbone", index: int, ids: NDArray[np.int64]) -> None:
         import torch
 
-        from pickeropt.models.backbone import Backbone
         from pickeropt.models.features import describe_micrograph
 
-        assert isinstance(backbone, Backbone)
         session = self._session
         with session.lock:
             boxes = [session.store.place(key) for key in ids.tolist()]
@@ -166,26 +157,15 @@ class FeaturePool:
         micrograph = read_micrograph(session.micrographs.path(index))
         self._diameters[index] = session.config.diameter_angstrom / session.micrographs.pixel_size(index)
         features = describe_micrograph(backbone, classifier.spec, micrograph.pixels, self._diameters[index], xy)
-        old = self._described.get(index)
+        old = self._parts.get(index)
         if old is not None:
             ids, xy = np.concatenate([old.ids, ids]), np.concatenate([old.xy, xy])
             merit, features = np.concatenate([old.merit, merit]), torch.cat([old.features, features])
-        self._described[index] = Described(ids, xy, merit.astype(np.float64), features)
+        self._parts[index] = MicrographFeatures(ids, xy, merit.astype(np.float64), features)
 
 
-def labels_of(session: Session, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n,) index into the classes, -1 without a label, -2 skipped."""
-    with session.lock:
-        labels = session.store.labels
-        return np.array([labels.get(key, UNLABELLED) for key in ids.tolist()], dtype=np.int64)
-
-
-HANDFUL = 5
-"""New labels after which the model is fitted again, once there is one."""
-
-
-class Adviser:
-    """Fits the few-shot model and chooses what to label next. torch is imported by the first use."""
+class Suggester:
+    """Fits the few-shot model and chooses what to label next. torch is imported on first use."""
 
     def __init__(self, session: Session, results: Results) -> None:
         self._session, self._results = session, results
@@ -193,41 +173,39 @@ class Adviser:
         self._classifier: PickClassifier | None = None
         self._names: tuple[str, ...] = ()
         self._busy = Lock()
-        self._seen = 0
-        self._presses = 0
+        self._labels_fitted = 0
+        self._requests = 0
         self._thread: Thread | None = None
 
     def suggest(self, count: int, on_progress: OnProgress) -> str:
-        """Look at more micrographs where labels are, refit, and choose; a line on what came of it.
+        """Extend the pool to the micrographs with labels, refit, and choose; one line that says the outcome.
 
-        Raises PickeroptError as `FeaturePool.describe` does.
+        Raises PickeroptError as `FeaturePool.extend` does.
         """
         on_progress("starting the model", 0, 0)
         with self._busy:
-            self._presses += 1
-            classifier = self._make()
-            self._pool.describe(classifier, lambda done, of: on_progress("looking at micrographs", done, of))
+            self._requests += 1
+            classifier = self._current_classifier()
+            self._pool.extend(classifier, lambda done, of: on_progress("computing features of micrographs", done, of))
             on_progress("fitting the labels so far", 0, 0)
             probabilities, labels = self._fit(classifier)
             on_progress("choosing", 0, 0)
-            found = self._choose(probabilities, labels, count)
-        self._results.suggest(found)
-        return f"{len(found)} boxes to label next" if found else "every box that was looked at has a label"
+            chosen = self._choose(probabilities, labels, count)
+        self._results.suggest(chosen)
+        return f"{len(chosen)} boxes to label next" if chosen else "every box in the pool has a label"
 
     def refit_soon(self, idle: Callable[[], bool]) -> None:
-        """Fit again in the background after a handful of labels, where there is a model already.
-
-        idle : whether nothing else is running
-        """
+        """Refit in the background where there is a model, `REFIT_AFTER` labels are new, and nothing else runs."""
         given = len(self._session.store.labels)
-        if self._classifier is None or abs(given - self._seen) < HANDFUL or not idle() or self._busy.locked():
+        few = abs(given - self._labels_fitted) < REFIT_AFTER
+        if self._classifier is None or few or not idle() or self._busy.locked():
             return
-        self._seen = given
+        self._labels_fitted = given
         self._thread = Thread(target=self._refit, name="refit", daemon=True)
         self._thread.start()
 
     def wait(self, seconds: float) -> bool:
-        """Until the refit in the background has ended, or so long; whether it has."""
+        """Wait at most so long for the refit in the background; whether it has ended."""
         if self._thread is not None:
             self._thread.join(seconds)
         return self._thread is None or not self._thread.is_alive()
@@ -242,8 +220,8 @@ class Adviser:
         finally:
             self._busy.release()
 
-    def _make(self) -> "PickClassifier":
-        """The classifier of the classes as they are now; features do not depend on them."""
+    def _current_classifier(self) -> "PickClassifier":
+        """The classifier of the current classes; features do not depend on them."""
         from pickeropt.label.suggestions import fewshot_classifier
 
         names = tuple(self._session.store.class_names)
@@ -253,36 +231,28 @@ class Adviser:
         return self._classifier
 
     def _fit(self, classifier: "PickClassifier") -> "tuple[NDArray[np.float64], NDArray[np.int64]]":
-        """(n, k) probabilities and (n,) labels of the pool; estimate and guesses go to the results."""
+        """(n, k) probabilities and (n,) labels of the pool; the estimate and the guesses go to the results."""
         from pickeropt.label.suggestions import estimate, refit
 
         begun = time.perf_counter()
         ids, groups, _, _ = self._pool.rows()
         features = self._pool.features()
-        labels = labels_of(self._session, ids)
-        self._seen = len(self._session.store.labels)
-        now = estimate(classifier, features, labels, groups, seed=0)
+        with self._session.lock:
+            given = self._session.store.labels
+            labels = np.array([given.get(key, UNLABELLED) for key in ids.tolist()], dtype=np.int64)
+        self._labels_fitted = len(given)
+        quality = asdict(estimate(classifier, features, labels, groups, seed=0))
         probabilities = refit(classifier, features, labels, groups, seed=0)
-        said: dict[str, Any] = {
-            "labels": int((labels >= 0).sum()),
-            "seconds": round(time.perf_counter() - begun, 2),
-            "estimate": {
-                "macro_f1": now.macro_f1,
-                "low": now.low,
-                "high": now.high,
-                "shots": now.shots,
-                "enough": now.enough,
-                "text": now.text,
-            },
-        }
-        self._results.guess(ids, self._names, probabilities, said)
+        seconds = round(time.perf_counter() - begun, 2)
+        model: dict[str, Any] = {"labels": int((labels >= 0).sum()), "seconds": seconds, "estimate": quality}
+        self._results.guess(ids, self._names, probabilities, model)
         return probabilities, labels
 
     def _choose(self, probabilities: "NDArray[np.float64]", labels: "NDArray[np.int64]", count: int) -> list[int]:
-        from pickeropt.label.suggestions import Pool, suggest
+        from pickeropt.label.suggestions import PickPool, suggest
 
         ids, groups, xy, merit = self._pool.rows()
-        pool = Pool(self._pool.features(), xy, groups, merit)
-        rows = suggest(pool, probabilities, labels, radius_px=self._pool.diameter_px, count=count, seed=self._presses)
-        found: list[int] = ids[rows].tolist()
-        return found
+        pool = PickPool(self._pool.features(), xy, groups, merit)
+        rows = suggest(pool, probabilities, labels, self._pool.diameter_px, count, seed=self._requests)
+        chosen: list[int] = ids[rows].tolist()
+        return chosen

@@ -17,11 +17,10 @@ from starlette.exceptions import HTTPException
 
 import pickeropt
 from pickeropt.errors import MicrographError, OutputError, PickeroptError
-from pickeropt.label.gallery import Query as Wanted
-from pickeropt.label.gallery import number
+from pickeropt.label.gallery import GalleryQuery, number
 from pickeropt.label.label_config import TARGETS
 from pickeropt.label.label_store import UNLABELLED, Box
-from pickeropt.label.pictures import Wish
+from pickeropt.label.pictures import DisplaySettings
 from pickeropt.label.server import LabelServer
 
 if TYPE_CHECKING:
@@ -74,14 +73,7 @@ def listed_micrographs(server: "LabelServer") -> dict[str, Any]:
     shapes = [session.micrographs.shape(i) or (None, None) for i in range(len(sites))]
     return {
         "items": [
-            {
-                "index": i,
-                "name": site.name,
-                "picks": picks[i],
-                "labels": labels[i],
-                "width": w,
-                "height": h,
-            }
+            {"index": i, "name": site.name, "picks": picks[i], "labels": labels[i], "width": w, "height": h}
             for i, (site, (h, w)) in enumerate(zip(sites, shapes, strict=True))
         ]
     }
@@ -155,26 +147,26 @@ def _numbers(values: NDArray[np.floating]) -> list[float | None]:
 
 PAGE = Path(__file__).parent / "page"
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-MOST_LABELS = 100_000
+MAX_LABELS = 100_000
 """Of one request."""
 
 Id = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(max_length=100)]
 ActionId = Annotated[str, Field(max_length=64)]
 """By which an action is known that the page sends again, as no answer came."""
-Pixels = Annotated[int, Query(ge=16, le=1024)]
+PicturePixels = Annotated[int, Query(ge=16, le=1024)]
 Diameters = Annotated[float, Query(ge=0.2, le=20)]
 Angstrom = Annotated[float, Query(ge=0, le=1000)]
 Sigmas = Annotated[float, Query(ge=0.1, le=100)]
 
 
-class Label(BaseModel):
+class LabelBody(BaseModel):
     id: Id
     class_name: Name | None = Field(alias="class")
 
 
 class LabelsBody(BaseModel):
-    labels: Annotated[list[Label], Field(max_length=MOST_LABELS)]
+    labels: Annotated[list[LabelBody], Field(max_length=MAX_LABELS)]
     action: ActionId = ""
 
 
@@ -273,8 +265,8 @@ def _add_picks(app: FastAPI, server: LabelServer) -> None:
         offset: Annotated[int, Query(ge=0)] = 0,
         limit: Annotated[int, Query(ge=1, le=2000)] = 200,
     ) -> JSONResponse:
-        wanted = Wanted(order, class_name, None if micrograph == "" else micrograph, kept)
-        return JSONResponse(server.picks(wanted, offset, limit))
+        query = GalleryQuery(order, class_name, None if micrograph == "" else micrograph, kept)
+        return JSONResponse(server.picks(query, offset, limit))
 
     @app.get("/api/micrograph/{index}")
     def micrograph(index: int) -> JSONResponse:
@@ -291,12 +283,12 @@ def _add_pictures(app: FastAPI, server: LabelServer) -> None:
     @app.get("/api/box/{key}.png")
     def box(
         key: int,
-        px: Pixels = 128,
+        px: PicturePixels = 128,
         view: Diameters = 1.5,
-        lowpass: Angstrom = Wish.lowpass,
-        contrast: Sigmas = Wish.contrast,
+        lowpass: Angstrom = DisplaySettings.lowpass,
+        contrast: Sigmas = DisplaySettings.contrast,
     ) -> Response:
-        data = server.pictures.box(server.place(key), px, view, Wish(lowpass, contrast))
+        data = server.pictures.box(server.place(key), px, view, DisplaySettings(lowpass, contrast))
         return Response(data, media_type="image/png", headers=headers)
 
     @app.get("/api/micrograph/{index}/tile/{level}/{tx}/{ty}.png")
@@ -305,10 +297,10 @@ def _add_pictures(app: FastAPI, server: LabelServer) -> None:
         level: int,
         tx: int,
         ty: int,
-        lowpass: Angstrom = Wish.lowpass,
-        contrast: Sigmas = Wish.contrast,
+        lowpass: Angstrom = DisplaySettings.lowpass,
+        contrast: Sigmas = DisplaySettings.contrast,
     ) -> Response:
-        data = server.tile(index, (level, tx, ty), Wish(lowpass, contrast))
+        data = server.tile(index, (level, tx, ty), DisplaySettings(lowpass, contrast))
         return Response(data, media_type="image/png", headers=headers)
 
 

@@ -3,12 +3,9 @@
 What models say of the picks: the few-shot model's guesses, and the results of a pruning.
 """
 
-import csv
-import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from pickeropt.errors import FormatError, PickeroptError
 from pickeropt.label.label_store import FIRST_ADDED, SKIPPED, UNLABELLED, UNSEEN, Columns, LabelStore
 from pickeropt.label.session import Loader, Session
 from pickeropt.prune.prune_config import Finish
+from pickeropt.pruned_run import PROBABILITIES, SCORES, ScoresTable, read_summary, score_pieces
 
 ORDERS = ("file", "random", "merit", "score", "suggested", "uncertain", "labelled")
 KEPT = ("all", "kept", "rejected")
@@ -28,7 +26,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Query:
+class GalleryQuery:
     """class_name : a class, `skip`, `unlabelled` or "" for all; micrograph : its index or None for all"""
 
     order: str = "file"
@@ -51,7 +49,7 @@ class Gallery:
         self._orders: OrderedDict[object, Rows] = OrderedDict()
         self._answers: OrderedDict[object, Rows] = OrderedDict()
 
-    def ids(self, query: Query) -> Rows:
+    def ids(self, query: GalleryQuery) -> Rows:
         """(m,) int64 ids. Boxes added by hand come last, but where the order is that of labelling.
 
         Raises PickeroptError for an order or a filter that there is not.
@@ -69,7 +67,7 @@ class Gallery:
             return None
         return UNLABELLED if name == UNSEEN else self._store.index(name)
 
-    def _answer(self, query: Query, wanted: int | None) -> Rows:
+    def _answer(self, query: GalleryQuery, wanted: int | None) -> Rows:
         columns = self._store.table.columns
         listed = {"labelled": [*reversed(self._store.labels)], "suggested": self.suggested}.get(query.order)
         if listed is not None:
@@ -81,7 +79,7 @@ class Gallery:
         added = [key for key in self._store.added if key in self._store.labels and self._fits(query, wanted, key)]
         return np.concatenate([rows, np.array(added, dtype=np.int64)])
 
-    def _fits(self, query: Query, wanted: int | None, key: int) -> bool:
+    def _fits(self, query: GalleryQuery, wanted: int | None, key: int) -> bool:
         """Whether one pick, or one added box, passes the filters."""
         columns = self._store.table.columns
         label = self._store.labels.get(key, UNLABELLED)
@@ -100,7 +98,7 @@ class Gallery:
         return _cached(self._orders, key, lambda: _sorted(order, columns))
 
 
-def _mask(query: Query, wanted: int | None, columns: Columns) -> NDArray[np.bool_] | None:
+def _mask(query: GalleryQuery, wanted: int | None, columns: Columns) -> NDArray[np.bool_] | None:
     """(n,) which picks pass the filters, None where all do. A class is that of the label, else the guess."""
     parts: list[NDArray[np.bool_]] = []
     if wanted in (UNLABELLED, SKIPPED):
@@ -177,14 +175,13 @@ def number(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-PIECE = 20_000
-"""Rows of scores.csv that are Python objects at once."""
+_COLUMNS = ("file", "row", "x", "y", "class", "score", PROBABILITIES, "kept")
 BINS = 100
 """Of the histogram of scores."""
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _ScoredRows:
     """Some rows of scores.csv: ids, x and y px, index into the file's classes, P(particle), doubt, kept."""
 
     ids: NDArray[np.int64]
@@ -240,12 +237,14 @@ class Results:
         Raises FormatError for a folder that cannot be read as one, or of other files of picks.
         """
         try:
-            summary = json.loads((folder / "summary.json").read_bytes())
+            summary = read_summary(folder)
             starts = self._starts(summary)
-            with (folder / "scores.csv").open(encoding="utf-8", newline="") as file:
-                names: list[str] = []
-                parts = list(_read(file, starts, names))
-        except (OSError, ValueError, KeyError, csv.Error) as error:
+            names: tuple[str, ...] = ()
+            parts = []
+            for piece in score_pieces(folder / SCORES, _COLUMNS):
+                names = piece.class_names
+                parts.append(_rows_of(piece, starts))
+        except (KeyError, TypeError, PickeroptError) as error:
             raise FormatError(f"{folder}: cannot be read as a pruning of these picks ({error}); prune again") from error
         with self._session.lock:
             columns, store = self._session.table.columns, self._session.store
@@ -302,24 +301,14 @@ def _real(path: str) -> Path:
     return Path(path).parent.resolve() / Path(path).name
 
 
-def _read(file: Any, starts: Mapping[str, int], names: list[str]) -> Iterator[_Rows]:
-    """The rows of scores.csv, some thousand at once; the classes of its columns are added to `names`."""
-    reader = csv.reader(file)
-    header = next(reader)
-    at = {name: i for i, name in enumerate(header)}
-    classes = [i for i, name in enumerate(header) if name.startswith("p_")]
-    names += [header[i].removeprefix("p_") for i in classes]
-    place = {name: i for i, name in enumerate(names)}
-    name, row, x, y = (at[key] for key in ("file", "row", "x", "y"))
-    kind, score, kept = (at[key] for key in ("class", "score", "kept"))
-    while rows := list(islice(reader, PIECE)):
-        ids = np.array([starts[cells[name]] + int(cells[row]) for cells in rows], dtype=np.int64)
-        best = np.array([max(float(cells[i]) for i in classes) for cells in rows], dtype=np.float32)
-        yield _Rows(
-            ids=ids,
-            xy=np.array([(float(cells[x]), float(cells[y])) for cells in rows]),
-            best=np.array([place[cells[kind]] for cells in rows], dtype=np.int16),
-            score=np.array([float(cells[score]) for cells in rows], dtype=np.float32),
-            doubt=1 - best,
-            kept=np.array([cells[kept] == "1" for cells in rows], dtype=np.int8),
-        )
+def _rows_of(piece: ScoresTable, starts: Mapping[str, int]) -> _ScoredRows:
+    first = np.array([starts[name] for name in piece.files], dtype=np.int64)
+    best = piece[PROBABILITIES].max(axis=1, initial=0).astype(np.float32)
+    return _ScoredRows(
+        ids=first[piece["file"]] + piece["row"],
+        xy=piece.coordinates,
+        best=piece["class"].astype(np.int16),
+        score=piece["score"].astype(np.float32),
+        doubt=1 - best,
+        kept=piece["kept"].astype(np.int8),
+    )

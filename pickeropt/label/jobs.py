@@ -3,7 +3,6 @@
 The page's buttons: what the commands `finetune` and `prune` do, from the labels of this session.
 """
 
-import json
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from pickeropt.label.gallery import Results
 from pickeropt.label.labels_file import digest, keep_copy
 from pickeropt.label.session import Session
 from pickeropt.prune.prune_config import Finish
+from pickeropt.pruned_run import read_summary
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -29,7 +29,7 @@ class Stopped(Exception):  # noqa: N818 - no error: the user wanted it
 
 
 @dataclass(frozen=True)
-class Job:
+class JobStatus:
     """number : of the jobs of this server, from 1 on
     kind : suggest, finetune or prune; state : running, done or failed
     error : one line where it failed; text : what came of it
@@ -49,7 +49,7 @@ class Jobs:
     """Runs jobs, one after the other."""
 
     def __init__(self) -> None:
-        self._job: Job | None = None
+        self._job: JobStatus | None = None
         self._thread: Thread | None = None
         self._stop = Event()
         self._lock = Lock()
@@ -60,7 +60,7 @@ class Jobs:
             if self._job is not None and self._job.state == "running":
                 raise PickeroptError(f"{self._job.kind} is running; wait for it, or stop it")
             self._stop.clear()
-            begun = self._job = Job(1 if self._job is None else self._job.number + 1, kind)
+            begun = self._job = JobStatus(1 if self._job is None else self._job.number + 1, kind)
             self._thread = Thread(target=self._run, args=(work,), name=kind, daemon=True)
             self._thread.start()
             return asdict(begun)
@@ -103,7 +103,7 @@ class Jobs:
         self._job = replace(self._job, **changes)
 
 
-class Work:
+class ModelJobs:
     """Fine-tunes and prunes. torch is imported by the first use.
 
     inputs : the files of picks, as the user gave them
@@ -218,10 +218,10 @@ class Work:
         if not folder.exists():
             return
         try:
-            summary = json.loads((folder / "summary.json").read_bytes())
+            summary = read_summary(folder)
             made_with = summary["settings"]["model"]
             of_these = self._results.is_of_these(summary)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OutputError, KeyError, TypeError):
             made_with, of_these = "", False
         if made_with is not None and Path(made_with).resolve() != model.resolve():
             raise OutputError(f"{folder}: is there already, and is not of this model; move it away")

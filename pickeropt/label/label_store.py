@@ -64,11 +64,7 @@ class PickTable:
         return _first(self._all, self._count)
 
     def write(
-        self,
-        start: int,
-        xy: NDArray[np.float64],
-        merit: NDArray[np.floating],
-        micrograph: NDArray[np.integer],
+        self, start: int, xy: NDArray[np.float64], merit: NDArray[np.floating], micrograph: NDArray[np.integer]
     ) -> None:
         """Put m picks at the ids from `start` on; what was said of those already there stays."""
         stop = start + len(xy)
@@ -124,7 +120,7 @@ FIRST_ADDED = 1_000_000_000
 SKIP = "skip"
 UNSEEN = "unlabelled"
 """Neither of the two can be a class."""
-MOST_STEPS = 1000
+MAX_STEPS = 1000
 """Actions that a browser can take back."""
 
 
@@ -219,7 +215,7 @@ class LabelStore:
         for key, _, label in changes:
             self._put(key, label, self.revision)
         if changes:
-            self._steps[browser] = [*self._steps[browser][1 - MOST_STEPS :], action]
+            self._steps[browser] = [*self._steps[browser][1 - MAX_STEPS :], action]
         return action
 
     def add(self, box: Box) -> int:
@@ -303,11 +299,6 @@ def _renamed(action: Action, pairs: Mapping[int, int]) -> Action:
 def describe_classes(names: Sequence[str], counts: NDArray[np.int64]) -> list[dict[str, object]]:
     """The classes as the page gets them: name, key, colour, number of labels."""
     return [
-        {
-            "name": name,
-            "key": str(i + 1) if i < 9 else "",
-            "colour": COLOURS[i % len(COLOURS)],
-            "count": int(counts[i]),
-        }
+        {"name": name, "key": str(i + 1) if i < 9 else "", "colour": COLOURS[i % len(COLOURS)], "count": int(counts[i])}
         for i, name in enumerate(names)
     ]

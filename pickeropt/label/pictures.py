@@ -16,14 +16,14 @@ from pickeropt.display import (
     CONTRAST,
     LOWPASS,
     Filter,
-    Look,
+    GreyScale,
     as_png,
     cut,
     display_box,
     grey,
-    look_of,
+    grey_scale_of,
     low_passed,
-    micrograph_look,
+    micrograph_grey_scale,
 )
 from pickeropt.errors import PickeroptError
 from pickeropt.io.micrographs import map_micrograph
@@ -31,7 +31,7 @@ from pickeropt.label.label_store import Box
 from pickeropt.records import FloatArray
 from pickeropt.sites import Micrographs
 
-MOST_BYTES = 160 * 2**20
+MAX_BYTES = 160 * 2**20
 """Of TIFF micrographs and binned copies that are kept."""
 TILE = 256
 DIRECT = 2048
@@ -40,7 +40,7 @@ BAND = 512
 """Rows that are read of a micrograph at once."""
 
 
-class Kept:
+class ArrayCache:
     """Arrays by key, the least used of which go when there are too many bytes."""
 
     def __init__(self, most: int) -> None:
@@ -64,12 +64,12 @@ class Kept:
         return made
 
 
-class Pixels:
+class MicrographPixels:
     """Windows of micrographs, by index."""
 
     def __init__(self, micrographs: Micrographs) -> None:
         self._micrographs = micrographs
-        self._kept = Kept(MOST_BYTES)
+        self._kept = ArrayCache(MAX_BYTES)
         self._making = Lock()
 
     def window(self, index: int, top: int, left: int, shape: tuple[int, int]) -> FloatArray:
@@ -138,11 +138,11 @@ SAMPLES, SAMPLE = 3, 192
 """Places along each side of a level where its grey and noise are measured, and px of the square there."""
 PATCH = 96
 """px of the squares that the look of boxes is measured on: 12 ms, for the first box of a micrograph."""
-MOST_LOOKS = 100_000
+MAX_SCALES = 100_000
 
 
 @dataclass(frozen=True)
-class Wish:
+class DisplaySettings:
     """How a picture is to be shown.
 
     lowpass : Å, 0 for none; contrast : noise units from grey to black, and to white
@@ -157,22 +157,22 @@ class Pictures:
 
     def __init__(self, micrographs: Micrographs, diameter_angstrom: float) -> None:
         self._micrographs, self._diameter = micrographs, diameter_angstrom
-        self.pixels = Pixels(micrographs)
-        self._looks: dict[tuple[int, int, float], Look] = {}
+        self.pixels = MicrographPixels(micrographs)
+        self._looks: dict[tuple[int, int, float], GreyScale] = {}
 
-    def box(self, box: Box, size: int, view: float, wish: Wish) -> bytes:
+    def box(self, box: Box, size: int, view: float, settings: DisplaySettings) -> bytes:
         """A picture of `size` px square, `view` particle diameters wide, around a point.
 
-        Raises MicrographError and GeometryError as `Pixels` and `Micrographs` do.
+        Raises MicrographError and GeometryError as `MicrographPixels` and `Micrographs` do.
         """
         index = box.micrograph
-        shown = Filter(self._micrographs.pixel_size(index), wish.lowpass)
+        shown = Filter(self._micrographs.pixel_size(index), settings.lowpass)
         side = max(8, round(view * self._diameter / shown.pixel_size))
         pixels = self.pixels.mapped(index)
-        look = self._look((index, -1, wish.lowpass), lambda: micrograph_look(pixels, shown, PATCH))
-        return as_png(display_box(pixels, (box.x, box.y), (side, size), shown, look, wish.contrast))
+        look = self._look((index, -1, settings.lowpass), lambda: micrograph_grey_scale(pixels, shown, PATCH))
+        return as_png(display_box(pixels, (box.x, box.y), (side, size), shown, look, settings.contrast))
 
-    def tile(self, index: int, place: tuple[int, int, int], wish: Wish) -> bytes:
+    def tile(self, index: int, place: tuple[int, int, int], settings: DisplaySettings) -> bytes:
         """Tile (level, column, row) of `TILE` px, counted from the picture's upper left corner.
 
         Tiles at the far edges are smaller. Raises PickeroptError for a tile that there is not.
@@ -184,9 +184,9 @@ class Pictures:
         if not (0 <= row * TILE < height and 0 <= column * TILE < width):
             raise PickeroptError(f"there is no tile {level}/{column}/{row}; load the page again")
         shape = min(TILE, height - row * TILE), min(TILE, width - column * TILE)
-        shown = self._filtered(index, level, (row * TILE, column * TILE), shape, wish.lowpass)
-        look = self._look((index, level, wish.lowpass), lambda: self._measured(index, level, wish.lowpass))
-        return as_png(grey(shown, look, wish.contrast))
+        shown = self._filtered(index, level, (row * TILE, column * TILE), shape, settings.lowpass)
+        look = self._look((index, level, settings.lowpass), lambda: self._measured(index, level, settings.lowpass))
+        return as_png(grey(shown, look, settings.contrast))
 
     def _shape(self, index: int, level: int) -> tuple[int, int]:
         height, width = self._micrographs.header(index).shape
@@ -207,18 +207,18 @@ class Pictures:
             window = low_passed(window, length)
         return np.ascontiguousarray(window[margin : margin + h, margin : margin + w])
 
-    def _look(self, key: tuple[int, int, float], measure: Callable[[], Look]) -> Look:
+    def _look(self, key: tuple[int, int, float], measure: Callable[[], GreyScale]) -> GreyScale:
         """Grey and noise of a level (-1: of boxes) as a filter leaves them, measured once."""
         found = self._looks.get(key)
         if found is None:
-            if len(self._looks) >= MOST_LOOKS:
+            if len(self._looks) >= MAX_SCALES:
                 self._looks.clear()
             found = self._looks[key] = measure()
         return found
 
-    def _measured(self, index: int, level: int, lowpass: float) -> Look:
+    def _measured(self, index: int, level: int, lowpass: float) -> GreyScale:
         height, width = self._shape(index, level)
         h, w = min(SAMPLE, height), min(SAMPLE, width)
         shares = (np.arange(SAMPLES) + 0.5) / SAMPLES
         corners = [(int(y * (height - h)), int(x * (width - w))) for y in shares for x in shares]
-        return look_of(np.stack([self._filtered(index, level, at, (h, w), lowpass) for at in corners]))
+        return grey_scale_of(np.stack([self._filtered(index, level, at, (h, w), lowpass) for at in corners]))

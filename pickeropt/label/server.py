@@ -9,18 +9,18 @@ from threading import Lock
 from typing import Any
 
 from pickeropt.errors import OutputError, PickeroptError
-from pickeropt.label.active_learning import Adviser
-from pickeropt.label.gallery import Gallery, Query, Results, items
-from pickeropt.label.jobs import Jobs, Work
+from pickeropt.label.active_learning import Suggester
+from pickeropt.label.gallery import Gallery, GalleryQuery, Results, items
+from pickeropt.label.jobs import Jobs, ModelJobs
 from pickeropt.label.label_config import LabelConfig, check_config
 from pickeropt.label.label_store import UNLABELLED, Box, describe_classes
 from pickeropt.label.pictures import Pictures
 from pickeropt.label.session import Loader, Session
 from pickeropt.prune.prune_config import Finish
 
-PATIENCE = 2.0
+SHUTDOWN_SECONDS = 2.0
 """Seconds that what is running has to end when the server does."""
-MOST_ANSWERS = 1000
+MAX_ANSWERS = 1000
 """To actions of the pages, kept for those that ask again."""
 
 
@@ -43,10 +43,10 @@ class LabelServer:
         self.pictures = Pictures(self.session.micrographs, config.diameter_angstrom)
         self.results = Results(self.session, self.loader, self.gallery)
         self.jobs = Jobs()
-        self.work = Work(self.session, self.results, self.inputs, finish)
+        self.model_jobs = ModelJobs(self.session, self.results, self.inputs, finish)
         self._answers: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
         self._acting = Lock()
-        self.adviser = Adviser(self.session, self.results)
+        self.suggester = Suggester(self.session, self.results)
         try:
             _check_apart(self.inputs, config)
             self.loader.start()
@@ -65,7 +65,7 @@ class LabelServer:
         else:
             micrographs.path(0)
 
-    def close(self, seconds: float = PATIENCE) -> bool:
+    def close(self, seconds: float = SHUTDOWN_SECONDS) -> bool:
         """Stop what is going on in the background, and let others have the labels; whether all has stopped.
 
         seconds : how long a job and a refit may take to end
@@ -73,13 +73,13 @@ class LabelServer:
         self.loader.stop()
         self.jobs.stop()
         quiet = self.jobs.wait(seconds)
-        quiet = self.adviser.wait(seconds) and quiet
+        quiet = self.suggester.wait(seconds) and quiet
         self.session.close()
         return quiet
 
     def _loaded(self) -> None:
         """All picks are read."""
-        self.work.earlier()
+        self.model_jobs.earlier()
 
     def problems(self) -> list[str]:
         """What the user should know of, a line each."""
@@ -104,7 +104,7 @@ class LabelServer:
         found = dict(zip(store.class_names, store.counts().tolist(), strict=True))
         return {**found, "skip": store.skipped()}
 
-    def picks(self, query: Query, offset: int, limit: int) -> dict[str, Any]:
+    def picks(self, query: GalleryQuery, offset: int, limit: int) -> dict[str, Any]:
         with self.session.lock:
             ids = self.gallery.ids(query)
             shown = ids[offset : offset + limit].tolist()
@@ -120,9 +120,9 @@ class LabelServer:
         with self.session.lock:
             return self.session.store.place(key)
 
-    def tile(self, index: int, tile: tuple[int, int, int], wish: Any) -> bytes:
+    def tile(self, index: int, tile: tuple[int, int, int], settings: Any) -> bytes:
         self.check_micrograph(index)
-        return self.pictures.tile(index, tile, wish)
+        return self.pictures.tile(index, tile, settings)
 
     def once(self, browser: str, action: str, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What an action of a page comes to; one that it sends again, as no answer came, is not done again.
@@ -135,7 +135,7 @@ class LabelServer:
                 said = act()
                 if action:
                     self._answers[browser, action] = said
-                    while len(self._answers) > MOST_ANSWERS:
+                    while len(self._answers) > MAX_ANSWERS:
                         self._answers.popitem(last=False)
             return said
 
@@ -144,7 +144,7 @@ class LabelServer:
             new = {key: self.session.store.index(name) for key, name in labels}
             self.session.set_labels(new, browser)
             said = self._said()
-        self.adviser.refit_soon(self._idle)
+        self.suggester.refit_soon(self._idle)
         return said
 
     def add(self, box: Box, name: str, browser: str) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class LabelServer:
                 raise PickeroptError("a box that no picker picked needs a class")
             key, _ = self.session.add_box(box, label, browser)
             said = {"id": key, **self._said()}
-        self.adviser.refit_soon(self._idle)
+        self.suggester.refit_soon(self._idle)
         return said
 
     def undo(self, browser: str) -> dict[str, Any]:
@@ -168,19 +168,19 @@ class LabelServer:
             return {"classes": self.classes()}
 
     def suggest(self, count: int) -> dict[str, Any]:
-        return self.jobs.start("suggest", lambda on_progress: self.adviser.suggest(count, on_progress))
+        return self.jobs.start("suggest", lambda on_progress: self.suggester.suggest(count, on_progress))
 
     def finetune(self) -> dict[str, Any]:
-        return self.jobs.start("finetune", self.work.finetune)
+        return self.jobs.start("finetune", self.model_jobs.finetune)
 
     def prune(self, threshold: float) -> dict[str, Any]:
         self._check_loaded()
-        return self.jobs.start("prune", lambda on_progress: self.work.prune(threshold, on_progress))
+        return self.jobs.start("prune", lambda on_progress: self.model_jobs.prune(threshold, on_progress))
 
     def threshold(self, threshold: float) -> dict[str, Any]:
         if not self._idle():
             raise PickeroptError("a job is running; wait for it, or stop it")
-        return self.work.threshold(threshold)
+        return self.model_jobs.threshold(threshold)
 
     def _check_loaded(self) -> None:
         if not self.loader.finished.is_set():

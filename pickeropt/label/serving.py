@@ -31,10 +31,7 @@ PORTS = range(20_000, 32_000)
 
 
 def serve(
-    inputs: Sequence[Path],
-    config: LabelConfig,
-    say: Callable[[str], None] = print,
-    finish: Finish | None = None,
+    inputs: Sequence[Path], config: LabelConfig, say: Callable[[str], None] = print, finish: Finish | None = None
 ) -> None:
     """Serve the page until Ctrl-C. Raises PickeroptError as `LabelServer` does, and for a port that is taken.
 
@@ -141,7 +138,7 @@ SAFE = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
 )  # fmt: skip
-MOST_BODY = 8 * 2**20
+MAX_BODY = 8 * 2**20
 """Bytes of a request: labels of a lasso around everything."""
 
 
@@ -190,7 +187,7 @@ class Guard:
             return _refused("this request comes from another site's page")
         if headers.get("sec-fetch-site") == "cross-site" and scope["path"] != "/":
             return _refused("this request comes from another site's page")
-        if int(headers.get("content-length", "0") or 0) > MOST_BODY:
+        if int(headers.get("content-length", "0") or 0) > MAX_BODY:
             return JSONResponse({"error": "the request is too large"}, 413)
         given = _query_token(scope)
         if scope["path"] == "/" and scope["method"] == "GET" and given is not None:

@@ -1,24 +1,18 @@
-"""Which boxes to label next: uncertain, unlike one another, spread over micrographs and picker's scores.
+"""Suggestions: the few-shot model of the labels so far, the picks to label next, and an estimate of its quality.
 
-One pick at a time: the one whose product is largest of how unsure the model is, distance in feature space
-to the nearest label or pick chosen, and how seldom its micrograph and its fifth of the picker's scores had a
-turn. As long as a class has too few (labels, and what the picks chosen so far are expected to be), the
-probability of the class that has least counts too, so that rare classes are found early.
+The model is the default recipe of `finetune` on features that are computed once. Classes without labels have the
+probabilities of the general model.
 
-The few-shot model behind the suggestions: what the labels so far teach, asked about the whole pool.
+The next picks are chosen one at a time, by the product of the model's uncertainty, the distance in feature space to
+the nearest pick labelled or chosen, and the rarity of its micrograph and of its fifth of the picker's scores. While a
+class has too few labels, counting the picks chosen so far by their probabilities, the probability of the rarest class
+counts too.
 
-It is the default recipe of `finetune` on features that were looked at once. What no label has taught yet is
-left to the general model's opinion, which is there before the first label.
-
-How the classifier would do now, measured on the labels so far, with an interval and an honest "too few".
-
-Two cross-validations: one holds out whole micrographs, which is how the classifier will be used; one holds
-out labels here and there, which is how it would do had it seen labels of every micrograph. With labels from
-few micrographs the first says too little (a class that is on one micrograph cannot be learnt when that one
-is held out) and the second too much, so the interval goes from the low end of the one to the high end of the
-other. Each end comes from the posterior of the confusion matrix, so that a handful of labels all told right
-is no certainty. Suggested picks are the doubtful ones: each label counts by how many picks of the pool are as
-doubtful, else the estimate would be that of the hardest picks.
+The estimate uses two cross-validations. One holds out whole micrographs, as the classifier will be used; it is
+pessimistic with few micrographs, since a class that is on one micrograph cannot be learnt when that one is held out.
+The other holds out single labels and is optimistic. The interval goes from the low end of the one to the high end of
+the other, each from the posterior of the confusion matrix. Suggested picks are the uncertain ones, so each label is
+weighted by how many picks of the pool are as uncertain.
 """
 
 import math
@@ -41,15 +35,37 @@ from pickeropt.finetune.recipes import (
     set_temperature,
 )
 from pickeropt.finetune.splits import Split
+from pickeropt.label.label_store import UNLABELLED
 from pickeropt.models.classifier import PickClassifier
 from pickeropt.models.head import LIMIT
 from pickeropt.records import PARTICLE
 
-UNLABELLED = -1
-SKIPPED = -2
-"""Seen and passed over: neither a label nor suggested again."""
-FEWEST_TO_FIT = 2
-"""A class with fewer labels than this is left to the general model's opinion."""
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+MIN_LABELS_TO_FIT = 2
+"""A class with fewer labels has the probability of the general model."""
+COMPONENTS = 32
+"""Principal components of the features that distances are measured in."""
+CERTAIN_WEIGHT = 0.3
+"""Weight of a pick that the model is certain of; one that is open between two classes has 1."""
+TARGET_LABELS = 5.0
+"""A class with fewer labels, the chosen picks counted by their probabilities, is searched for."""
+MIN_PROBABILITY = 0.05
+"""A class that no remaining pick has with this probability is not searched for."""
+RANDOM_SHARE = 0.1
+"""The share of a pick's value that the seed decides."""
+MERIT_BINS = 5
+MIN_LABELS = 5
+"""Labels that a class needs to count in the estimate, which needs two such classes."""
+FOLDS = 4
+FIFTHS = 5
+MAX_UNLABELLED = 2000
+"""Unlabelled picks that the uncertainty of the labelled ones is compared with."""
+SAMPLES = 2000
+"""Drawn from the posterior."""
+COVERAGE = 0.9
+"""Of the interval."""
 
 
 def fewshot_classifier(diameter_angstrom: float, class_names: tuple[str, ...]) -> PickClassifier:
@@ -60,28 +76,21 @@ def fewshot_classifier(diameter_angstrom: float, class_names: tuple[str, ...]) -
     return make_classifier(FinetuneConfig(diameter_angstrom), class_names, None)
 
 
-def refit(
-    classifier: PickClassifier,
-    features: Tensor,
-    labels: NDArray[np.int64],
-    groups: NDArray[np.int64],
-    seed: int = 0,
-) -> NDArray[np.float64]:
-    """Fit the classifier, in place, to the labels so far, and ask it about every pick.
+def refit(classifier: PickClassifier, features: Tensor, labels: Rows, groups: Rows, seed: int = 0) -> Floats:
+    """Fit the classifier, in place, to the labels so far, and predict every pick.
 
     classifier : of `fewshot_classifier`
     features : (n, d) float32 of the pool, as `describe_micrograph` gives them for `classifier.spec`
     labels : (n,) index into the class names, UNLABELLED or SKIPPED
     groups : (n,) micrograph of each pick
-    returns : (n, k), rows sum to 1. A class with fewer than two labels has the probability that the general
-        model gives it, and the few-shot model shares out the rest; with fewer than two classes labelled,
-        all is the general model's
+    returns : (n, k), rows sum to 1. A class with fewer than two labels has the probability of the general model,
+        and the few-shot model divides the rest; with fewer than two classes labelled, all are the general model's
     """
-    opinion = general_probabilities(classifier, features)
-    counts = np.bincount(labels[labels >= 0], minlength=opinion.shape[1])
-    known = counts >= FEWEST_TO_FIT
+    general = general_probabilities(classifier, features)
+    counts = np.bincount(labels[labels >= 0], minlength=general.shape[1])
+    known = counts >= MIN_LABELS_TO_FIT
     if known.sum() < 2:
-        return opinion
+        return general
     rows = np.flatnonzero((labels >= 0) & known[labels])
     config = FinetuneConfig(1.0, seed=seed)
     chosen = torch.from_numpy(labels[rows])
@@ -90,13 +99,13 @@ def refit(
         learnt = classifier.probabilities(features).double().numpy()
     learnt = learnt * known
     learnt /= learnt.sum(1, keepdims=True).clip(min=1e-12)
-    spare = opinion * ~known
-    found: NDArray[np.float64] = spare + learnt * (1 - spare.sum(1, keepdims=True))
+    spare = general * ~known
+    found: Floats = spare + learnt * (1 - spare.sum(1, keepdims=True))
     return found
 
 
 def general_probabilities(classifier: PickClassifier, features: Tensor) -> NDArray[np.float64]:
-    """(n, k) probabilities of the general model, which has seen no label; even where it has no opinion."""
+    """(n, k) probabilities of the general model, before any label; even where there is no source head."""
     names = classifier.spec.class_names
     prior = torch.zeros(len(names))
     prior[names.index(PARTICLE)] = math.log(max(len(names) - 1, 1))
@@ -104,28 +113,12 @@ def general_probabilities(classifier: PickClassifier, features: Tensor) -> NDArr
         logits = torch.zeros(len(features), len(names))
         if classifier.opinion is not None:
             logits = classifier.opinion(features)
-        found: NDArray[np.float64] = torch.softmax(logits + prior, 1).double().numpy()
+        found: Floats = torch.softmax(logits + prior, 1).double().numpy()
     return found
 
 
-COMPONENTS = 32
-"""Principal components of the features that distances are measured in."""
-SURE = 0.3
-"""What a pick counts for that the model is sure of, beside one that is open between two classes."""
-ENOUGH = 5.0
-"""A class that has fewer labels, the chosen picks counted by their probabilities, is looked for."""
-LIKELY = 0.05
-"""A class that no pick left has with this probability is not looked for."""
-CHANCE = 0.1
-"""The part of a pick's worth that the seed decides."""
-MERIT_BINS = 5
-
-Floats = NDArray[np.float64]
-Rows = NDArray[np.int64]
-
-
 @dataclass(frozen=True)
-class Pool:
+class PickPool:
     """n picks to choose from.
 
     features : (n, d) float32, as for `refit`
@@ -141,42 +134,37 @@ class Pool:
 
 
 def suggest(
-    pool: Pool,
-    probabilities: Floats,
-    labels: Rows,
-    radius_px: float,
-    count: int = 20,
-    seed: int = 0,
+    pool: PickPool, probabilities: Floats, labels: Rows, radius_px: float, count: int = 20, seed: int = 0
 ) -> Rows:
     """The next picks to label, the most useful first.
 
     probabilities : (n, k) of `refit`, `particle` first
-    labels : (n,) index into the classes, UNLABELLED (-1) or SKIPPED (-2): only unlabelled ones are suggested
-    radius_px : no two suggestions, nor a suggestion and a label, closer than this on one micrograph
+    labels : (n,) index into the classes, UNLABELLED or SKIPPED; only unlabelled ones are suggested
+    radius_px : least distance between suggestions, and to labels, on one micrograph
     returns : (m,) int64 indices into the pool, m at most `count`; the same for the same arguments
     """
     if not (labels == UNLABELLED).any():
         return np.empty(0, dtype=np.int64)
-    chosen = _Chosen(pool, labels, radius_px)
-    even = evened(probabilities)
-    worth = SURE + (1 - SURE) * doubt(even)
-    worth *= np.random.default_rng(seed).uniform(1 - CHANCE, 1, len(labels))
+    selection = _Selection(pool, labels, radius_px)
+    even = balanced(probabilities)
+    value = CERTAIN_WEIGHT + (1 - CERTAIN_WEIGHT) * uncertainty(even)
+    value *= np.random.default_rng(seed).uniform(1 - RANDOM_SHARE, 1, len(labels))
     expected = np.bincount(labels[labels >= 0], minlength=even.shape[1]).astype(np.float64)
     rows: list[int] = []
-    while len(rows) < count and chosen.free.any():
-        value = worth * chosen.novelty() * chosen.seldom()
-        wanted = (expected < ENOUGH) & (even[chosen.free].max(0) >= LIKELY)
-        if wanted.any():
-            value = value * even[:, int(np.where(wanted, expected, np.inf).argmin())]
-        row = int(np.where(chosen.free, value, -1.0).argmax())
+    while len(rows) < count and selection.free.any():
+        product = value * selection.novelty() * selection.rarity()
+        rare = (expected < TARGET_LABELS) & (even[selection.free].max(0) >= MIN_PROBABILITY)
+        if rare.any():
+            product = product * even[:, int(np.where(rare, expected, np.inf).argmin())]
+        row = int(np.where(selection.free, product, -1.0).argmax())
         expected += even[row]
-        chosen.take(row)
+        selection.take(row)
         rows.append(row)
     return np.array(rows, dtype=np.int64)
 
 
-def evened(probabilities: Floats) -> Floats:
-    """(n, k) probabilities that took half of the picks for particles, class 0, with all classes alike."""
+def balanced(probabilities: Floats) -> Floats:
+    """(n, k) probabilities with a prior of 1/2 for particles, class 0 -> the same with equal priors."""
     odds = np.ones(probabilities.shape[1])
     odds[0] = max(len(odds) - 1, 1)
     found: Floats = probabilities / odds
@@ -184,7 +172,7 @@ def evened(probabilities: Floats) -> Floats:
     return found
 
 
-def doubt(probabilities: Floats) -> Floats:
+def uncertainty(probabilities: Floats) -> Floats:
     """(n, k) -> (n,): 1 where the two likeliest classes are equally likely, 0 where one is certain."""
     if probabilities.shape[1] < 2:
         return np.ones(len(probabilities))
@@ -193,8 +181,8 @@ def doubt(probabilities: Floats) -> Floats:
     return found
 
 
-def embed(features: Tensor) -> Floats:
-    """(n, d) features -> (n, c) principal components of the standardised ones, clamped as the head does."""
+def principal_components(features: Tensor) -> Floats:
+    """(n, d) features -> (n, c), standardised and clamped as the head does."""
     x = features.float()
     spread = x.std(0, correction=0)
     x = ((x - x.mean(0)) / spread.clamp(min=1e-6) * (spread > 1e-6)).clamp(-LIMIT, LIMIT)
@@ -204,17 +192,14 @@ def embed(features: Tensor) -> Floats:
     return found
 
 
-class _Chosen:
-    """What is labelled, seen or chosen already, and what that leaves.
+class _Selection:
+    """The picks labelled, skipped or chosen so far; `free` (n,) bool are those that may still be chosen."""
 
-    free : (n,) bool, picks that may still be chosen
-    """
-
-    def __init__(self, pool: Pool, labels: Rows, radius_px: float) -> None:
+    def __init__(self, pool: PickPool, labels: Rows, radius_px: float) -> None:
         self._pool, self._radius = pool, radius_px
-        self._places = embed(pool.features)
+        self._components = principal_components(pool.features)
         self._micrograph = np.unique(pool.micrograph, return_inverse=True)[1]
-        self._bin = merit_bins(pool.merit)
+        self._bin = merit_fifths(pool.merit)
         self._nearest = np.full(len(labels), np.inf)
         self._of_micrograph = np.zeros(self._micrograph.max(initial=0) + 1)
         self._of_bin = np.zeros(MERIT_BINS + 1)
@@ -223,8 +208,8 @@ class _Chosen:
             self.take(row)
 
     def take(self, row: int) -> None:
-        """Choose a pick, or count a label: near ones on its micrograph are out."""
-        apart = np.linalg.norm(self._places - self._places[row], axis=1)
+        """Add a pick; near ones on its micrograph are no longer free."""
+        apart = np.linalg.norm(self._components - self._components[row], axis=1)
         self._nearest = np.minimum(self._nearest, apart)
         here = self._pool.micrograph == self._pool.micrograph[row]
         close = np.linalg.norm(self._pool.coordinates - self._pool.coordinates[row], axis=1) < self._radius
@@ -234,21 +219,21 @@ class _Chosen:
         self._of_bin[self._bin[row]] += 1
 
     def novelty(self) -> Floats:
-        """(n,) distance to the nearest one taken, as a share of the furthest; 1 where none is taken."""
+        """(n,) distance to the nearest pick taken, as a share of the largest; 1 where none is taken."""
         if not np.isfinite(self._nearest).all():
             return np.ones(len(self._nearest))
         found: Floats = self._nearest / max(self._nearest[self.free].max(), 1e-12)
         return found
 
-    def seldom(self) -> Floats:
-        """(n,) lower where the micrograph or the range of picker's scores had more turns."""
+    def rarity(self) -> Floats:
+        """(n,) lower where more picks are taken from the micrograph or the fifth of the picker's scores."""
         micrograph, merit = self._of_micrograph, self._of_bin
         found: Floats = ((1 + micrograph[self._micrograph]) * (1 + merit[self._bin] / MERIT_BINS)) ** -0.25
         return found
 
 
-def merit_bins(merit: Floats) -> Rows:
-    """(n,) -> (n,) fifth of the picker's scores that each is in, 0 to 4; 5 where it gave none."""
+def merit_fifths(merit: Floats) -> Rows:
+    """(n,) -> (n,) fifth of the picker's scores, 0 to 4; 5 where there is none."""
     known = np.isfinite(merit)
     found = np.full(len(merit), MERIT_BINS, dtype=np.int64)
     if known.any():
@@ -257,24 +242,11 @@ def merit_bins(merit: Floats) -> Rows:
     return found
 
 
-FEWEST = 5
-"""Labels that a class needs to be counted; nothing is said before two classes have them."""
-FOLDS = 4
-FIFTHS = 5
-MOST_OTHERS = 2000
-"""Unlabelled picks that are asked about to see how doubtful the labelled ones are beside them."""
-SAMPLES = 2000
-COVERAGE = 0.9
-"""Of the interval."""
-
-
 @dataclass(frozen=True)
 class Estimate:
-    """macro_f1, low, high : None where there are too few labels; the interval is of 90 %
+    """macro_f1, low, high : with a 90 % interval; None where `enough` is false, as labels are too few
 
-    shots : labels that it rests on
-    enough : whether there are labels enough to say anything
-    text : one line
+    shots : labels used; text : one line
     """
 
     macro_f1: float | None
@@ -286,7 +258,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class _Known:
+class _Labelled:
     """Features (n, d) and labels (n,) of the labelled picks, and features (u, d) of unlabelled ones."""
 
     shots: Tensor
@@ -294,29 +266,23 @@ class _Known:
     others: Tensor
 
 
-def estimate(
-    classifier: PickClassifier,
-    features: Tensor,
-    labels: Rows,
-    groups: Rows,
-    seed: int = 0,
-) -> Estimate:
-    """Macro-F1 over the labelled classes that the default recipe would have on picks like the pool's.
+def estimate(classifier: PickClassifier, features: Tensor, labels: Rows, groups: Rows, seed: int = 0) -> Estimate:
+    """Macro-F1, over the labelled classes, of the default recipe on picks like those of the pool.
 
-    classifier : of `fewshot_classifier`; left fitted to a part of the labels, so refit it before it is asked
-    features, labels, groups : as for `refit`. Classes with fewer than FEWEST labels do not count
+    classifier : of `fewshot_classifier`; left fitted to a part of the labels, so refit it before use
+    features, labels, groups : as for `refit`. Classes with fewer than MIN_LABELS labels do not count
     """
     rows = np.flatnonzero(labels >= 0)
     names = classifier.spec.class_names
     counts = np.bincount(labels[rows], minlength=len(names))
-    missing = what_is_missing(counts, names)
+    missing = missing_labels(counts, names)
     if missing is not None:
         return Estimate(None, None, None, len(rows), False, f"too few labels to say: {missing}")
     group = groups[rows]
     generator = np.random.default_rng(seed)
     others = np.flatnonzero(labels == UNLABELLED)
-    others = others[generator.permutation(len(others))[:MOST_OTHERS]]
-    known = _Known(features[rows], torch.from_numpy(labels[rows]), features[others])
+    others = others[generator.permutation(len(others))[:MAX_UNLABELLED]]
+    known = _Labelled(features[rows], torch.from_numpy(labels[rows]), features[others])
     by_label = _confusion(classifier, known, folds_by_label(labels[rows], generator), seed)
     by_micrograph = by_label
     several = len(np.unique(group)) > 1
@@ -330,16 +296,16 @@ def estimate(
     )
     points = macro_f1(by_micrograph[None]), macro_f1(by_label[None])
     middle = min(max(float(points[0][0] + points[1][0]) / 2, ends[0]), ends[1])
-    text = _told(middle, ends, [n for n, count in zip(names, counts, strict=True) if count < FEWEST], several)
+    text = _summary(middle, ends, [n for n, count in zip(names, counts, strict=True) if count < MIN_LABELS], several)
     return Estimate(middle, *ends, len(rows), True, text)
 
 
-def what_is_missing(counts: Rows, names: Sequence[str]) -> str | None:
-    """What (k,) labels a class lack for an estimate, in words; None where they are enough."""
-    if (counts >= FEWEST).sum() >= 2:
+def missing_labels(counts: Rows, names: Sequence[str]) -> str | None:
+    """Why (k,) labels a class are too few for an estimate, in words; None where they are enough."""
+    if (counts >= MIN_LABELS).sum() >= 2:
         return None
     shown = ", ".join(f"{name} {count}" for name, count in zip(names, counts.tolist(), strict=True))
-    return f"two classes need {FEWEST} each, there are {shown}"
+    return f"two classes need {MIN_LABELS} each, there are {shown}"
 
 
 def folds_by_label(labels: Rows, generator: np.random.Generator) -> Rows:
@@ -364,24 +330,26 @@ def folds_by_micrograph(groups: Rows, generator: np.random.Generator) -> Rows:
     return found
 
 
-def _confusion(classifier: PickClassifier, known: _Known, fold: Rows, seed: int) -> Floats:
-    """(k, k + 1) weighted counts of the k classes with labels enough, row = label, column = said (the last:
-    any other class), each label told by a classifier that had not seen it."""
+def _confusion(classifier: PickClassifier, known: _Labelled, fold: Rows, seed: int) -> Floats:
+    """(k, k + 1) weighted counts of the k classes with enough labels, row = label, column = prediction (the last:
+    any other class), each by a classifier that was not fitted to the label."""
     trials, elsewhere = _trials(classifier, known, fold, seed)
     set_temperature(classifier, trials)
-    asked = np.concatenate([t.labels.numpy() for t in trials])
-    told = [classifier.calibrated(t.logits, classifier.temperature).double().numpy() for t in trials]
+    truth = np.concatenate([t.labels.numpy() for t in trials])
+    predicted = [classifier.calibrated(t.logits, classifier.temperature).double().numpy() for t in trials]
     rest = [classifier.calibrated(z, classifier.temperature).double().numpy() for z in elsewhere]
-    ranks = [doubt_ranks(doubt(mine), doubt(others)) for mine, others in zip(told, rest, strict=True)]
+    ranks = [
+        uncertainty_ranks(uncertainty(mine), uncertainty(others)) for mine, others in zip(predicted, rest, strict=True)
+    ]
     classes = len(classifier.spec.class_names)
     found = np.zeros((classes, classes))
-    np.add.at(found, (asked, np.concatenate(told).argmax(1)), rank_weights(np.concatenate(ranks)))
-    present = np.bincount(asked, minlength=classes) >= FEWEST
+    np.add.at(found, (truth, np.concatenate(predicted).argmax(1)), rank_weights(np.concatenate(ranks)))
+    present = np.bincount(truth, minlength=classes) >= MIN_LABELS
     return np.column_stack([found[np.ix_(present, present)], found[present][:, ~present].sum(1)])
 
 
-def _trials(classifier: PickClassifier, known: _Known, fold: Rows, seed: int) -> tuple[list[Trial], list[Tensor]]:
-    """Of each fold the classifier of the others, asked about its labels and about unlabelled picks."""
+def _trials(classifier: PickClassifier, known: _Labelled, fold: Rows, seed: int) -> tuple[list[Trial], list[Tensor]]:
+    """By fold, the logits of the classifier of the other folds: of the fold's labels, and of unlabelled picks."""
     trials, elsewhere = [], []
     for number in np.unique(fold).tolist():
         split = Split(np.flatnonzero(fold != number), np.flatnonzero(fold == number), "shot")
@@ -393,10 +361,10 @@ def _trials(classifier: PickClassifier, known: _Known, fold: Rows, seed: int) ->
     return trials, elsewhere
 
 
-def doubt_ranks(mine: Floats, others: Floats) -> Floats:
-    """(m,) share of all picks, 0 to 1, that are less doubtful than each of the m labelled ones.
+def uncertainty_ranks(mine: Floats, others: Floats) -> Floats:
+    """(m,) share of all picks, 0 to 1, that are less uncertain than each of the m labelled ones.
 
-    others : (u,) doubts of unlabelled picks. The m stand for all folds' labels beside them
+    others : (u,) of unlabelled picks. The m stand for the labels of all folds
     """
     everything = np.concatenate([others, np.repeat(mine, FOLDS)])
     below = np.searchsorted(np.sort(everything), mine, side="left")
@@ -406,9 +374,9 @@ def doubt_ranks(mine: Floats, others: Floats) -> Floats:
 
 
 def rank_weights(ranks: Floats) -> Floats:
-    """(n,) weights that make labels of doubtful picks count as much as such picks are there.
+    """(n,) weights with which each fifth of all picks, by uncertainty, counts the same.
 
-    Each fifth of all picks, by doubt, counts the same. The sum is how many even labels are worth as much.
+    Their sum is the effective sample size.
     """
     fifth = np.minimum((ranks * FIFTHS).astype(np.int64), FIFTHS - 1)
     share = (np.bincount(fifth, minlength=FIFTHS) + 1) / (len(ranks) + FIFTHS)
@@ -418,9 +386,9 @@ def rank_weights(ranks: Floats) -> Floats:
 
 
 def posterior(confusion: Floats, samples: int, generator: np.random.Generator) -> Floats:
-    """(k, j) counts -> (samples, k, j): what the confusion of as many other boxes may be.
+    """(k, j) counts -> (samples, k, j) confusions, the shares of each row drawn from their Dirichlet posterior.
 
-    The shares of each row are drawn from their posterior; the prior is half a label, spread over all answers.
+    The prior is half a label, spread over all columns.
     """
     rows = [generator.dirichlet(row + 0.5 / len(row), samples) * row.sum() for row in confusion]
     return np.stack(rows, axis=1)
@@ -435,10 +403,10 @@ def macro_f1(confusions: Floats) -> Floats:
     return found
 
 
-def _told(middle: float, ends: tuple[float, float], without: list[str], several: bool) -> str:
+def _summary(middle: float, ends: tuple[float, float], without: list[str], several: bool) -> str:
     text = f"macro-F1 about {middle:.2f} ({ends[0]:.2f} to {ends[1]:.2f})"
     if without:
-        text += f", not counting {' and '.join(without)}: fewer than {FEWEST} labels"
+        text += f", not counting {' and '.join(without)}: fewer than {MIN_LABELS} labels"
     if not several:
         text += "; all labels are on one micrograph, and others may do worse"
     return text

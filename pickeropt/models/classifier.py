@@ -19,7 +19,7 @@ from pickeropt.errors import CheckpointError
 from pickeropt.files import write_bytes_atomically
 from pickeropt.models.backbone import Backbone, initial_backbone, initial_head, shipped_bytes
 from pickeropt.models.head import BranchedHead, ModelSpec, joint_logits, spec_of
-from pickeropt.models.source_head import CARBON, CONTAMINANT, Opinion, SourceHead, carbon_evidence
+from pickeropt.models.source_head import CARBON, CONTAMINANT, SourceHead, SourcePrior, carbon_evidence
 from pickeropt.records import DEFAULT_CLASSES, PARTICLE
 
 
@@ -34,7 +34,7 @@ class PickClassifier(nn.Module):
         self.temperature: Tensor
         self.spec, self.backbone = spec, backbone
         self.head = BranchedHead(spec.layout, len(spec.class_names), len(spec.loss_weights), spec.limit)
-        self.opinion = Opinion(spec.layout.width, spec.parents, spec.class_names) if spec.parents else None
+        self.opinion = SourcePrior(spec.layout.width, spec.parents, spec.class_names) if spec.parents else None
         self.register_buffer("temperature", torch.ones(()))
 
     def leaning(self, features: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""What a pretrained network thinks of a pick before it has seen a shot: the opinion.
+"""The source head: the pretraining's classifier of source classes, and the prior that it gives on the user's classes.
 
-Pretraining leaves a linear head that tells source classes (species, contaminants, carbons, empty ice, or
-just their parents) from pooled windows. Its softmax, summed by parent, says particle, background,
-contaminant or carbon. That is a classifier by itself (`prune` without a model), and few-shot learning
-leans on it: a share of its logits stands beside what the shots teach.
+The source head is linear and classifies pooled windows into source classes (species, contaminants, carbons, empty
+ice, or only their parents). Its softmax, summed by parent, gives the probabilities of particle, background,
+contaminant and carbon. This is a classifier by itself (`prune` without a model); in few-shot learning a share of its
+logits is added to what the shots teach.
 """
 
 import json
@@ -19,22 +19,22 @@ from pickeropt.models.head import ModelSpec, spec_of
 from pickeropt.records import DEFAULT_CLASSES, PARTICLE
 
 CARBON, CONTAMINANT = "carbon", "contaminant"
-"""The classes of support films and of what else is no particle, as `DEFAULT_CLASSES` names them."""
+"""Of `DEFAULT_CLASSES`: the support film, and all else that is neither particle nor background."""
 
-DOUBT = 4.0
-"""Log-odds against carbon from which on there is evidence for it: one in fifty-five."""
+CARBON_ONSET = 4.0
+"""Log-odds against carbon below which there is evidence for it: a probability of 1 in 55."""
 
 ABSENT = -20.0
-"""Log of the probability of a parent that no source class has."""
+"""Log probability of a parent without source classes."""
 
 
 @dataclass(frozen=True)
 class SourceHead:
     """A pretraining's head with the standardisation folded in.
 
-    parents : (s,) the class of each source class
+    parents : (s,) the parent of each source class, one of `DEFAULT_CLASSES`
     weight, bias : (s, d) and (s,), of features as `dense_features` gives them
-    spec : what it looks at
+    spec : of those features
     """
 
     parents: tuple[str, ...]
@@ -43,19 +43,19 @@ class SourceHead:
     spec: ModelSpec
 
 
-class Opinion(nn.Module):
-    """forward : (n, d) features -> (n, k) logits of the user's classes.
+class SourcePrior(nn.Module):
+    """forward : (n, d) features -> (n, k) log probabilities of the user's classes by the source head.
 
-    width : d; parents : of the s source classes, each one of `DEFAULT_CLASSES`
-    class_names : the k classes. One that is named as a parent has that parent's logit; any other has that of
-        the parents besides particle that no class is named after, or of all of those where none is left
+    width : d; parents : (s,), as `SourceHead` has them
+    class_names : the k classes. One that is named as a parent has the logit of that parent; any other has that of
+        the parents, besides particle, that no class is named after, or of all of them where none is left
     """
 
     def __init__(self, width: int, parents: tuple[str, ...], class_names: tuple[str, ...]):
         super().__init__()
         self.linear = nn.Linear(width, len(parents)).requires_grad_(False)
-        junk = [name for name in DEFAULT_CLASSES if name != PARTICLE]
-        unnamed = [name for name in junk if name not in class_names] or junk
+        others = [name for name in DEFAULT_CLASSES if name != PARTICLE]
+        unnamed = [name for name in others if name not in class_names] or others
         self._rows = [
             [i for i, p in enumerate(parents) if p in ([name] if name in DEFAULT_CLASSES else unnamed)]
             for name in class_names
@@ -70,21 +70,21 @@ class Opinion(nn.Module):
         return torch.stack(sums, 1)
 
     def load(self, head: SourceHead) -> None:
-        """Take the weights of a pretraining's head."""
+        """Copy the weights of a source head."""
         with torch.no_grad():
             self.linear.weight.copy_(head.weight)
             self.linear.bias.copy_(head.bias)
 
 
-def carbon_evidence(opinion: Tensor, carbon: int, most: float) -> Tensor:
-    """How much the opinion, (n, k) logits, speaks for class `carbon`: (n,), 0 to `most`.
+def carbon_evidence(prior: Tensor, carbon: int, most: float) -> Tensor:
+    """Evidence for class `carbon` in the prior, (n, k) logits: (n,), 0 to `most`.
 
-    The log-odds of carbon against all other classes, counted from `-DOUBT`. Films differ from square to
-    square more than a few shots of one edge can show, and pretraining has seen many.
+    The log-odds of carbon against all other classes, counted from `-CARBON_ONSET`. Support films differ from square to
+    square more than a few shots of one edge can show, and pretraining has many of them.
     """
-    others = [i for i in range(opinion.shape[1]) if i != carbon]
-    odds = opinion[:, carbon] - torch.logsumexp(opinion[:, others], 1)
-    return (odds + DOUBT).clamp(0.0, most)
+    others = [i for i in range(prior.shape[1]) if i != carbon]
+    odds = prior[:, carbon] - torch.logsumexp(prior[:, others], 1)
+    return (odds + CARBON_ONSET).clamp(0.0, most)
 
 
 def read_source_head(path: Path) -> SourceHead | None:
@@ -114,6 +114,6 @@ def read_source_head(path: Path) -> SourceHead | None:
 
 
 def fits(head: SourceHead, spec: ModelSpec) -> bool:
-    """Whether the head sees the same features as a classifier of this spec."""
+    """Whether the head and a classifier of this spec use the same features."""
     alike = ("stages", "channels", "windows", "dense", "centred", "normalise")
     return len(spec.view_diameters) == 1 and all(getattr(head.spec, n) == getattr(spec, n) for n in alike)

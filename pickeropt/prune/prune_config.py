@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 GENERAL_MODEL = "general"
 """What `--model` calls the general model of the package."""
-KEPT, REJECTED, SCORES = "kept", "rejected", "scores.csv"
-"""Names in the folder of a pruning."""
 Finish = Callable[[Path], tuple[str, ...]]
 """Adds to the finished output of a run, in the folder; returns warnings, a sentence each."""
 

@@ -144,9 +144,10 @@ def test_the_last_fit_is_on_all_shots_and_the_temperature_from_the_splits(tmp_pa
     fits: list[int] = []
     heads: list[dict[str, torch.Tensor]] = []
     tried: list[tuple[int, int]] = []
+    fit_default = recipes.fit_default
 
     def fit(classifier, features, labels) -> None:
-        recipes.fit_default(classifier, features, labels)
+        fit_default(classifier, features, labels)
         fits.append(len(labels))
         heads.append({name: value.clone() for name, value in classifier.head.state_dict().items()})
 

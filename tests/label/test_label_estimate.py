@@ -9,21 +9,21 @@ from model_world import SPEC, source_head
 from sklearn.metrics import f1_score
 
 from pickeropt.finetune.recipes import fit_default, fresh_head
+from pickeropt.label.label_store import UNLABELLED
 from pickeropt.label.suggestions import (
-    FEWEST,
     FOLDS,
-    UNLABELLED,
-    doubt_ranks,
+    MIN_LABELS,
     estimate,
     fewshot_classifier,
     folds_by_label,
     folds_by_micrograph,
     general_probabilities,
     macro_f1,
+    missing_labels,
     posterior,
     rank_weights,
     refit,
-    what_is_missing,
+    uncertainty_ranks,
 )
 from pickeropt.models.backbone import Backbone
 from pickeropt.models.classifier import PickClassifier
@@ -115,17 +115,17 @@ def test_the_classifier_of_the_package_has_the_users_classes_and_an_opinion():
     [
         ([0, 0, 0], "two classes"),
         ([30, 0, 0], "two classes"),
-        ([30, FEWEST - 1, 1], "a 30, b 4, c 1"),
-        ([FEWEST, FEWEST, 0], None),
+        ([30, MIN_LABELS - 1, 1], "a 30, b 4, c 1"),
+        ([MIN_LABELS, MIN_LABELS, 0], None),
     ],
 )
 def test_too_few_labels_are_said(counts, part):
-    found = what_is_missing(np.array(counts), "abc")
+    found = missing_labels(np.array(counts), "abc")
     assert found is None if part is None else part in found
 
 
 def test_too_few_labels_give_no_figure(classifier):
-    features, labels, groups = told_apart(classifier, FEWEST - 1)
+    features, labels, groups = told_apart(classifier, MIN_LABELS - 1)
     found = estimate(classifier, features, labels, groups)
     assert (found.macro_f1, found.low, found.high, found.enough) == (None, None, None, False)
     assert found.text.startswith("too few labels to say: two classes need 5 each, there are particle 4")
@@ -200,13 +200,13 @@ def test_folds_hold_every_class_and_whole_micrographs():
     assert sorted(np.bincount(fold).tolist()) == [3, 3, 3, 10]
 
 
-def test_doubt_ranks_are_places_among_all_picks():
+def test_uncertainty_ranks_are_places_among_all_picks():
     """Two labels stand for four each: below 0.5 there are three unlabelled picks and one label's four."""
-    found = doubt_ranks(np.array([0.05, 0.5]), np.array([0.1, 0.2, 0.3, 0.9]))
+    found = uncertainty_ranks(np.array([0.05, 0.5]), np.array([0.1, 0.2, 0.3, 0.9]))
     np.testing.assert_allclose(found, [2 / 12, (4 + 3 + 2) / 12])
 
 
-def test_labels_of_doubtful_picks_count_less_where_there_are_too_many_of_them():
+def test_labels_of_uncertain_picks_count_less_where_there_are_too_many_of_them():
     """Sixteen labels in the highest fifth and one in each other: a pick of the rest counts for many."""
     ranks = np.array([0.1, 0.3, 0.5, 0.7, *[0.9] * 16])
     found = rank_weights(ranks)
@@ -215,7 +215,7 @@ def test_labels_of_doubtful_picks_count_less_where_there_are_too_many_of_them():
     np.testing.assert_allclose(rank_weights((np.arange(50) + 0.5) / 50), np.ones(50))
 
 
-def test_doubtful_labels_do_not_make_the_estimate_that_of_the_hardest(classifier):
+def test_uncertain_labels_do_not_make_the_estimate_that_of_the_hardest(classifier):
     """Half of the pool lies between two classes; labels are mostly from there, or evenly drawn."""
     features, labels, groups = told_apart(classifier, 100, classes=2)
     mixed = np.arange(200) % 2 == 0

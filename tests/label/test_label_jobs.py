@@ -14,7 +14,7 @@ from pickeropt.datasets.simulate import SimulationConfig, labelled_points, make_
 from pickeropt.errors import ShotsError
 from pickeropt.finetune import finetuning
 from pickeropt.io.micrographs import write_mrc
-from pickeropt.label.active_learning import Adviser
+from pickeropt.label.active_learning import Suggester
 from pickeropt.label.jobs import Jobs
 
 CLASSES = ("particle", "background", "carbon")
@@ -121,23 +121,23 @@ def run(client, path, body):
 
 def test_the_model_is_fitted_again_after_a_handful_of_labels(tmp_path, monkeypatch):
     fits = []
-    monkeypatch.setattr(Adviser, "_fit", lambda self, classifier: fits.append(len(self._session.store.labels)))
+    monkeypatch.setattr(Suggester, "_fit", lambda self, classifier: fits.append(len(self._session.store.labels)))
     with serving(make_world(tmp_path), config_of(tmp_path)) as (server, client):
         label(client, *((key, "particle") for key in range(6)))
-        assert server.adviser.wait(10)
+        assert server.suggester.wait(10)
         assert fits == []  # no model yet: nothing was suggested
-        server.adviser._classifier, server.adviser._names = object(), tuple(server.session.store.class_names)
-        server.adviser._seen = 0
+        server.suggester._classifier, server.suggester._names = object(), tuple(server.session.store.class_names)
+        server.suggester._labels_fitted = 0
         label(client, (6, "carbon"))
-        assert server.adviser.wait(10)
+        assert server.suggester.wait(10)
         assert fits == [7]
         label(client, (0, "carbon"), (1, "carbon"), (7, "carbon"))  # one label more, two others
-        assert server.adviser.wait(10)
+        assert server.suggester.wait(10)
         assert fits == [7]
 
 
 def test_suggest_finetune_prune_threshold_and_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("pickeropt.label.active_learning.HANDFUL", 1000)  # the other test's matter, and slow
+    monkeypatch.setattr("pickeropt.label.active_learning.REFIT_AFTER", 1000)  # the other test's matter, and slow
     picks, truth = simulated(tmp_path)
     config = config_of(tmp_path, diameter_angstrom=200.0, trust_frame=True)
     with serving(picks, config, _with_report) as (_, client):

@@ -11,7 +11,7 @@ from pickeropt.display import cut
 from pickeropt.io.micrographs import write_mrc
 from pickeropt.io.picks import read_picks
 from pickeropt.label.label_store import Box
-from pickeropt.label.pictures import Kept, Pictures, Pixels, Wish, halved
+from pickeropt.label.pictures import ArrayCache, DisplaySettings, MicrographPixels, Pictures, halved
 from pickeropt.sites import Micrographs
 
 COUNT = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -38,7 +38,7 @@ def test_halves_are_means_of_four():
 
 
 def test_the_least_used_arrays_go_first():
-    kept, made = Kept(20), []
+    kept, made = ArrayCache(20), []
 
     def get(name):
         return kept.get(name, lambda: made.append(name) or np.zeros(8, dtype=np.uint8))
@@ -64,7 +64,7 @@ def of_file(folder):
 
 def test_levels_halve_until_one_tile_holds_all(tmp_path):
     pixels = np.random.default_rng(0).standard_normal((515, 1030)).astype(np.float32)
-    store = Pixels(one(tmp_path, pixels))
+    store = MicrographPixels(one(tmp_path, pixels))
     assert store.levels(0) == 4  # 1030, 515, 258, 129
     flipped = np.pad(pixels[::-1], ((0, 5), (0, 2)), mode="edge")
     means = flipped.reshape(130, 4, 258, 4).mean((1, 3))
@@ -83,7 +83,7 @@ def test_a_box_shows_the_last_row_on_top_and_the_pick_in_the_middle(tmp_path):
     pixels[70, 50] = 100  # the pick
     pixels[90, 50] = 100  # a higher row is nearer to the top
     pictures = Pictures(one(tmp_path, pixels), 45.0)  # 30 px
-    shown = picture(pictures.box(Box(0, 50, 70), 60, 2.0, Wish(0.0, 40.0)))
+    shown = picture(pictures.box(Box(0, 50, 70), 60, 2.0, DisplaySettings(0.0, 40.0)))
     assert sorted(zip(*np.nonzero(shown > 200), strict=True)) == [(9, 30), (29, 30)]
 
 
@@ -91,7 +91,7 @@ def test_a_box_may_hang_over_the_edge(tmp_path):
     pixels = np.random.default_rng(1).standard_normal((120, 160)).astype(np.float32)
     pictures = Pictures(one(tmp_path, pixels), 45.0)
     for x, y in ((0, 0), (159, 119), (0, 119), (-500, 1000)):
-        assert picture(pictures.box(Box(0, x, y), 64, 2.0, Wish())).shape == (64, 64)
+        assert picture(pictures.box(Box(0, x, y), 64, 2.0, DisplaySettings())).shape == (64, 64)
 
 
 def test_contrast_is_in_units_of_the_noise_that_is_left_by_the_filter(tmp_path):
@@ -99,7 +99,7 @@ def test_contrast_is_in_units_of_the_noise_that_is_left_by_the_filter(tmp_path):
     pixels = (5 + 7 * np.random.default_rng(2).standard_normal((256, 256))).astype(np.float32)
     pictures = Pictures(one(tmp_path, pixels), 45.0)
     for lowpass in (0.0, 12.0):
-        shown = picture(pictures.tile(0, (0, 0, 0), Wish(lowpass, 1.0)))
+        shown = picture(pictures.tile(0, (0, 0, 0), DisplaySettings(lowpass, 1.0)))
         assert abs(np.median(shown) - 128) < 6
         assert abs((shown == 0).mean() - 0.159) < 0.03
         assert abs((shown == 255).mean() - 0.159) < 0.03
@@ -109,7 +109,7 @@ def test_tiles_make_up_the_picture(tmp_path):
     """The same low-passed pixels whether in one tile of a level or across the border of two."""
     pixels = np.random.default_rng(3).standard_normal((300, 512)).astype(np.float32)
     pictures = Pictures(one(tmp_path, pixels), 45.0)
-    tiles = [pictures.tile(0, (0, column, 0), Wish(9.0, 3.0)) for column in (0, 1)]
+    tiles = [pictures.tile(0, (0, column, 0), DisplaySettings(9.0, 3.0)) for column in (0, 1)]
     both = np.concatenate([picture(tile) for tile in tiles], axis=1)
     assert both.shape == (256, 512)
     steps = np.abs(np.diff(both, axis=1)).mean(0)
@@ -118,15 +118,15 @@ def test_tiles_make_up_the_picture(tmp_path):
 
 def test_flat_and_broken_pixels_are_shown(tmp_path):
     pictures = Pictures(one(tmp_path, np.zeros((64, 64), dtype=np.float32)), 30.0)
-    assert set(picture(pictures.box(Box(0, 30, 30), 32, 1.5, Wish())).ravel().tolist()) == {128}
+    assert set(picture(pictures.box(Box(0, 30, 30), 32, 1.5, DisplaySettings())).ravel().tolist()) == {128}
     pixels = np.random.default_rng(4).standard_normal((64, 64)).astype(np.float32)
-    before = picture(Pictures(one(tmp_path, pixels), 30.0).tile(0, (0, 0, 0), Wish(9.0)))
+    before = picture(Pictures(one(tmp_path, pixels), 30.0).tile(0, (0, 0, 0), DisplaySettings(9.0)))
     file = tmp_path / "m.mrc"
     data = bytearray(file.read_bytes())
     start = 1024 + 4 * (64 * 3 + 4)
     data[start : start + 4] = np.float32(np.nan).tobytes()
     file.write_bytes(data)
-    after = picture(Pictures(of_file(tmp_path), 30.0).tile(0, (0, 0, 0), Wish(9.0)))
+    after = picture(Pictures(of_file(tmp_path), 30.0).tile(0, (0, 0, 0), DisplaySettings(9.0)))
     far = np.s_[:40, 20:]  # row 3 is near the lower edge
     assert np.abs(after - before)[far].max() < 20
 

@@ -148,7 +148,7 @@ def test_micrographs_of_one_name_in_two_folders_are_told_apart(tmp_path, folders
     config = replace(config, micrographs=tuple(tmp_path / name for name in folders))
     with serving(picks, config) as (server, client):
         label(client, (0, "particle"), (1, "particle"), (2, "carbon"), (3, "carbon"))
-        shots = read_labelled_star(config.out, server.work._folders())
+        shots = read_labelled_star(config.out, server.model_jobs._folders())
     found = [shots.micrographs[i].parent.name for i in shots.micrograph_index]
     assert list(zip(found, shots.coordinates[:, 0].tolist(), strict=True)) == [
         ("A", 40.0), ("A", 100.0), ("B", 41.0), ("B", 101.0),

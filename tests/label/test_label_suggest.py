@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from pickeropt.label.suggestions import MERIT_BINS, Pool, doubt, merit_bins, suggest
+from pickeropt.label.suggestions import MERIT_BINS, PickPool, merit_fifths, suggest, uncertainty
 
 FAR = 1000.0
 
 
 def pool_of(features, coordinates=None, micrograph=None, merit=None):
     n = len(features)
-    return Pool(
+    return PickPool(
         torch.tensor(np.asarray(features), dtype=torch.float32),
         np.arange(n)[:, None] * [FAR, 0.0] if coordinates is None else np.asarray(coordinates, dtype=float),
         np.zeros(n, dtype=np.int64) if micrograph is None else np.asarray(micrograph),
@@ -29,14 +29,14 @@ def nothing(n):
     return np.full(n, -1)
 
 
-def test_doubt_is_one_less_the_margin():
+def test_uncertainty_is_one_less_the_margin():
     p = np.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.2, 0.7, 0.1]])
-    np.testing.assert_allclose(doubt(p), [1.0, 0.0, 0.5])
+    np.testing.assert_allclose(uncertainty(p), [1.0, 0.0, 0.5])
 
 
 def test_merit_bins_are_fifths_and_a_sixth_for_none():
     merit = np.array([5.0, np.nan, 1.0, 3.0, 2.0, 4.0])
-    np.testing.assert_array_equal(merit_bins(merit), [4, MERIT_BINS, 0, 2, 1, 3])
+    np.testing.assert_array_equal(merit_fifths(merit), [4, MERIT_BINS, 0, 2, 1, 3])
 
 
 def test_cold_start_gives_distinct_rows_and_the_same_again():
@@ -71,13 +71,13 @@ def test_a_rare_class_comes_in_the_first_handful():
     assert set(rows.tolist()) & set(rare)
 
 
-def test_the_class_without_labels_has_the_turn_though_others_are_more_doubtful():
+def test_the_class_without_labels_has_the_turn_though_others_are_more_uncertain():
     p = np.array([[0.5, 0.5, 0.0]] * 5 + [[0.05, 0.05, 0.9]])
     labels = np.array([0, 0, 1, 1, -1, -1])
     assert suggest(pool_of(np.eye(6)), p, labels, 10.0, 1).tolist() == [5]
 
 
-def test_the_doubtful_pick_is_taken_among_equals():
+def test_the_uncertain_pick_is_taken_among_equals():
     p = np.array([[0.5, 0.5]] * 12)
     p[[10, 11]] = [[0.99, 0.01], [0.55, 0.45]]
     labels = np.array([0] * 5 + [1] * 5 + [-1, -1])
@@ -121,7 +121,7 @@ def test_micrographs_and_picker_scores_share_the_turns():
     pool = pool_of(rng.normal(size=(300, 40)), micrograph=micrograph, merit=merit)
     rows = suggest(pool, np.full((300, 4), 0.25), nothing(300), 10.0)
     assert len(set(micrograph[rows].tolist())) == 10
-    assert set(merit_bins(merit)[rows].tolist()) == set(range(MERIT_BINS))
+    assert set(merit_fifths(merit)[rows].tolist()) == set(range(MERIT_BINS))
 
 
 def test_one_class_labelled_and_features_that_never_vary():

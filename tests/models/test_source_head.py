@@ -1,4 +1,4 @@
-"""The pretraining's opinion: sums by parent worked by hand, and the head read from a file."""
+"""The prior of the source head: sums by parent worked by hand, and the head read from a file."""
 
 import math
 from dataclasses import replace
@@ -11,7 +11,15 @@ from model_world import PARENTS, source_head, source_metadata, source_spec, sour
 from safetensors.torch import load_file, save_file
 
 from pickeropt.errors import CheckpointError
-from pickeropt.models.source_head import ABSENT, DOUBT, Opinion, SourceHead, carbon_evidence, fits, read_source_head
+from pickeropt.models.source_head import (
+    ABSENT,
+    CARBON_ONSET,
+    SourceHead,
+    SourcePrior,
+    carbon_evidence,
+    fits,
+    read_source_head,
+)
 from pickeropt.records import DEFAULT_CLASSES
 
 ODDS = np.array([2.0, 3.0, 1.0, 4.0, 6.0, 4.0])
@@ -24,12 +32,12 @@ def said(
     odds: np.ndarray = ODDS,
     offset: float = 0.0,
 ) -> np.ndarray:
-    """exp of the opinion of one pick of the one feature 2: half of the logits come from it."""
+    """exp of the prior of one pick of the one feature 2: half of the logits come from it."""
     half = torch.from_numpy(np.log(odds)).float() / 2
-    opinion = Opinion(1, parents, class_names)
-    opinion.load(SourceHead(parents, half[:, None] / 2, half + offset, source_spec()))
+    prior = SourcePrior(1, parents, class_names)
+    prior.load(SourceHead(parents, half[:, None] / 2, half + offset, source_spec()))
     with torch.no_grad():
-        found = opinion(torch.tensor([[2.0]]))
+        found = prior(torch.tensor([[2.0]]))
     assert found.shape == (1, len(class_names))
     return found[0].double().exp().numpy()
 
@@ -42,15 +50,15 @@ def test_the_softmax_is_summed_by_parent() -> None:
 
 def test_of_many_picks_it_is_the_softmax_summed() -> None:
     head = source_head()
-    opinion = Opinion(head.weight.shape[1], head.parents, DEFAULT_CLASSES)
-    opinion.load(head)
+    prior = SourcePrior(head.weight.shape[1], head.parents, DEFAULT_CLASSES)
+    prior.load(head)
     features = torch.randn(40, head.weight.shape[1], generator=torch.Generator().manual_seed(3))
     logits = features.double().numpy() @ head.weight.double().numpy().T + head.bias.double().numpy()
     each = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     of = np.array(head.parents)
     expected = np.column_stack([each[:, of == name].sum(1) for name in DEFAULT_CLASSES])
     with torch.no_grad():
-        found = torch.softmax(opinion(features), 1).numpy()
+        found = torch.softmax(prior(features), 1).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.ptp(found, axis=0).min() > 0.05
 
@@ -81,8 +89,8 @@ def test_a_parent_that_the_pretraining_never_saw(offset: float) -> None:
 
 
 def test_shots_do_not_change_it() -> None:
-    opinion = Opinion(3, PARENTS, DEFAULT_CLASSES)
-    assert not any(parameter.requires_grad for parameter in opinion.parameters())
+    prior = SourcePrior(3, PARENTS, DEFAULT_CLASSES)
+    assert not any(parameter.requires_grad for parameter in prior.parameters())
 
 
 def test_mean_and_scale_are_folded_into_the_head(tmp_path: Path) -> None:
@@ -178,7 +186,7 @@ def test_who_sees_the_same() -> None:
 def test_evidence_for_carbon_begins_at_doubt_and_has_an_end() -> None:
     shares = torch.tensor([[0.2, 0.3, 0.5], [0.3, 0.65, 0.05], [0.6, 0.399, 0.001], [1e-9, 1e-9, 1 - 2e-9]])
     found = carbon_evidence(shares.double().log(), 2, 10.0).numpy()
-    expected = [DOUBT, DOUBT + math.log(0.05 / 0.95), 0.0, 10.0]
+    expected = [CARBON_ONSET, CARBON_ONSET + math.log(0.05 / 0.95), 0.0, 10.0]
     np.testing.assert_allclose(found, expected, atol=1e-6)
     others = shares[:, [2, 0, 1]].double().log()
     np.testing.assert_allclose(carbon_evidence(others, 0, 10.0).numpy(), expected, atol=1e-6)

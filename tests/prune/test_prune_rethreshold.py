@@ -14,10 +14,10 @@ from prune_world import FakeScorer, coordinate_star, coordinates_of, make_microg
 
 from pickeropt import resumable as workspace
 from pickeropt.errors import FormatError, OutputError, PickeroptError
-from pickeropt.prune.outputs import OWN
 from pickeropt.prune.prune_config import Filters, PruneConfig, ScorerConfig
 from pickeropt.prune.pruning import prune
 from pickeropt.prune.rethreshold import rethreshold
+from pickeropt.pruned_run import OWN
 
 CHANGES = {
     "plain": {},

@@ -27,8 +27,8 @@ from prune_world import (
 
 from pickeropt import __version__
 from pickeropt.errors import OutputError
-from pickeropt.evaluate.scored import read_scores
-from pickeropt.io.micrographs import read_micrograph
+from pickeropt.evaluate.evaluation import read_scored_picks as read_scores
+from pickeropt.io.micrographs import MicrographHeader, read_micrograph
 from pickeropt.prune import scoring
 from pickeropt.prune.prune_config import PruneConfig, ScorerConfig
 from pickeropt.prune.pruning import prune
@@ -182,8 +182,8 @@ def test_each_micrograph_is_read_once_and_two_are_in_memory(tmp_path: Path, monk
     pixels: list[weakref.ref[np.ndarray]] = []
     alive: list[int] = []
 
-    def counting(path: Path) -> object:
-        micrograph = read_micrograph(path)
+    def counting(path: Path, header: MicrographHeader) -> object:
+        micrograph = read_micrograph(path, header)
         read.append(path.name)
         pixels.append(weakref.ref(micrograph.pixels))
         alive.append(sum(ref() is not None for ref in pixels))

@@ -17,7 +17,7 @@ from pickeropt.prune.prune_config import Filters, PruneConfig, ScorerConfig, rec
 from pickeropt.report import reading
 from pickeropt.report.ice_and_defocus import read_optics
 from pickeropt.report.kinds import closest, extremes, kinds_of, spread, tally
-from pickeropt.report.reading import Run, read_run
+from pickeropt.report.reading import ReportedRun, read_run
 from pickeropt.report.report_page import ticks
 from pickeropt.report.reporting import write_report
 from pickeropt.report.rerun_command import ReportConfig, another_threshold, command_of
@@ -44,7 +44,7 @@ def run_of(micrograph, score, kept=None, best=None, reason=None, **more):
         "kept": score >= 0.5 if kept is None else np.array(kept, dtype=np.bool_),
         "places": MappingProxyType({}),
     }
-    return Run(**{**fields, **more})
+    return ReportedRun(**{**fields, **more})
 
 
 def test_every_pick_is_of_one_kind():
