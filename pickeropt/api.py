@@ -122,7 +122,7 @@ class Model:
     def diameter(self) -> float:
         """Particle diameter, Å.
 
-        >>> pickeropt.Model.load("model.safetensors", diameter=180).diameter
+        >>> pickeropt.Model.load("model.safetensors", diameter=180.0).diameter
         180.0
         """
         return self.scorer.diameter_angstrom

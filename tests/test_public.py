@@ -3,6 +3,7 @@
 import dataclasses
 import doctest
 import importlib
+import importlib.util
 import inspect
 import json
 import os
@@ -34,7 +35,7 @@ FUNCTIONS = {
     "pickeropt.evaluate.evaluation.write_evaluation": "evaluation, out",
     "pickeropt.io.picks.read_picks": "path",
     "pickeropt.io.picks.subset": "file, keep",
-    "pickeropt.io.micrographs.read_micrograph": "path",
+    "pickeropt.io.micrographs.read_micrograph": "path, header",
     "pickeropt.demonstration.run_demo": "out, seed, on_stage",
     "pickeropt.cli.main": "",
 }
@@ -269,3 +270,20 @@ def test_labels_are_read_by_class(project: Path) -> None:
     by_class = {"particle": "particle.star", "background": "background.star"}
     labels = pickeropt.read_labels(by_class, micrographs="micrographs")
     assert (labels.class_names, labels.labels.tolist()) == (("particle", "background"), [0, 0, 0, 1, 1, 1])
+
+
+@pytest.mark.slow
+def test_the_notebook_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    specification = importlib.util.spec_from_file_location("run_notebook", ROOT / "docs" / "run_notebook.py")
+    assert specification is not None
+    assert specification.loader is not None
+    script = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    notebook = json.loads((ROOT / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))
+    saved = [len(cell["outputs"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    monkeypatch.chdir(tmp_path)
+    script.run_cells(notebook)
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [len(cell["outputs"]) for cell in cells] == saved
+    drawn = [output for cell in cells for output in cell["outputs"] if "image/png" in output.get("data", {})]
+    assert len(drawn) >= 2
