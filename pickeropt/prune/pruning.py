@@ -11,12 +11,13 @@ import pickeropt
 from pickeropt.files import cannot_write
 from pickeropt.io.inputs import Inputs
 from pickeropt.io.scores import check_scores_fit
-from pickeropt.prune.decision import NOTHING_KEPT, Decision, counts, decide
+from pickeropt.prune.decision import Decision, decide
 from pickeropt.prune.filters import measures_of
 from pickeropt.prune.outputs import scores_table, summary_content, write_picks
 from pickeropt.prune.picker_score import read_labelled_picks
 from pickeropt.prune.plan import Plan, make_plan
 from pickeropt.prune.prune_config import Finish, MicrographScorer, PruneConfig, PruneSummary, recorded_settings
+from pickeropt.prune.prune_summary import NOTHING_KEPT, counts
 from pickeropt.prune.scoring import OnProgress, Sight, score_all
 from pickeropt.pruned_run import OWN, SCORES, former_evaluation, write_scores, write_summary
 from pickeropt.resumable import open_workspace

@@ -11,9 +11,9 @@ import numpy as np
 from pickeropt.errors import FormatError, OutputError, PickeroptError
 from pickeropt.files import cannot_write
 from pickeropt.io.inputs import Inputs
-from pickeropt.prune.decision import NOTHING_KEPT, JudgedPicks, counts
 from pickeropt.prune.outputs import fields_of, read_recorded, write_picks
 from pickeropt.prune.prune_config import REASONS, Finish, PruneSummary
+from pickeropt.prune.prune_summary import NOTHING_KEPT, JudgedPicks, counts
 from pickeropt.pruned_run import (
     FILTER,
     OWN,
