@@ -27,13 +27,13 @@ from pickeropt.prune.prune_config import KEPT, REASONS, REJECTED, SCORES, PruneC
 
 if TYPE_CHECKING:
     from pickeropt.prune.decision import Decision
-    from pickeropt.prune.plan import Plan
+    from pickeropt.prune.plan import PrunePlan
 
 
 FILES, LISTS, PLACES = "files", "lists", "places"
 
 
-def record(inputs: "Plan") -> dict[str, Any]:
+def record(inputs: "PrunePlan") -> dict[str, Any]:
     """Name, path and sha256 of each file of picks and each list; path and Å/px of each micrograph."""
     files = [{"name": source.name, **_place(source.file.path, _contents(source.file))} for source in inputs.sources]
     lists = [
@@ -140,7 +140,7 @@ def write_picks(
             _write(folder / side / listed.name, rewrite_coordinate_list(listed.coordinates, paths))
 
 
-def write_scores(path: Path, plan: "Plan", decision: "Decision") -> None:
+def write_scores(path: Path, plan: "PrunePlan", decision: "Decision") -> None:
     """`scores.csv`: a row a pick, in the order of the files; probabilities with 6 decimals.
 
     `row` is the 0-based place among the picks of the file; `figure_of_merit` is the
@@ -165,7 +165,7 @@ def former_evaluation(stays: Sequence[str]) -> tuple[str, ...]:
     return (f"{said}; `pickeropt evaluate` measures this one",)
 
 
-def _pieces(plan: "Plan", decision: "Decision") -> Iterator[str]:
+def _pieces(plan: "PrunePlan", decision: "Decision") -> Iterator[str]:
     """The lines of the table, some thousand in a string."""
     scores, judged = decision.scores, decision.judged
     micrographs = [_cell(site.name) for site in plan.picks.sites]
@@ -207,7 +207,7 @@ def _cell(text: str) -> str:
 
 
 def write_summary(
-    folder: Path, summary: PruneSummary, config: PruneConfig, inputs: tuple[Sequence[Path], "Plan"]
+    folder: Path, summary: PruneSummary, config: PruneConfig, inputs: tuple[Sequence[Path], "PrunePlan"]
 ) -> None:
     """`summary.json`: the counts, what the run was told and where, and which files it read.
 
