@@ -18,7 +18,7 @@ import numpy as np
 
 from pickeropt.errors import FormatError, GeometryError, PickeroptError
 from pickeropt.files import write_bytes_atomically
-from pickeropt.io.inputs import Found, find_files
+from pickeropt.io.inputs import FoundFiles, find_files
 from pickeropt.io.picks import read_picks, read_picks_start
 from pickeropt.io.picks_file import PicksFile, placed
 from pickeropt.io.relion_star import CLASS
@@ -263,7 +263,7 @@ class Loader:
             self._first.set()
             self.finished.set()
 
-    def _read(self, found: Found) -> None:
+    def _read(self, found: FoundFiles) -> None:
         start = 0
         inside: set[Path] = set()
         for key in sorted(found.files, key=lambda key: found.paths_out[key].as_posix()):
@@ -279,7 +279,7 @@ class Loader:
                 self._first.set()
                 self._stop.wait(HEAD_START if self.done < self.total else 0)
 
-    def _read_one(self, found: Found, key: Path, start: int, inside: set[Path]) -> int:
+    def _read_one(self, found: FoundFiles, key: Path, start: int, inside: set[Path]) -> int:
         """The id after the last pick of a file."""
         self.starts[key] = start
         head = read_picks_start(key, START) if key.stat().st_size > LARGE else None

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from pickeropt.prune.filters import Measure, out_of_bounds, too_close
 from pickeropt.prune.picker_score import Labelled, ShotsOnPicks, combine, explained
-from pickeropt.prune.plan import Plan
+from pickeropt.prune.plan import PrunePlan
 from pickeropt.prune.prune_config import REASONS, Filters, PruneConfig
 from pickeropt.prune.prune_summary import JudgedPicks
-from pickeropt.prune.scoring import Sight
+from pickeropt.prune.scoring import ScoringSetup
 from pickeropt.records import PARTICLE, FloatArray, Scores
 
 NEUTRAL = 0.5
@@ -111,12 +111,14 @@ class Decision:
     notes: tuple[str, ...]
 
 
-def decide(plan: Plan, config: PruneConfig, sight: Sight, values: FloatArray, labelled: Labelled | None) -> Decision:
+def decide(
+    plan: PrunePlan, config: PruneConfig, setup: ScoringSetup, values: FloatArray, labelled: Labelled | None
+) -> Decision:
     """Judge the picks by what `score_all` saw, (n, k + q).
 
     labelled : picks that have a label, where the picker's own score is used
     """
-    names = tuple(sight.scorer.class_names)
+    names = tuple(setup.scorer.class_names)
     scores = Scores(names, values[:, : len(names)])
     notes: tuple[str, ...] = ()
     if labelled is not None:
@@ -133,14 +135,14 @@ def decide(plan: Plan, config: PruneConfig, sight: Sight, values: FloatArray, la
         micrographs=tuple(site.name for site in plan.picks.sites),
         micrograph=plan.picks.micrograph,
         above=scores.particle >= np.float32(config.threshold),
-        reasons=_reasons(plan, (config.filters, sight.measures), measured, scores.particle),
+        reasons=_reasons(plan, (config.filters, setup.measures), measured, scores.particle),
     )
-    measures = {m.name: measured[:, i] for i, m in enumerate(sight.measures)}
+    measures = {m.name: measured[:, i] for i, m in enumerate(setup.measures)}
     return Decision(scores, judged, measures, config.filters != Filters(), prior, notes)
 
 
 def _reasons(
-    plan: Plan, bounds: tuple[Filters, Sequence[Measure]], measured: FloatArray, particle: FloatArray
+    plan: PrunePlan, bounds: tuple[Filters, Sequence[Measure]], measured: FloatArray, particle: FloatArray
 ) -> NDArray[np.int64]:
     """(n,) index into `REASONS`. Picks that another filter drops push no neighbour out."""
     filters, measures = bounds
