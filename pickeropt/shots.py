@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError, GeometryError, ShotsError
-from pickeropt.io.find import MicrographFinder
 from pickeropt.io.inputs import read_inputs
 from pickeropt.io.labels import with_row_pixel_size
-from pickeropt.io.micrographs import micrograph_shape
+from pickeropt.io.micrographs import MicrographHeader, read_micrograph_header
 from pickeropt.io.picks import read_picks
-from pickeropt.io.picks_file import PicksFile, placed, row_place
+from pickeropt.io.picks_file import PicksFile, row_place
 from pickeropt.io.relion_star import CLASS, MICROGRAPH, X, Y
 from pickeropt.io.stacks import read_class_folder
 from pickeropt.records import PARTICLE, FloatArray
+from pickeropt.sites import Site, SitedPicks, locate
 
 FEWEST = 2
 """The fewest shots of a class."""
@@ -46,13 +46,13 @@ class Rows:
     origin: NDArray[np.int64]
 
     @classmethod
-    def of(cls, files: Sequence[PicksFile], labels: NDArray[np.int64], index: NDArray[np.int64]) -> "Rows":
+    def of(cls, picks: SitedPicks, labels: NDArray[np.int64]) -> "Rows":
         """All rows of the files, one file after the other."""
-        points = [np.empty((0, 2)), *(file.picks.coordinates for file in files)]
-        counts = [len(file.picks) for file in files]
-        number = np.repeat(np.arange(len(files)), counts)
-        row = np.concatenate([np.empty(0, dtype=np.int64), *(np.arange(count) for count in counts)])
-        return cls(tuple(files), labels, np.concatenate(points), index, np.column_stack([number, row]))
+        counts = np.diff(picks.starts)
+        number = np.repeat(np.arange(len(counts)), counts)
+        row = np.arange(len(picks)) - picks.starts[number]
+        origin = np.column_stack([number, row])
+        return cls(picks.files, labels, picks.coordinates, picks.micrograph, origin)
 
     def without_repeats(self) -> "Rows":
         """The first of all rows that have the same point, micrograph and class; order kept."""
@@ -115,19 +115,16 @@ def common_pixel_size(files: Sequence[PicksFile]) -> float | None:
     return size
 
 
-def check_inside(rows: Rows, micrographs: Sequence[Path]) -> None:
-    """Raises GeometryError for centres that are not on their micrograph, 0 <= x < width.
-
-    Raises MicrographError for a micrograph whose header cannot be read.
-    """
-    shapes = np.array([micrograph_shape(path) for path in micrographs], dtype=np.float64).reshape(-1, 2)
+def check_inside(rows: Rows, sites: Sequence[Site]) -> None:
+    """Raises GeometryError for centres that are not on their micrograph, 0 <= x < width."""
+    shapes = np.array([site.shape for site in sites], dtype=np.float64).reshape(-1, 2)
     limits = shapes[rows.micrograph_index][:, ::-1]  # x, y
     outside = np.flatnonzero(((rows.coordinates < 0) | (rows.coordinates >= limits)).any(axis=1))
     if len(outside):
         i = int(outside[0])
         width, height = limits[i].tolist()
         more = f" (and {len(outside) - 1} more)" if len(outside) > 1 else ""
-        name = micrographs[rows.micrograph_index[i]]
+        name = sites[rows.micrograph_index[i]].found
         what = f"{rows.place(i)}: {rows.point(i)} is outside of {name}, {width:g} x {height:g} px{more}"
         remedy = "give the micrographs that were labelled (not binned), or delete the row"
         raise GeometryError(f"{what}; {remedy}")
@@ -162,6 +159,7 @@ class Shots:
     micrograph_index : (n,) int64, into `micrographs`
     micrographs : files, each once, all of them used
     pixel_size : Å/px of the optics blocks, or of the column `_pickeroptPixelSize`; None where no file has one
+    headers : of the micrographs, where they were read already
     """
 
     class_names: tuple[str, ...]
@@ -170,9 +168,14 @@ class Shots:
     micrograph_index: NDArray[np.int64]
     micrographs: tuple[Path, ...]
     pixel_size: float | None
+    headers: tuple[MicrographHeader, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def header(self, index: int) -> MicrographHeader:
+        """Of a micrograph. Raises MicrographError as `read_micrograph_header` does."""
+        return self.headers[index] if self.headers else read_micrograph_header(self.micrographs[index])
 
 
 @dataclass(frozen=True)
@@ -269,37 +272,11 @@ def _shots(
     where += ", ..." if len(files) > 3 else ""
     check_counts(class_names, labels, where)
     pixel_size = common_pixel_size(files)
-    paths, index = _micrographs(files, folders)
-    rows = Rows.of(_stored_rows(files, paths, index), labels, index).without_repeats()
+    picks = locate(files, folders, pixel_sizes=False)
+    rows = Rows.of(picks, labels).without_repeats()
     check_counts(class_names, rows.labels, f"{where} (rows that repeat others left out)")
-    check_inside(rows, paths)
+    check_inside(rows, picks.sites)
+    paths = tuple(site.found for site in picks.sites)
     check_one_class_each(rows, paths, class_names)
-    return Shots(class_names, rows.labels, rows.coordinates, rows.micrograph_index, paths, pixel_size)
-
-
-def _stored_rows(files: Sequence[PicksFile], paths: Sequence[Path], index: NDArray[np.int64]) -> list[PicksFile]:
-    """The files with y as the row stored; only CryoPPP's CSV counts from the other side."""
-    if not any(file.rows_from_top for file in files):
-        return list(files)
-    heights = np.array([micrograph_shape(path)[0] for path in paths])[index]
-    parts = np.split(heights, np.cumsum([len(file.picks) for file in files])[:-1])
-    return [
-        replace(file, picks=replace(file.picks, coordinates=placed(file, part)), rows_from_top=False)
-        for file, part in zip(files, parts, strict=True)
-    ]
-
-
-def _micrographs(files: Sequence[PicksFile], folders: Sequence[Path]) -> tuple[tuple[Path, ...], NDArray[np.int64]]:
-    """The micrographs on disk, each once under whatever names, and (n,) which one a row is on."""
-    known: dict[Path, int] = {}
-    paths: list[Path] = []
-    index = [np.empty(0, dtype=np.int64)]
-    for file, found in zip(files, MicrographFinder(folders).find_all(files), strict=True):
-        places = []
-        for path in found:
-            place = known.setdefault(path.resolve(), len(known))
-            if place == len(paths):
-                paths.append(path)
-            places.append(place)
-        index.append(np.array(places, dtype=np.int64)[file.picks.micrograph_index])
-    return tuple(paths), np.concatenate(index)
+    headers = tuple(replace(site.header, path=site.found) for site in picks.sites)
+    return Shots(class_names, rows.labels, rows.coordinates, rows.micrograph_index, paths, pixel_size, headers)

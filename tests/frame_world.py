@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.frame.frame_config import Site
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.frame.frame_config import FrameSite
+from pickeropt.io.micrographs import MicrographHeader, write_mrc
 from pickeropt.records import FloatArray
 
 SHAPE = (420, 500)
@@ -40,9 +40,9 @@ def write(folder: Path, name: str, seed: int, **how: object) -> tuple[Path, NDAr
     return folder / name, xy
 
 
-def site(path: Path, xy: NDArray[np.float64], diameter: float | None = DIAMETER) -> Site:
+def site(path: Path, xy: NDArray[np.float64], diameter: float | None = DIAMETER) -> FrameSite:
     """A micrograph of `write` with picks that have no score."""
-    return Site(path.name, path, SHAPE, diameter, PIXEL_SIZE, xy, np.full(len(xy), np.nan))
+    return FrameSite(path.name, MicrographHeader(path, SHAPE, None), diameter, PIXEL_SIZE, xy, np.full(len(xy), np.nan))
 
 
 def box_file(path: Path, xy: NDArray[np.float64], side: float = 24.0) -> Path:

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 WIDTH = 110
 
 Model = Annotated[
-    Path | None, given.option("--model", "FILE", "Judge by its P(particle) in place of contrast; slower.")
+    Path | None,
+    given.option("--model", "FILE", "Compare by the P(particle) of this model instead of contrast; slower."),
 ]
 Diameter = Annotated[
     float | None,
-    given.option("--diameter", "Å", "Particle diameter; else the model's, else several are tried."),
+    given.option("--diameter", "Å", "Particle diameter; default: the model's, else several are tried."),
 ]
-Json = Annotated[Path | None, given.option("--json", "FILE", "Write all of it here as well.")]
+Json = Annotated[Path | None, given.option("--json", "FILE", "Also write all results to this file.")]
 
 
 def run_check(
@@ -36,7 +37,7 @@ def run_check(
     device: given.Device = "auto",
     json_file: Json = None,
 ) -> None:
-    """Look whether picks fit their micrographs.
+    """Check picks against their micrographs.
 
     Compares what is under the picks as given with what is under them flipped, swapped, binned or
     shifted, and says which frame they are in; finds micrograph names that match no file, pixel sizes
@@ -76,8 +77,8 @@ def _classifier(model: Path, device: str, diameter: float | None) -> tuple["Scor
 
     def score(site: Any, places: Any) -> Any:
         if site.pixel_size is None:
-            raise GeometryError(f"{site.path}: its pixel size is unknown; give it with --pixel-size")
-        found = scorer.score(read_micrograph(site.path), places, site.pixel_size)
+            raise GeometryError(f"{site.header.path}: its pixel size is unknown; give it with --pixel-size")
+        found = scorer.score(read_micrograph(site.header.path, site.header), places, site.pixel_size)
         return np.asarray(found[:, column], dtype=np.float64)
 
     return score, scorer.diameter_angstrom

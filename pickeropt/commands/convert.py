@@ -12,13 +12,13 @@ FORMATS = "star, topaz, box, cbox, eman2, xmipp, csv, xy, cryoppp, cryosparc, de
 
 Source = Annotated[Path, typer.Argument(metavar="IN", help="A coordinate file, a list, or a folder of them.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="A file, or a folder for a file a micrograph.")]
-To = Annotated[str | None, option("--to", "FORMAT", f"{FORMATS}; else by the ending of OUT.")]
-Scale = Annotated[float, option("--scale", "F", "Pixels of OUT a pixel of IN: 8 for picks on 8x binned images.")]
-SwapXY = Annotated[bool, option("--swap-xy", None, "x for y.")]
+To = Annotated[str | None, option("--to", "FORMAT", f"{FORMATS}; default: by the extension of OUT.")]
+Scale = Annotated[float, option("--scale", "F", "Pixels of OUT per pixel of IN: 8 for picks on 8x binned images.")]
+SwapXY = Annotated[bool, option("--swap-xy", None, "Exchange x and y.")]
 FlipX = Annotated[bool, option("--flip-x", None, "Mirror x; needs --micrographs.")]
 FlipY = Annotated[bool, option("--flip-y", None, "Mirror y; needs --micrographs.")]
-Shift = Annotated[str | None, option("--shift", "DX,DY", "Pixels of OUT to add, after all else.")]
-Diameter = Annotated[float | None, option("--diameter", "Å", "For the boxes of box and cbox; else those of IN.")]
+Shift = Annotated[str | None, option("--shift", "DX,DY", "Pixels of OUT to add, after all other changes.")]
+Diameter = Annotated[float | None, option("--diameter", "Å", "Box size for box and cbox; default: the boxes of IN.")]
 
 
 def run_convert(

@@ -1,4 +1,4 @@
-"""`pickeropt prune`: its options, and what it says. `cli` hooks `run_prune` in."""
+"""`pickeropt prune`: its options, and what it shows."""
 
 import math
 from functools import partial
@@ -16,23 +16,46 @@ MODEL = Path(MODEL_FILE)
 
 _option = given.option
 Picks = Annotated[list[Path] | None, typer.Argument(metavar="PICKS", help="Coordinate files, or folders of them.")]
-WriteScore = Annotated[bool, _option("--write-score", None, "Put P(particle) into the files as well.")]
-Prior = Annotated[str, _option("--prior", "SHARE|auto", "Share of the picks that are particles; auto estimates it.")]
+WriteScore = Annotated[
+    bool, _option("--write-score", None, "Also write P(particle) into the score column of the output files.")
+]
+Prior = Annotated[
+    str, _option("--prior", "SHARE|auto", "Share of the picks that are particles (prevalence); auto estimates it.")
+]
 UsePickerScore = Annotated[
-    bool, _option("--use-picker-score", None, "Let the picker's own score count too, learnt on the shots.")
+    bool,
+    _option(
+        "--use-picker-score",
+        None,
+        "Combine P(particle) with the picker's own score; the weights are fitted on the shots.",
+    ),
 ]
-Shots = Annotated[Path | None, _option("--shots", "FILE", "Labelled STAR, of which some lie on picks.")]
+Shots = Annotated[
+    Path | None, _option("--shots", "FILE", "Labelled STAR file for --use-picker-score; some labels must lie on picks.")
+]
 MinStd = Annotated[
-    float | None, _option("--min-std", "N", "Least deviation of a pick's pixels, in the micrograph's noise.")
+    float | None,
+    _option("--min-std", "N", "Reject picks whose pixels have a lower standard deviation, in units of the noise."),
 ]
-MaxStd = Annotated[float | None, _option("--max-std", "N", "Most deviation of a pick's pixels.")]
-MaxExtreme = Annotated[float | None, _option("--max-extreme", "SHARE", "Most pixels beyond three times the noise.")]
+MaxStd = Annotated[
+    float | None,
+    _option("--max-std", "N", "Reject picks whose pixels have a higher standard deviation, in units of the noise."),
+]
+MaxExtreme = Annotated[
+    float | None,
+    _option("--max-extreme", "SHARE", "Reject picks with a larger share of pixels beyond three standard deviations."),
+]
 MaxDomain = Annotated[
-    float | None, _option("--max-domain", "N", "Largest domain of the score map, in average ones (ice: 4).")
+    float | None,
+    _option(
+        "--max-domain", "N", "Reject picks in a connected region of high scores larger than N average ones (ice: 4)."
+    ),
 ]
-MinDistance = Annotated[float | None, _option("--min-distance", "Å", "Of two closer picks the worse goes.")]
+MinDistance = Annotated[
+    float | None, _option("--min-distance", "Å", "Of two picks closer than this, keep the better one.")
+]
 Rethreshold = Annotated[
-    Path | None, _option("--rethreshold", "DIR", "Another --threshold for this finished run; seconds.")
+    Path | None, _option("--rethreshold", "DIR", "Apply another --threshold to this finished run, without recomputing.")
 ]
 
 

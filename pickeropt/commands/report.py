@@ -10,15 +10,25 @@ from pickeropt.errors import FormatError
 from pickeropt.report.rerun_command import ReportConfig
 
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that prune wrote.")]
-Overlays = Annotated[int, option("--overlays", "N", "Pictures of the N micrographs that lost most, and least.", min=0)]
+Overlays = Annotated[
+    int,
+    option(
+        "--overlays",
+        "N",
+        "Pictures of the N micrographs with the largest and of the N with the smallest rejected share.",
+        min=0,
+    ),
+]
 Stars = Annotated[
     list[Path] | None,
-    option("--ctf", "FILE", "STAR of micrographs with ice or defocus, as CtfFind writes it; repeat it."),
+    option(
+        "--ctf", "FILE", "STAR file of micrographs with ice thickness or defocus, as from CtfFind; may be repeated."
+    ),
 ]
 
 
 def run_report(folder: RunFolder, overlays: Overlays = ReportConfig.overlays, ctf: Stars = None) -> None:
-    """Write the report of a pruning anew.
+    """Write the report of a pruned run again.
 
     DIR gets report.html, one file that any browser opens from disk, contact_sheet.png and
     overlays/NAME.png, as prune writes them. Where micrographs are gone the report has no

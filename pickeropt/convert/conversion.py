@@ -29,6 +29,7 @@ from pickeropt.io.picks_file import PicksFile
 from pickeropt.io.relion_star import write_star
 from pickeropt.io.star import write_pos
 from pickeropt.records import Picks
+from pickeropt.sites import Micrographs
 
 
 @dataclass(frozen=True)
@@ -161,12 +162,12 @@ class Group:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Some rows of one file, all on one micrograph."""
+class FilePart:
+    """Some rows of one file, all on one micrograph, with its header where it was looked for."""
 
     file: PicksFile
     rows: NDArray[np.int64]
-    found: Path | None
+    header: MicrographHeader | None
 
 
 def gather(files: Sequence[PicksFile], config: ConvertConfig, kind: Target, listed: Mapping[Path, str]) -> list[Group]:
@@ -179,7 +180,7 @@ def gather(files: Sequence[PicksFile], config: ConvertConfig, kind: Target, list
     """
     turned = config.flip_x or config.flip_y or any(file.rows_from_top for file in files)
     parts = _parts(files, config, turned or kind.rows_from_top or kind.shapes, listed)
-    groups = [_group(name, own, config, kind) for name, own in parts.items()]
+    groups = [_group(name, part, config, kind) for name, part in parts.items()]
     owner: dict[str, str] = {}
     for group in groups:
         other = owner.setdefault(group.stem, group.name)
@@ -191,61 +192,60 @@ def gather(files: Sequence[PicksFile], config: ConvertConfig, kind: Target, list
 
 def _parts(
     files: Sequence[PicksFile], config: ConvertConfig, needed: bool, listed: Mapping[Path, str]
-) -> dict[str, list[_Part]]:
+) -> dict[str, FilePart]:
     """By micrograph as the output names it."""
-    finder = MicrographFinder(config.micrographs, folders_first=True)
+    micrographs = Micrographs(config.micrographs, folders_first=True)
     wanted = bool(config.micrographs) or needed
-    found = finder.find_all(files) if wanted else None
-    parts: dict[str, list[_Part]] = {}
+    places = [micrographs.add(file).tolist() for file in files] if wanted else []
+    micrographs.check_missing()
+    micrographs.read_headers(range(len(micrographs)))
+    parts: dict[str, FilePart] = {}
+
+    def take(key: str, part: FilePart) -> None:
+        other = parts.setdefault(key, part)
+        if other is not part:
+            what = f"{other.file.path} and {part.file.path} both are of {key}"
+            raise OutputError(f"{what}; convert them one after the other")
+
     for i, file in enumerate(files):
         names = file.picks.micrograph_names
         if not names and file.names_from_stem:
-            key, path = _without_picks(file, finder if config.micrographs else None, listed)
-            parts.setdefault(key, []).append(_Part(file, np.empty(0, np.int64), path))
+            take(*_without_picks(file, micrographs.finder if config.micrographs else None, listed))
         for k, name in enumerate(names):
-            path = None if found is None else found[i][k]
-            key = str(path) if path is not None and config.micrographs else name
-            if path is None and file.names_from_stem:
+            key, header = name, None
+            if wanted:
+                header = micrographs.header(places[i][k])
+                key = str(micrographs.entries[places[i][k]].found) if config.micrographs else name
+            elif file.names_from_stem:
                 key = bare_stem(name)
-            rows = np.flatnonzero(file.picks.micrograph_index == k)
-            parts.setdefault(key, []).append(_Part(file, rows, path))
-    for name, own in parts.items():
-        if len(own) > 1:
-            what = f"{own[0].file.path} and {own[1].file.path} both are of {name}"
-            raise OutputError(f"{what}; convert them one after the other")
+            take(key, FilePart(file, np.flatnonzero(file.picks.micrograph_index == k), header))
     return parts
 
 
 def _without_picks(
     file: PicksFile, finder: MicrographFinder | None, listed: Mapping[Path, str]
-) -> tuple[str, Path | None]:
-    """For a file without picks: its micrograph's name, and its path where it is looked for and there."""
+) -> tuple[str, FilePart]:
+    """For a file without picks: its micrograph's name, and its header where it is looked for and there."""
     name = listed.get(file.path)
     path = finder.find(name or file.path.stem, file.path, name is None) if finder else None
-    return (str(path) if path else name or bare_stem(file.path.stem)), path
-
-
-def _group(name: str, parts: list[_Part], config: ConvertConfig, kind: Target) -> Group:
-    path = parts[0].found
     header = None if path is None else read_micrograph_header(path)
-    xy = np.concatenate([_placed(part, config.scale, header) for part in parts])
+    return str(path or name or bare_stem(file.path.stem)), FilePart(file, np.empty(0, np.int64), header)
+
+
+def _group(name: str, part: FilePart, config: ConvertConfig, kind: Target) -> Group:
+    file, rows, header = part.file, part.rows, part.header
+    xy = file.picks.coordinates[rows] * config.scale
+    if file.rows_from_top and header is not None:
+        xy[:, 1] = header.shape[0] - xy[:, 1]
     xy = _turned(xy, config, header)
     if header is not None and kind.rows_from_top:
         xy[:, 1] = header.shape[0] - xy[:, 1]
-    merits = np.concatenate([part.file.picks.figure_of_merit[part.rows] for part in parts])
+    merits = file.picks.figure_of_merit[rows]
     picks = Picks(xy, (name,) if len(xy) else (), np.zeros(len(xy), dtype=np.int64), merits)
-    sizes = _boxes(name, parts, config, header) if kind.boxes else None
-    named = path is not None or not parts[0].file.names_from_stem or name.lower().endswith(EXTENSIONS)
+    sizes = _boxes(name, part, config) if kind.boxes else None
+    named = header is not None or not file.names_from_stem or name.lower().endswith(EXTENSIONS)
     shape = None if header is None else header.shape
     return Group(name, _stem(name) if named else bare_stem(name), named, picks, sizes, shape)
-
-
-def _placed(part: _Part, scale: float, header: MicrographHeader | None) -> NDArray[np.float64]:
-    """Coordinates in px of the output's micrograph, rows as stored."""
-    xy = part.file.picks.coordinates[part.rows] * scale
-    if part.file.rows_from_top and header is not None:
-        xy[:, 1] = header.shape[0] - xy[:, 1]
-    return xy
 
 
 def _turned(xy: NDArray[np.float64], config: ConvertConfig, header: MicrographHeader | None) -> NDArray[np.float64]:
@@ -260,33 +260,31 @@ def _turned(xy: NDArray[np.float64], config: ConvertConfig, header: MicrographHe
     return placed
 
 
-def _boxes(
-    name: str, parts: list[_Part], config: ConvertConfig, header: MicrographHeader | None
-) -> NDArray[np.float64]:
+def _boxes(name: str, part: FilePart, config: ConvertConfig) -> NDArray[np.float64]:
     """(m, 2): the boxes of the input, or even ones that just hold the diameter."""
-    count = sum(len(part.rows) for part in parts)
     if config.diameter_angstrom is not None:
-        size = _pixel_size(name, parts, config, header)
-        return np.full((count, 2), 2.0 * np.ceil(config.diameter_angstrom / size / 2))
-    sizes = [part.file.box_sizes[part.rows] for part in parts if part.file.box_sizes is not None]
-    if len(sizes) < len(parts) and count:
-        what = f"{parts[0].file.path}: the output has boxes, and this file does not say their size"
+        size = _pixel_size(name, part, config)
+        return np.full((len(part.rows), 2), 2.0 * np.ceil(config.diameter_angstrom / size / 2))
+    if not len(part.rows):
+        return _no_boxes()
+    if part.file.box_sizes is None:
+        what = f"{part.file.path}: the output has boxes, and this file does not say their size"
         raise GeometryError(f"{what}; give the particle's diameter with --diameter")
-    found = np.concatenate(sizes) * config.scale if sizes else np.empty((0, 2))
+    found = part.file.box_sizes[part.rows] * config.scale
     return found[:, ::-1].copy() if config.swap_xy else found
 
 
-def _pixel_size(name: str, parts: list[_Part], config: ConvertConfig, header: MicrographHeader | None) -> float:
+def _pixel_size(name: str, part: FilePart, config: ConvertConfig) -> float:
     """Å/px of the output's micrograph."""
-    said = {str(p.file.path): p.file.picks.pixel_size for p in parts if p.file.picks.pixel_size is not None}
-    optics = {path: size / config.scale for path, size in said.items()}
-    if header is not None:
-        return choose_pixel_size(config.pixel_size, header, optics)
-    sizes = [size for size in (config.pixel_size, *optics.values()) if size is not None]
-    if not sizes:
+    said = part.file.picks.pixel_size
+    optics = {} if said is None else {str(part.file.path): said / config.scale}
+    if part.header is not None:
+        return choose_pixel_size(config.pixel_size, part.header, optics)
+    size = next((size for size in (config.pixel_size, *optics.values()) if size is not None), None)
+    if size is None:
         what = f"{name}: --diameter is in Å, and nothing says the size of a pixel"
         raise GeometryError(f"{what}; give it with --pixel-size, or the micrographs with --micrographs")
-    return sizes[0]
+    return size
 
 
 def bare_stem(name: str) -> str:

@@ -13,7 +13,7 @@ Labelled points of several files as one record, ready to be cut: what `dataset b
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,13 @@ from pickeropt.datasets.dataset_config import BY, BuildConfig
 from pickeropt.errors import GeometryError, MicrographError, OutputError, PickeroptError, ShotsError
 from pickeropt.files import partial_name, write_bytes_atomically
 from pickeropt.finetune.splits import choose_shots
-from pickeropt.io.find import MicrographFinder
 from pickeropt.io.labels import PIXEL_SIZE, Labels, read_labels
-from pickeropt.io.micrographs import AGREE, choose_pixel_size, read_micrograph, read_micrograph_header, write_mrc
+from pickeropt.io.micrographs import AGREE, choose_pixel_size, read_micrograph, write_mrc
 from pickeropt.io.picks_file import row_place
 from pickeropt.models.views import cut_boxes, level_and_noise, make_view
 from pickeropt.records import FloatArray
 from pickeropt.shots import Rows, check_class_name, check_inside, common_pixel_size
+from pickeropt.sites import Site, SitedPicks, locate
 
 SMALLEST = 4.0
 """Particle diameter in px below which nothing can be seen."""
@@ -89,13 +89,12 @@ def gather_points(
     label = np.array([number[name] for column in columns for name in column], dtype=np.int64)
     if not len(label):
         raise ShotsError(f"{', '.join(str(labels.file.path) for labels in files)}: no labelled point")
-    paths, index = _micrographs(files, folders)
-    every = Rows.of([labels.file for labels in files], label, index)
-    rows = every.without_repeats()
-    check_inside(rows, paths)
-    first = np.concatenate([[0], np.cumsum([len(labels.diameters) for labels in files])])
-    said = np.concatenate([labels.diameters for labels in files])[first[rows.origin[:, 0]] + rows.origin[:, 1]]
-    sizes = _pixel_sizes(files, paths, index, pixel_size)
+    picks = locate([labels.file for labels in files], folders, pixel_sizes=False)
+    paths = tuple(site.found for site in picks.sites)
+    rows = Rows.of(picks, label).without_repeats()
+    check_inside(rows, picks.sites)
+    said = np.concatenate([labels.diameters for labels in files])[picks.starts[rows.origin[:, 0]] + rows.origin[:, 1]]
+    sizes = _pixel_sizes(files, picks, pixel_size)
     points = ClassPoints(
         names,
         tuple(kinds[name] for name in names),
@@ -106,7 +105,7 @@ def gather_points(
         _diameters(said, rows, paths, diameter),
         sizes,
     )
-    _check_fit(points)
+    _check_fit(points, picks.sites)
     return points
 
 
@@ -127,40 +126,20 @@ def _kinds(files: Sequence[Labels], columns: Sequence[Sequence[str]]) -> dict[st
     return kinds
 
 
-def _micrographs(files: Sequence[Labels], folders: Sequence[Path]) -> tuple[tuple[Path, ...], NDArray[np.int64]]:
-    """The micrographs on disk, each once, and (n,) which one each row is on."""
-    known: dict[Path, int] = {}
-    paths: list[Path] = []
-    index = []
-    found = MicrographFinder(folders).find_all([labels.file for labels in files])
-    for labels, places in zip(files, found, strict=True):
-        for path in places:
-            if path.resolve() not in known:
-                known[path.resolve()] = len(paths)
-                paths.append(path)
-        here = np.array([known[path.resolve()] for path in places], dtype=np.int64)
-        index.append(here[labels.file.picks.micrograph_index])
-    return tuple(paths), np.concatenate(index)
-
-
-def _pixel_sizes(
-    files: Sequence[Labels], paths: Sequence[Path], index: NDArray[np.int64], flag: float | None
-) -> tuple[float, ...]:
-    """Å/px of each micrograph: the flag, else what its rows say, else optics blocks and header.
-
-    index : (n,) the micrograph of each row
-    """
+def _pixel_sizes(files: Sequence[Labels], picks: SitedPicks, flag: float | None) -> tuple[float, ...]:
+    """Å/px of each micrograph: the flag, else what its rows say, else optics blocks and header."""
     said = None if flag is not None else common_pixel_size([labels.file for labels in files])
     optics: Mapping[str, float] = {} if said is None else {"the labels": said}
     of_rows = np.concatenate([labels.pixel_sizes for labels in files])
     sizes = []
-    for i, path in enumerate(paths):
-        known = np.unique(of_rows[(index == i) & ~np.isnan(of_rows)]).tolist()
+    for site in picks.sites:
+        here = of_rows[site.rows]
+        known = np.unique(here[~np.isnan(here)]).tolist()
         if flag is not None or not known:
-            sizes.append(choose_pixel_size(flag, read_micrograph_header(path), optics))
+            sizes.append(choose_pixel_size(flag, replace(site.header, path=site.found), optics))
             continue
         if known[-1] > known[0] * (1 + AGREE):
-            what = f"{path}: {known[0]:g} and {known[-1]:g} Å/px by {PIXEL_SIZE} of the labels"
+            what = f"{site.found}: {known[0]:g} and {known[-1]:g} Å/px by {PIXEL_SIZE} of the labels"
             raise GeometryError(f"{what}; mend the one that is wrong, or give --pixel-size")
         sizes.append(known[0])
     return tuple(sizes)
@@ -183,15 +162,15 @@ def _diameters(
     return diameters
 
 
-def _check_fit(points: ClassPoints) -> None:
+def _check_fit(points: ClassPoints, sites: Sequence[Site]) -> None:
     """Raises GeometryError for a particle of under 4 px, or larger than its micrograph."""
-    for i, path in enumerate(points.micrographs):
+    for i, site in enumerate(sites):
         px = points.diameters_px[points.micrograph_index == i]
-        height, width = read_micrograph_header(path).shape
+        height, width = site.shape
         if px.min() < SMALLEST or px.max() > min(height, width):
             wrong = px.min() if px.min() < SMALLEST else px.max()
             raise GeometryError(
-                f"{path}: a particle of {wrong * points.pixel_sizes[i]:g} Å is {wrong:.1f} px across on "
+                f"{site.found}: a particle of {wrong * points.pixel_sizes[i]:g} Å is {wrong:.1f} px across on "
                 f"{width} x {height} px; check --diameter (Å) and --pixel-size (Å/px)"
             )
 

@@ -16,8 +16,8 @@ from pickeropt.errors import GeometryError, MicrographError, ShotsError
 from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.frame.evidence import judge_frame
 from pickeropt.frame.findings import describe
-from pickeropt.frame.frame_config import WRONG, FrameConfig, Site
-from pickeropt.io.micrographs import choose_pixel_size, read_micrograph, read_micrograph_header
+from pickeropt.frame.frame_config import WRONG, FrameConfig, FrameSite
+from pickeropt.io.micrographs import choose_pixel_size, read_micrograph
 from pickeropt.models.backbone import Backbone
 from pickeropt.models.features import boxes_of, describe_boxes, describe_micrograph, fitted_boxes
 from pickeropt.models.head import ModelSpec
@@ -96,13 +96,12 @@ def check_shot_frame(shots: Shots, diameters_px: Sequence[float], config: Finetu
     return (f"{what}; look at some of them on their micrograph",) * verdict.opinion.doubtful
 
 
-def _sites(shots: Shots, diameters_px: Sequence[float]) -> list[Site]:
+def _sites(shots: Shots, diameters_px: Sequence[float]) -> list[FrameSite]:
     of_particles = shots.labels == shots.class_names.index(PARTICLE)
     sites = []
     for index, (path, diameter) in enumerate(zip(shots.micrographs, diameters_px, strict=True)):
         here = shots.coordinates[of_particles & (shots.micrograph_index == index)]
-        shape = read_micrograph_header(path).shape
-        sites.append(Site(path.name, path, shape, diameter, None, here, np.full(len(here), np.nan)))
+        sites.append(FrameSite(path.name, shots.header(index), diameter, None, here, np.full(len(here), np.nan)))
     return sites
 
 
@@ -145,7 +144,7 @@ class LocatedShots:
         rows: dict[int, Tensor] = {}
         for index in np.unique(self.shots.micrograph_index):
             here = np.flatnonzero(self.shots.micrograph_index == index)
-            micrograph = read_micrograph(self.shots.micrographs[index])
+            micrograph = read_micrograph(self.shots.micrographs[index], self.shots.header(index))
             try:
                 seen = see(micrograph.pixels, self.diameters_px[index], self.shots.coordinates[here])
             except GeometryError as error:
@@ -200,8 +199,8 @@ def locate(shots: Shots, config: FinetuneConfig) -> LocatedShots:
     """
     diameters = []
     optics: Mapping[str, float] = {} if shots.pixel_size is None else {"the shots": shots.pixel_size}
-    for path in shots.micrographs:
-        header = read_micrograph_header(path)
+    for index, path in enumerate(shots.micrographs):
+        header = shots.header(index)
         diameter = config.diameter_angstrom / choose_pixel_size(config.pixel_size, header, optics)
         if not 4 <= diameter <= min(header.shape):
             raise GeometryError(

@@ -1,13 +1,12 @@
 """`check`: all that can be the matter with the frame of some files of picks, and what to do."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pickeropt.errors import MicrographError
 from pickeropt.frame.evidence import judge_frame
 from pickeropt.frame.findings import (
     FAULT,
@@ -21,10 +20,9 @@ from pickeropt.frame.findings import (
     check_pixel_sizes,
     describe,
 )
-from pickeropt.frame.frame_config import RIGHT, UNSURE, WRONG, FrameConfig, Score, Site, Verdict
-from pickeropt.io.find import MicrographFinder
-from pickeropt.io.micrographs import MicrographHeader, read_micrograph_header
-from pickeropt.io.picks_file import PicksFile, placed
+from pickeropt.frame.frame_config import RIGHT, UNSURE, WRONG, FrameConfig, FrameSite, Score, Verdict
+from pickeropt.io.picks_file import PicksFile
+from pickeropt.sites import Micrographs, SitedPicks
 
 LEVELS = (FINE, WARNING, FAULT)
 THOROUGH = FrameConfig(micrographs=8, pixels=400_000_000)
@@ -88,21 +86,23 @@ def check(files: Sequence[PicksFile], config: CheckConfig, score: Score | None =
     score : a classifier to judge the frame by, in place of local contrast
     Raises MicrographError for a folder that is not there, and where no micrograph can be read.
     """
-    found = _find(files, config)
-    sites = [_site(place, config) for place in found.places.values()]
+    micrographs = Micrographs(config.micrographs, config.pixel_size, collect=True)
+    picks = micrographs.locate(files, pixel_sizes=False)
+    sites = _frame_sites(picks, config.diameter_angstrom)
+    sizes = ((file.path.name, file.picks.pixel_size) for file in files)
+    optics = {f"the optics block of {name}": size for name, size in sizes if size is not None}
     verdict = judge_frame(sites, config.frame, score)
     known = [site.diameter_px for site in sites if site.diameter_px is not None]
     findings = [
         frame_finding(verdict, config.picks, config.micrographs),
-        check_names(len(found.places), found.missing, found.files),
-        *(Finding("micrographs", FAULT, text) for text in found.faults),
-        check_pixel_sizes(config.pixel_size, [p.header for p in found.places.values()], found.optics),
+        check_names(len(sites), micrographs.missing, micrographs.finder.paths()),
+        *(Finding("micrographs", FAULT, text) for text in micrographs.faults),
+        check_pixel_sizes(config.pixel_size, [site.header for site in sites], optics),
         check_boxes(files, float(np.median(known)) if known else None),
         check_outside(sites),
         check_duplicates(sites),
     ]
-    picks = sum(len(file.picks) for file in files)
-    return CheckReport(verdict, tuple(f for f in findings if f is not None), len(sites), picks)
+    return CheckReport(verdict, tuple(f for f in findings if f is not None), len(sites), len(picks))
 
 
 def frame_finding(verdict: Verdict, picks: Sequence[Path], micrographs: Sequence[Path]) -> Finding:
@@ -113,69 +113,11 @@ def frame_finding(verdict: Verdict, picks: Sequence[Path], micrographs: Sequence
     return Finding("frame", level, text, remedy)
 
 
-@dataclass
-class _Place:
-    """A micrograph and what the files of picks say of it."""
-
-    name: str
-    header: MicrographHeader
-    coordinates: list[np.ndarray[Any, np.dtype[np.float64]]] = field(default_factory=list)
-    merit: list[np.ndarray[Any, np.dtype[np.float64]]] = field(default_factory=list)
-    optics: float | None = None
-
-
-@dataclass
-class _Found:
-    """Micrographs by real path, names without one, and what could not be read."""
-
-    files: list[Path]
-    places: dict[Path, _Place] = field(default_factory=dict)
-    missing: dict[str, Path] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
-    optics: dict[str, float] = field(default_factory=dict)
-
-
-def _find(files: Sequence[PicksFile], config: CheckConfig) -> _Found:
-    finder = MicrographFinder(config.micrographs)
-    found = _Found(finder.paths())
-    for file in files:
-        if file.picks.pixel_size is not None:
-            found.optics[f"the optics block of {file.path.name}"] = file.picks.pixel_size
-        heights = np.zeros(len(file.picks.micrograph_names), dtype=np.int64)
-        here: list[_Place | None] = []
-        for i, name in enumerate(file.picks.micrograph_names):
-            place = _place(file, name, finder, found)
-            heights[i] = place.header.shape[0] if place else 0
-            here.append(place)
-        xy = placed(file, heights[file.picks.micrograph_index])
-        for i, place in enumerate(here):
-            if place is not None:
-                rows = file.picks.micrograph_index == i
-                place.coordinates.append(xy[rows])
-                place.merit.append(file.picks.figure_of_merit[rows])
-                place.optics = file.picks.pixel_size if place.optics is None else place.optics
+def _frame_sites(picks: SitedPicks, diameter_angstrom: float | None) -> list[FrameSite]:
+    found = []
+    for site in picks.sites:
+        size = None if np.isnan(site.pixel_size) else site.pixel_size
+        diameter = None if size is None or diameter_angstrom is None else diameter_angstrom / size
+        here = picks.coordinates[site.rows], picks.figure_of_merit[site.rows]
+        found.append(FrameSite(site.found.name, site.header, diameter, size, *here))
     return found
-
-
-def _place(file: PicksFile, name: str, finder: MicrographFinder, found: _Found) -> _Place | None:
-    try:
-        path = finder.find_in(file, name)
-        if path is None:
-            found.missing[name] = file.path
-            return None
-        real = path.resolve()
-        if real not in found.places:
-            found.places[real] = _Place(path.name, read_micrograph_header(real))
-    except MicrographError as error:
-        found.faults.append(str(error))
-        return None
-    return found.places[real]
-
-
-def _site(place: _Place, config: CheckConfig) -> Site:
-    sizes = (config.pixel_size, place.header.pixel_size, place.optics)
-    size = next((size for size in sizes if size is not None), None)
-    diameter = None if size is None or config.diameter_angstrom is None else config.diameter_angstrom / size
-    coordinates = np.concatenate(place.coordinates)
-    merit = np.concatenate(place.merit)
-    return Site(place.name, place.header.path, place.header.shape, diameter, size, coordinates, merit)

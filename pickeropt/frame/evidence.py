@@ -38,9 +38,9 @@ from pickeropt.frame.frame_config import (
     Candidate,
     Frame,
     FrameConfig,
+    FrameSite,
     Opinion,
     Score,
-    Site,
     Verdict,
 )
 from pickeropt.io.micrographs import read_micrograph
@@ -325,13 +325,13 @@ AT_ONCE = 2
 """Micrographs in memory, as in `prune`."""
 
 
-def judge_frame(sites: Sequence[Site], config: FrameConfig, score: Score | None = None) -> Verdict:
+def judge_frame(sites: Sequence[FrameSite], config: FrameConfig, score: Score | None = None) -> Verdict:
     """What frame the picks are in, from a sample of the micrographs.
 
     A micrograph whose pixels cannot be used is passed over: whoever needs it will say so.
     score : a classifier to judge by in place of local contrast
     """
-    seen: list[tuple[Site, list[Evidence]]] = []
+    seen: list[tuple[FrameSite, list[Evidence]]] = []
     chosen = choose_sites(sites, config)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for site, found in zip(chosen, pool.map(partial(_look, config=config), chosen), strict=True):
@@ -350,7 +350,7 @@ def judge_frame(sites: Sequence[Site], config: FrameConfig, score: Score | None 
     return judge(choices[best], names, config, [partial(score, site) for site, _ in seen])
 
 
-def choose_sites(sites: Sequence[Site], config: FrameConfig) -> list[Site]:
+def choose_sites(sites: Sequence[FrameSite], config: FrameConfig) -> list[FrameSite]:
     """Some micrographs, evenly spaced; of many among the half that has more picks than the others."""
     filled = [site for site in sites if len(site.coordinates)]
     if not filled:
@@ -359,7 +359,7 @@ def choose_sites(sites: Sequence[Site], config: FrameConfig) -> list[Site]:
     many = len(filled) >= 2 * config.micrographs
     rich = [site for site in filled if len(site.coordinates) >= middle or not many]
     places = np.linspace(0, len(rich) - 1, min(config.micrographs, len(rich))).round().astype(int)
-    chosen: list[Site] = []
+    chosen: list[FrameSite] = []
     pixels = 0
     for site in (rich[i] for i in places):
         pixels += site.shape[0] * site.shape[1]
@@ -368,22 +368,22 @@ def choose_sites(sites: Sequence[Site], config: FrameConfig) -> list[Site]:
     return chosen
 
 
-def choose_picks(site: Site, config: FrameConfig) -> NDArray[np.float64]:
+def choose_picks(site: FrameSite, config: FrameConfig) -> NDArray[np.float64]:
     """(m, 2): the better half by the picker's score, else picks evenly spaced in the file."""
     count = len(site.coordinates)
-    if np.isfinite(site.merit).all() and np.ptp(site.merit) > 0:
+    if np.isfinite(site.figure_of_merit).all() and np.ptp(site.figure_of_merit) > 0:
         most = min(config.picks, max(config.half_from, count // 2))
-        return site.coordinates[np.argsort(-site.merit, kind="stable")[:most]]
+        return site.coordinates[np.argsort(-site.figure_of_merit, kind="stable")[:most]]
     return site.coordinates[:: -(-count // config.unranked)]
 
 
-def _look(site: Site, config: FrameConfig) -> list[Evidence]:
+def _look(site: FrameSite, config: FrameConfig) -> list[Evidence]:
     """At all widths of the diameter, or of several where it is not known; none where nothing can be seen."""
     side = min(site.shape)
     diameters = [side / part for part in GUESSES] if site.diameter_px is None else [site.diameter_px]
     diameters = [d for d in diameters if SMALLEST <= d <= LARGEST * side]
     try:
-        pixels = read_micrograph(site.path).pixels
+        pixels = read_micrograph(site.header.path, site.header).pixels
     except (MicrographError, OSError, ValueError):
         return []
     if pixels.shape != site.shape:

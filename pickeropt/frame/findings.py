@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from scipy.spatial import cKDTree
 
-from pickeropt.frame.frame_config import IDENTITY, RIGHT, WRONG, Frame, Site, Verdict
+from pickeropt.frame.frame_config import IDENTITY, RIGHT, WRONG, Frame, FrameSite, Verdict
 from pickeropt.io.find import EXTENSIONS
 from pickeropt.io.lists import is_coordinate_list, is_suffix_file
 from pickeropt.io.micrographs import AGREE, MicrographHeader
@@ -207,7 +207,7 @@ def check_boxes(files: Sequence[PicksFile], diameter_px: float | None) -> Findin
     return Finding("boxes", WARNING, text, remedy)
 
 
-def check_outside(sites: Sequence[Site]) -> Finding:
+def check_outside(sites: Sequence[FrameSite]) -> Finding:
     """Picks whose centre lies outside, and those whose particle does not even touch the micrograph."""
     centres = away = 0
     first = ""
@@ -230,7 +230,7 @@ def check_outside(sites: Sequence[Site]) -> Finding:
     return Finding("places", WARNING, text, "none by more than a radius: prune takes them as they are")
 
 
-def check_duplicates(sites: Sequence[Site]) -> Finding | None:
+def check_duplicates(sites: Sequence[FrameSite]) -> Finding | None:
     """Picks closer to another one than a third of the diameter; None where no one knows the diameter."""
     known = [site for site in sites if site.diameter_px is not None and len(site.coordinates)]
     if not known:

@@ -11,10 +11,11 @@ them apart, and both are `flip_y` here.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pickeropt.io.micrographs import MicrographHeader
 
 FACTORS = (1.0, 2.0, 3.0, 4.0, 8.0, 1 / 2, 1 / 3, 1 / 4, 1 / 8)
 """Binnings, both ways: above 1 the coordinates are of a binned micrograph, below 1 of a finer one."""
@@ -111,7 +112,7 @@ FRAMES = tuple(
 SHIFTED = tuple(f for f in FRAMES if f.scale == 1 or not (f.swap or f.flip_x or f.flip_y))
 """The frames that are also tried with shifts."""
 
-Score = Callable[["Site", NDArray[np.float64]], NDArray[np.float64]]
+Score = Callable[["FrameSite", NDArray[np.float64]], NDArray[np.float64]]
 """P(particle), (m,), at (m, 2) x, y px of a micrograph."""
 
 RIGHT, WRONG, UNSURE = "right", "wrong", "unsure"
@@ -152,22 +153,25 @@ class FrameConfig:
 
 
 @dataclass(frozen=True)
-class Site:
-    """A micrograph and its picks.
+class FrameSite:
+    """A micrograph and its picks, as the check of their frame needs them.
 
-    shape : (h, w) px
-    diameter_px : of the particle; None where no one knows
+    diameter_px : of the particle; None where it is not known
     pixel_size : Å/px, None likewise
-    coordinates : (m, 2) x, y px; merit : (m,) the picker's score, NaN where it gave none
+    coordinates : (m, 2) x, y px; figure_of_merit : (m,) the picker's score, NaN where it gave none
     """
 
     name: str
-    path: Path
-    shape: tuple[int, int]
+    header: MicrographHeader
     diameter_px: float | None
     pixel_size: float | None
     coordinates: NDArray[np.float64]
-    merit: NDArray[np.float64]
+    figure_of_merit: NDArray[np.float64]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(h, w) px."""
+        return self.header.shape
 
 
 @dataclass(frozen=True)

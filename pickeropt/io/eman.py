@@ -1,18 +1,13 @@
-"""EMAN `.box` files: `x y w h [score ...]` a line, x and y of the box's corner, px.
+"""EMAN's files of boxes: `.box` of EMAN 1 and e2boxer, `info/NAME_info.json` of EMAN2.
 
-Corner and rows as stored in the MRC file (EMAN 1, e2boxer, crYOLO, REPIC agree); the
-pick's centre is x + w/2, y + h/2. crYOLO's older CBOX is the same with two values after the score.
+A row of `.box` is `x y w h [score ...]`: x and y of the box's corner, px, rows as stored in the MRC file (EMAN 1,
+e2boxer, crYOLO and REPIC agree); the pick's centre is x + w/2, y + h/2. crYOLO's older CBOX is the same with two
+values after the score.
 
-EMAN2's `info/NAME_info.json`: `{"boxes": [[x, y, "type", score?], ...], ...}`, centres in px.
-
-The file may hold much else (CTF, quality, box size). Nothing of it is parsed into objects: the text is
-walked through once for its structure, and only the entries of `boxes` are read. A pruned file lacks the
-dropped entries and the commas before them; every other byte stays.
-
-Where the entries of one list of a JSON object lie, without making objects of the rest of it.
-
-A walk over the tokens with a stack of open brackets: memory is one byte for each level of nesting.
-Grammar: RFC 8259, and Python's NaN and Infinity, which EMAN2 writes.
+`info/NAME_info.json` is `{"boxes": [[x, y, "type", score?], ...], ...}` with centres in px. The file may hold much
+else (CTF, quality, box size). Nothing of it is parsed into objects: the text is scanned once for its structure, and
+only the entries of `boxes` are read. A pruned file lacks the dropped entries and the commas before them; every other
+byte stays.
 """
 
 import json

@@ -7,7 +7,7 @@ at once.
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
@@ -118,7 +118,7 @@ class MicrographFinder:
                     paths.append(path)
             found.append(paths)
         if missing:
-            raise self._missing(missing)
+            raise self.missing(missing)
         return found
 
     def _find_named(self, name: str, picks_path: Path) -> Path | None:
@@ -143,7 +143,8 @@ class MicrographFinder:
                 return found
         return inside or _only(stem, self._by_stem.get(Path(stem).name, []))
 
-    def _missing(self, missing: dict[str, Path]) -> MicrographError:
+    def missing(self, missing: Mapping[str, Path]) -> MicrographError:
+        """The error for names without a micrograph, each with the file of picks that has it."""
         names = list(missing)
         first, picks_path = names[0], missing[names[0]]
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,7 +1,4 @@
-"""Which files of picks a user means, and under which name each is written again.
-
-The files of picks in and under a folder.
-"""
+"""The files of picks that a user means, in and under folders and in lists, and the name of each in an output."""
 
 import os
 import re

@@ -1,13 +1,12 @@
-"""Labelled points with a source class and a particle diameter a row: of simulations and of EMPIAR entries.
+"""Files of labelled points: of simulated micrographs, of EMPIAR entries, and the truth of a simulation.
 
-A STAR file of labels (`_pickeroptClass`) may have three columns more: `_pickeroptSourceClass`, the finer
-class that pre-training learns, `_pickeroptDiameter`, Å, the particle diameter of the micrograph, and
-`_pickeroptPixelSize`, Å/px, which counts in place of what the header of the micrograph says.
+A STAR file of labels (`_pickeroptClass`) may have three more columns: `_pickeroptSourceClass`, the finer class that
+pretraining learns, `_pickeroptDiameter`, Å, the particle diameter of the micrograph, and `_pickeroptPixelSize`, Å/px,
+which replaces the pixel size of the micrograph's header.
 
-The truth STAR of simulated micrographs: every particle, and points on junk and empty ice.
-
-One loop, block name empty, columns `COLUMNS`, and `labels.PIXEL_SIZE` where a header cannot say it;
-`labels.read_labels` reads it. Micrograph names are relative to the file.
+The truth of simulated micrographs has every particle, and points on junk and empty ice: one loop, block name empty,
+columns `TRUTH_COLUMNS`, and `PIXEL_SIZE` where a header cannot hold it; `read_labels` reads it. Micrograph names are
+relative to the file.
 """
 
 from collections.abc import Iterable, Sequence
@@ -68,8 +67,12 @@ def read_labels(path: Path) -> Labels:
     Raises FormatError for a file without `_pickeroptClass`, for a diameter or pixel size that is not above 0,
     and as `read_picks` does.
     """
-    file = read_picks(path)
-    classes = file.picks.class_names
+    return labels_of(read_picks(path))
+
+
+def labels_of(file: PicksFile) -> Labels:
+    """The labels of a STAR file in memory. Raises FormatError as `read_labels` does."""
+    path, classes = file.path, file.picks.class_names
     if classes is None:
         what = f"{path}: no column {CLASS} with the class of each point"
         raise FormatError(f"{what}; add it ({MICROGRAPH} {X} {Y} {CLASS})")
@@ -151,7 +154,7 @@ _SIZED = f"{_HEADER}{PIXEL_SIZE} #{len(COLUMNS) + 1}\n"
 
 
 @dataclass(frozen=True)
-class Truth:
+class TruthPoints:
     """Everything known about one micrograph.
 
     coordinates : (n, 2) float64, x and y of the centre, px; class_names, source_classes : (n,)
@@ -170,7 +173,7 @@ class Truth:
     pixel_size: float | None = None
 
 
-def write_truth(path: Path, truth: Truth) -> None:
+def write_truth(path: Path, truth: TruthPoints) -> None:
     """Write the truth of one micrograph. Raises OutputError for a name that no STAR token can hold."""
     check_label_tokens(path, {truth.micrograph, *truth.class_names, *truth.source_classes})
     u, v, angle = truth.defocus

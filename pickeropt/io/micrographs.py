@@ -1,17 +1,13 @@
-"""Micrographs: MRC or TIFF in, float32 out, rows as stored.
+"""Micrographs and their pixel size: MRC or TIFF in, float32 out, rows as stored.
 
-TIFF rows are taken as stored as well (the first row is row 0, as RELION reads them); a
-program that draws the first row at the bottom has mirrored y. TIFF says no pixel size.
+MRC2014 (Cheng et al., J. Struct. Biol. 192, 146 (2015)) is read more leniently than the standard demands: a missing
+`MAP ` stamp, a wrong machine stamp or bytes after the data do not matter if the data are complete. Sections are the
+first axis.
 
-MRC files: header, pixels, writing. Rows as stored; sections are the first axis.
+TIFF is read through pillow: one frame, one channel, 8, 16 or 32 bit. Its rows are taken as stored too (the first row
+is row 0, as in RELION); a program that draws the first row at the bottom shows y mirrored. TIFF has no pixel size.
 
-MRC2014 (Cheng et al., J. Struct. Biol. 192, 146 (2015)). Read more leniently than the
-standard says: no `MAP ` stamp, a wrong machine stamp or bytes after the data do not
-matter, as long as the data are all there.
-
-TIFF micrographs through pillow: one frame, one channel, 8, 16 or 32 bit.
-
-Which pixel size counts, where flag, optics block and MRC header may all name one.
+The pixel size is that of the flag; otherwise optics block and MRC header must agree.
 """
 
 import struct
@@ -51,7 +47,10 @@ def read_mrc_header(path: Path) -> MrcHeader:
     Raises MicrographError: missing, empty, not an MRC file, a mode that holds no image,
     or fewer bytes than the header says.
     """
-    head, size = read_head(path, HEADER_BYTES)
+    return _mrc_header(path, *read_head(path, HEADER_BYTES))
+
+
+def _mrc_header(path: Path, head: bytes, size: int) -> MrcHeader:
     words = next((w for w in (np.frombuffer(head[:1024], o) for o in _orders(head)) if _plausible(w)), None)
     if words is None:
         raise MicrographError(f"{path}: not an MRC or TIFF file; give micrographs as MRC or TIFF")
@@ -245,11 +244,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class MicrographHeader:
-    """shape : (h, w) px; pixel_size : Å/px or None where the file does not say"""
+    """shape : (h, w) px; pixel_size : Å/px or None where the file does not say
+    mrc : where the pixels of an MRC file stand; None: a TIFF file, or not known
+    """
 
     path: Path
     shape: tuple[int, int]
     pixel_size: float | None
+    mrc: MrcHeader | None = None
 
 
 def read_micrograph_header(path: Path) -> MicrographHeader:
@@ -258,15 +260,15 @@ def read_micrograph_header(path: Path) -> MicrographHeader:
     Raises MicrographError: missing, empty, truncated, several frames, complex, neither
     MRC nor TIFF.
     """
-    head, _ = read_head(path, 8)
+    head, size = read_head(path, HEADER_BYTES)
     if is_tiff(head):
         return MicrographHeader(path, read_tiff_shape(path), None)
-    header = read_mrc_header(path)
+    header = _mrc_header(path, head, size)
     frames, height, width = header.shape
     if frames != 1:
         remedy = "give the motion-corrected micrograph (the average), not the movie"
         raise MicrographError(f"{path}: holds {frames} frames; {remedy}")
-    return MicrographHeader(path, (height, width), header.pixel_size)
+    return MicrographHeader(path, (height, width), header.pixel_size, header)
 
 
 def micrograph_shape(path: Path) -> tuple[int, int]:
@@ -274,27 +276,28 @@ def micrograph_shape(path: Path) -> tuple[int, int]:
     return read_micrograph_header(path).shape
 
 
-def read_micrograph(path: Path) -> Micrograph:
+def read_micrograph(path: Path, header: MicrographHeader | None = None) -> Micrograph:
     """The micrograph as float32.
 
+    header : of the file, where it was read before; it is not read again then (a TIFF file's is)
     Raises MicrographError as `read_micrograph_header` does, and for pixels that are not
     finite or all the same.
     """
-    header = read_micrograph_header(path)
-    head, _ = read_head(path, 8)
-    pixels = read_tiff(path) if is_tiff(head) else read_mrc_sections(path, read_mrc_header(path))[0]
+    if header is None or header.mrc is None:
+        header = read_micrograph_header(path)
+    pixels = read_tiff(path) if header.mrc is None else read_mrc_sections(path, header.mrc)[0]
     _check_pixels(path, pixels)
     return Micrograph(path, pixels, header.pixel_size)
 
 
-def map_micrograph(path: Path) -> NDArray[np.generic]:
+def map_micrograph(path: Path, header: MicrographHeader | None = None) -> NDArray[np.generic]:
     """(h, w) of the file's own type, rows as stored; those of an MRC file stay on disk until they are used.
 
-    Raises MicrographError as `read_micrograph_header` does.
+    header : as `read_micrograph` takes it. Raises MicrographError as `read_micrograph_header` does.
     """
-    read_micrograph_header(path)
-    head, _ = read_head(path, 8)
-    return read_tiff(path) if is_tiff(head) else map_mrc(path, read_mrc_header(path))[0]
+    if header is None or header.mrc is None:
+        header = read_micrograph_header(path)
+    return read_tiff(path) if header.mrc is None else map_mrc(path, header.mrc)[0]
 
 
 def _check_pixels(path: Path, pixels: NDArray[np.float32]) -> None:

@@ -1,10 +1,7 @@
-"""What the columns of a RELION STAR file mean: picks, pixel size, class labels.
+"""RELION's STAR files: what the columns mean (picks, pixel size, class labels), and new files with them.
 
-RELION 3.0 files are one nameless block; from 3.1 on `data_optics` stands beside the
-table. Coordinates are px of the micrograph, 0-based, rows as stored (RELION's
-preprocessing.cpp extracts so).
-
-Files that pickeropt writes itself, whole or not at all.
+RELION 3.0 files are one nameless block; from 3.1 on `data_optics` stands beside the table. Coordinates are px of the
+micrograph, 0-based, rows as stored (RELION, preprocessing.cpp).
 """
 
 import re

@@ -1,7 +1,6 @@
-"""Class folders: labelled boxes, for pre-training on source classes.
+"""Class folders: labelled boxes, for pretraining and for shots without micrographs.
 
-Either a folder a class with image files in it, or an MRC stack a class whose stem is the
-class name.
+Either one folder of image files per class, or one MRC stack per class whose stem is the name of the class.
 """
 
 from dataclasses import dataclass

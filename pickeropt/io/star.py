@@ -1,14 +1,11 @@
-"""The structure of a STAR file: blocks, their labels, and where their rows lie.
+"""STAR files: blocks, their labels, and where their rows lie; and Xmipp's and Scipion's `.pos`.
 
-Sources: Hall, Allen and Brown, J. Chem. Inf. Comput. Sci. 31, 326 (1991), as RELION
-narrows it: one row a line, `#` starts a comment only where a token starts. As STAR has it,
-a blank line does not end a loop, though RELION 3.1 reads no row after one. Nothing is
-converted; a block holds offsets into the file.
+Sources: Hall, Allen and Brown, J. Chem. Inf. Comput. Sci. 31, 326 (1991), as RELION narrows it: one row a line, `#`
+starts a comment only where a token starts. As in STAR, a blank line does not end a loop, though RELION 3.1 reads no
+row after one. Nothing is converted; a block holds offsets into the file.
 
-Xmipp's and Scipion's `.pos`: a STAR file with `# XMIPP_STAR_1 *` and `data_particles`.
-
-`_xcoor`, `_ycoor` are the centre in whole px, `_cost` is the picker's score, `_enabled` -1 marks what the
-user switched off: such rows are picks like the others.
+A `.pos` file is a STAR file with `# XMIPP_STAR_1 *` and `data_particles`. `_xcoor` and `_ycoor` are the centre in
+whole px, `_cost` is the picker's score, `_enabled` is -1 for what the user switched off: such rows are picks too.
 """
 
 import math

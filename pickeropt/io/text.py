@@ -1,10 +1,7 @@
 """Text files as bytes: reading, lines, tokens, and messages that name the line.
 
-Files of picks stay the bytes they are; only offsets into them are kept. Work goes
-through the file in pieces of a few MB, so that a million rows never become a million
-Python objects at once.
-
-Rows of text as Python objects, where there are few of them at once, and numbers as text.
+Files of picks stay the bytes that they are; only offsets into them are kept. Large files are scanned in pieces of a
+few MB, so that a million rows never become a million Python objects at once.
 """
 
 import math

@@ -127,7 +127,7 @@ class FeaturePool:
         found: dict[int, list[int]] = {}
         for key, label in store.labels.items():
             index = store.place(key).micrograph
-            if label >= 0 and self._session.micrographs.sites[index].path is not None:
+            if label >= 0 and self._session.micrographs.entries[index].path is not None:
                 found.setdefault(index, []).append(key)
         return found
 
@@ -135,7 +135,7 @@ class FeaturePool:
         """Micrographs with picks, evenly spread over all; those of the pool stay among them."""
         micrographs = self._session.micrographs
         counts = np.bincount(self._session.table.columns.micrograph, minlength=len(micrographs))
-        usable = [i for i in np.flatnonzero(counts).tolist() if micrographs.sites[i].path is not None]
+        usable = [i for i in np.flatnonzero(counts).tolist() if micrographs.entries[i].path is not None]
         old = [index for index in usable if index in self._parts]
         new = [index for index in usable if index not in self._parts]
         count = min(FIRST_MICROGRAPHS + MORE_MICROGRAPHS * self._rounds, MAX_MICROGRAPHS, len(usable))

@@ -1,11 +1,8 @@
-"""The routes. Only whole numbers and names of classes come from the page; no part of a path ever does.
-
-What the page shows of a server, as JSON.
-"""
+"""The web application: its routes and the JSON of the page. Requests hold numbers and class names, never a path."""
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response
@@ -23,16 +20,12 @@ from pickeropt.label.label_store import UNLABELLED, Box
 from pickeropt.label.pictures import DisplaySettings
 from pickeropt.label.server import LabelServer
 
-if TYPE_CHECKING:
-    from pickeropt.label.server import LabelServer
-
-
 BOX_DIAMETERS = 1.5
-"""Width of a box where the page does not say, in particle diameters."""
+"""Default width of a box, in particle diameters."""
 
 
-def page_state(server: "LabelServer", browser: str) -> dict[str, Any]:
-    """All that the head of the page shows."""
+def page_state(server: LabelServer, browser: str) -> dict[str, Any]:
+    """The state of the session, for the head of the page."""
     session, store, loader = server.session, server.session.store, server.loader
     size = _pixel_size(server)
     diameter = None if size is None else server.config.diameter_angstrom / size
@@ -62,10 +55,10 @@ def page_state(server: "LabelServer", browser: str) -> dict[str, Any]:
         }
 
 
-def listed_micrographs(server: "LabelServer") -> dict[str, Any]:
+def listed_micrographs(server: LabelServer) -> dict[str, Any]:
     session = server.session
     with session.lock:
-        sites = list(session.micrographs.sites)
+        sites = list(session.micrographs.entries)
         picks = np.bincount(session.table.columns.micrograph, minlength=len(sites)).tolist()
         labels = [0] * len(sites)
         for key, label in session.store.labels.items():
@@ -79,7 +72,7 @@ def listed_micrographs(server: "LabelServer") -> dict[str, Any]:
     }
 
 
-def micrograph_details(server: "LabelServer", index: int) -> dict[str, Any]:
+def micrograph_details(server: LabelServer, index: int) -> dict[str, Any]:
     """One micrograph with all its picks, as columns."""
     session, store = server.session, server.session.store
     server.check_micrograph(index)
@@ -92,7 +85,7 @@ def micrograph_details(server: "LabelServer", index: int) -> dict[str, Any]:
         none: list[Any] = [None] * len(added)
         return {
             "index": index,
-            "name": session.micrographs.sites[index].name,
+            "name": session.micrographs.entries[index].name,
             "width": width,
             "height": height,
             "levels": server.pictures.pixels.levels(index),
@@ -107,8 +100,8 @@ def micrograph_details(server: "LabelServer", index: int) -> dict[str, Any]:
         }
 
 
-def label_changes(server: "LabelServer", since: int) -> dict[str, Any]:
-    """What is labelled otherwise than at a revision; nothing of the future."""
+def label_changes(server: LabelServer, since: int) -> dict[str, Any]:
+    """Labels changed since a revision."""
     store = server.session.store
     with server.session.lock:
         boxes = [(key, store.place(key)) for key in store.changes(since)]
@@ -131,7 +124,7 @@ def label_changes(server: "LabelServer", since: int) -> dict[str, Any]:
         }
 
 
-def _pixel_size(server: "LabelServer") -> float | None:
+def _pixel_size(server: LabelServer) -> float | None:
     """Å/px of the first micrograph that can be read."""
     for index in range(min(len(server.session.micrographs), 20)):
         try:
@@ -148,12 +141,12 @@ def _numbers(values: NDArray[np.floating]) -> list[float | None]:
 PAGE = Path(__file__).parent / "page"
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 MAX_LABELS = 100_000
-"""Of one request."""
+"""In one request."""
 
 Id = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(max_length=100)]
 ActionId = Annotated[str, Field(max_length=64)]
-"""By which an action is known that the page sends again, as no answer came."""
+"""Identifies an action that the page sends again because its answer was lost."""
 PicturePixels = Annotated[int, Query(ge=16, le=1024)]
 Diameters = Annotated[float, Query(ge=0.2, le=20)]
 Angstrom = Annotated[float, Query(ge=0, le=1000)]
@@ -195,7 +188,7 @@ class ThresholdBody(BaseModel):
 
 
 def make_app(server: LabelServer) -> FastAPI:
-    """The application, without the guard that `serve` puts before it."""
+    """The application, without the access check of `serving.Guard`."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     _add_errors(app)
     _add_page(app)
@@ -215,7 +208,7 @@ def _error(status: int, text: str) -> JSONResponse:
 
 
 def _add_errors(app: FastAPI) -> None:
-    """Each error as one line of JSON."""
+    """Errors as JSON with one line of text."""
 
     @app.exception_handler(PickeroptError)
     def users(request: Request, error: PickeroptError) -> JSONResponse:
@@ -233,7 +226,7 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    """The files of the page, by a list that is made before the first request."""
+    """A route for each file of the page, fixed before the first request."""
     files = {path.name: path for path in sorted(PAGE.iterdir()) if path.suffix in KINDS}
     for name, path in files.items():
         route = "/" if name == "index.html" else f"/{name}"

@@ -1,14 +1,11 @@
-"""The feature extractor: a timm ResNet on grey micrographs, cut after the last stage that is used.
+"""The backbone: a timm ResNet on grey micrographs, its initial weights, and its stem for CPUs.
 
-timm stays behind this file.
+Only `models` imports timm. The network is cut behind the last stage that is used. Its weights come from the
+package, from ImageNet through timm, from a file, or are random.
 
-A ResNet's stem in bands of rows, for inference on CPUs.
-
-The stem's map is the largest of the network (64 channels at stride 2: 180 MB for a 2400 px view in bfloat16),
-and its convolution, ReLU and pooling are cheap: their time is that of moving the map to memory and
-back. A band stays in the processor's cache, and only the pooled quarter leaves it.
-
-Where a backbone's first weights come from: the package, ImageNet through timm, a file, or nowhere.
+On CPUs the stem runs in bands of rows. Its map is the largest of the network (64 channels at stride 2: 180 MB
+for a 2400 px view in bfloat16), and moving it to memory and back takes most of the time. A band stays in the
+processor's cache, and only the pooled quarter leaves it.
 """
 
 import re

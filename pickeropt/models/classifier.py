@@ -1,7 +1,4 @@
-"""The whole classifier: backbone, head and the geometry they were made for.
-
-A fine-tuned classifier in one safetensors file: weights, geometry, classes, provenance. Never a pickle.
-"""
+"""The classifier: backbone, head and the geometry they were made for, in one safetensors file; never a pickle."""
 
 import hashlib
 import json

@@ -1,15 +1,10 @@
-"""From views or boxes to one feature vector a pick: passes of the backbone, then pooled windows.
+"""Features of picks: dense passes of the backbone over views or boxes, then means over windows around each pick.
 
-The eight ways a square grid can be turned and mirrored, and averages over them.
+Fine-tuning and pruning compute features by this one path, so the classifier sees at inference what it was fitted to.
 
-Means over square windows of feature maps, at any position and any size, through integral images.
-
-A window costs the same whatever its size, so windows of several sizes around thousands of picks
-cost less than one convolution. Windows reach over fractions of cells, and are cut at the map's edge.
-
-From a micrograph and coordinates to one feature vector a pick: where views and models meet.
-
-Fine-tuning and pruning describe picks by this one path, so that what was learnt is what is seen.
+Maps are averaged over the eight orientations of the square grid. Windows are means through an integral image: a
+window costs the same whatever its size, so windows of several sizes around thousands of picks cost less than one
+convolution. Windows may cover fractions of cells, and are cut at the edge of the map.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

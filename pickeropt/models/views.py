@@ -1,8 +1,7 @@
-"""A micrograph as the network sees it: resampled to the particle's size, normalised, edges replicated.
+"""The view: a micrograph resampled to the particle's size, normalised, with replicated edges; and boxes cut from it.
 
-The one place where coordinates change from micrograph pixels (x, y) to view pixels (y, x).
-
-Boxes around picks, cut from a view; and boxes that came without their micrograph.
+This is the one place where coordinates change from micrograph pixels (x, y) to view pixels (y, x). Boxes that come
+without their micrograph are fitted to the same scale.
 """
 
 from dataclasses import dataclass

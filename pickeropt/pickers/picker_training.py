@@ -6,7 +6,7 @@ From files of coordinates to the micrographs that a picker learns from.
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from pickeropt.errors import CheckpointError, FormatError, GeometryError, MicrographError, PickeroptError
 from pickeropt.io.find import MicrographFinder
 from pickeropt.io.inputs import read_inputs
-from pickeropt.io.labels import read_labels
+from pickeropt.io.labels import labels_of
 from pickeropt.io.micrographs import choose_pixel_size, read_micrograph_header
-from pickeropt.io.picks_file import PicksFile, placed, row_place
+from pickeropt.io.picks_file import PicksFile
 from pickeropt.models.fitting import choose_device, seed_everything
 from pickeropt.pickers import picker_file as kinds
 from pickeropt.pickers.picker_config import PickTrainConfig, PickTrainReport
@@ -26,15 +26,7 @@ from pickeropt.pickers.picker_file import PickerFile, picker_bytes, read_picker
 from pickeropt.pickers.picker_records import Job, Labelled, Material, OnProgress, Trained
 from pickeropt.records import PARTICLE
 from pickeropt.resumable import TrainingFolder
-
-
-@dataclass(frozen=True)
-class _Points:
-    """Particles of one file on one micrograph, still as the file counts y."""
-
-    file: PicksFile
-    rows: NDArray[np.int64]
-    diameters: NDArray[np.float64]
+from pickeropt.sites import Site, SitedPicks, locate
 
 
 def read_material(
@@ -51,19 +43,15 @@ def read_material(
     """
     found = read_inputs(coords)
     files = [source.file for source in found.sources]
-    paths = MicrographFinder(micrographs).find_all(files)
-    sites: dict[Path, list[_Points]] = {}
-    for file, those in zip(files, paths, strict=True):
-        is_particle, diameters = _particles(file)
-        for index, path in enumerate(those):
-            rows = np.flatnonzero(is_particle & (file.picks.micrograph_index == index))
-            if len(rows):
-                sites.setdefault(path.resolve(), []).append(_Points(file, rows, diameters[rows]))
-    if not sites:
+    particles = [_particles(file) for file in files]
+    picks = locate([file for file, _ in particles], micrographs, config.pixel_size)
+    if not len(picks):
         given = ", ".join(str(path) for path in coords)
         what = f"{given}: no particle in {len(files)} files"
         raise FormatError(f"{what}; where there are classes, particles must be called {PARTICLE!r}")
-    labelled = [_labelled(path, points, config) for path, points in sorted(sites.items())]
+    diameters = np.concatenate([those for _, those in particles])
+    sites = sorted(picks.sites, key=lambda site: site.path)
+    labelled = [_labelled(site, picks, diameters[site.rows], config) for site in sites]
     material = split(labelled, config.held_back, config.seed)
     if config.particles is not None:
         material = replace(material, training=chosen(material.training, config.particles, config.seed))
@@ -91,34 +79,32 @@ def read_unlabelled(folders: Sequence[Path], config: PickTrainConfig, diameter: 
     )
 
 
-def _particles(file: PicksFile) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Which rows are particles, and the diameters that the file names, NaN where it names none."""
-    classes = file.picks.class_names
-    if classes is None:
-        return np.ones(len(file.picks), dtype=np.bool_), np.full(len(file.picks), np.nan)
-    labels = read_labels(file.path)
-    return np.array([name == PARTICLE for name in classes], dtype=np.bool_), labels.diameters
-
-
-def _labelled(path: Path, points: Sequence[_Points], config: PickTrainConfig) -> Labelled:
-    header = read_micrograph_header(path)
-    optics = {str(p.file.path): p.file.picks.pixel_size for p in points}
-    pixel_size = choose_pixel_size(
-        config.pixel_size, header, {name: size for name, size in optics.items() if size is not None}
+def _particles(file: PicksFile) -> tuple[PicksFile, NDArray[np.float64]]:
+    """The file's rows that are particles, and the diameters that it names, NaN where it names none."""
+    picks = file.picks
+    if picks.class_names is None:
+        return file, np.full(len(picks), np.nan)
+    rows = np.flatnonzero([name == PARTICLE for name in picks.class_names])
+    kept = replace(
+        picks,
+        coordinates=picks.coordinates[rows],
+        micrograph_index=picks.micrograph_index[rows],
+        figure_of_merit=picks.figure_of_merit[rows],
+        class_names=(PARTICLE,) * len(rows),
     )
-    height, width = header.shape
-    coordinates = []
-    for part in points:
-        xy = placed(part.file, np.full(len(part.file.picks), height))[part.rows]
-        outside = np.flatnonzero(((xy < -0.5) | (xy > np.array([width, height]) - 0.5)).any(axis=1))
-        if len(outside):
-            where = row_place(part.file, int(part.rows[outside[0]]))
-            x, y = xy[outside[0]].tolist()
-            what = f"{where}: the particle at x {x:g}, y {y:g} lies outside {path}, {width} x {height} px"
-            raise GeometryError(f"{what}; give the micrographs that were picked with --micrographs")
-        coordinates.append(xy)
-    diameter = _diameter(path, np.concatenate([p.diameters for p in points]), config.diameter_angstrom)
-    return Labelled(path, np.concatenate(coordinates), pixel_size, diameter)
+    return replace(file, picks=kept, row_spans=file.row_spans[rows]), labels_of(file).diameters[rows]
+
+
+def _labelled(site: Site, picks: SitedPicks, diameters: NDArray[np.float64], config: PickTrainConfig) -> Labelled:
+    height, width = site.shape
+    xy = picks.coordinates[site.rows]
+    outside = np.flatnonzero(((xy < -0.5) | (xy > np.array([width, height]) - 0.5)).any(axis=1))
+    if len(outside):
+        row = int(site.rows[outside[0]])
+        x, y = picks.coordinates[row].tolist()
+        what = f"{picks.place(row)}: the particle at x {x:g}, y {y:g} lies outside {site.path}, {width} x {height} px"
+        raise GeometryError(f"{what}; give the micrographs that were picked with --micrographs")
+    return Labelled(site.path, xy, site.pixel_size, _diameter(site.path, diameters, config.diameter_angstrom))
 
 
 def _diameter(path: Path, said: NDArray[np.float64], flag: float | None) -> float:

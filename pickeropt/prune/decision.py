@@ -176,7 +176,7 @@ def decide(plan: Plan, config: PruneConfig, sight: Sight, values: FloatArray, la
     scores = Scores(names, values[:, : len(names)])
     notes: tuple[str, ...] = ()
     if labelled is not None:
-        merits = np.concatenate([source.file.picks.figure_of_merit for source in plan.sources])
+        merits = plan.picks.figure_of_merit
         scores, note = with_picker_score(scores, merits, labelled)
         notes = (note,)
     scores, prior = at_prior(scores, config.prior)
@@ -186,8 +186,8 @@ def decide(plan: Plan, config: PruneConfig, sight: Sight, values: FloatArray, la
     judged = Judged(
         class_names=names,
         best=scores.probabilities.argmax(axis=1),
-        micrographs=tuple(task.name for task in plan.tasks),
-        micrograph=plan.micrograph,
+        micrographs=tuple(site.name for site in plan.picks.sites),
+        micrograph=plan.picks.micrograph,
         above=scores.particle >= np.float32(config.threshold),
         reasons=_reasons(plan, (config.filters, sight.measures), measured, scores.particle),
     )
@@ -202,8 +202,8 @@ def _reasons(
     filters, measures = bounds
     reasons = out_of_bounds(measures, measured)
     if filters.min_distance is not None:
-        for task in plan.tasks:
-            rows = task.rows[reasons[task.rows] == 0]
-            close = too_close(plan.coordinates[rows], particle[rows], filters.min_distance / task.pixel_size)
+        for site in plan.picks.sites:
+            rows = site.rows[reasons[site.rows] == 0]
+            close = too_close(plan.picks.coordinates[rows], particle[rows], filters.min_distance / site.pixel_size)
             reasons[rows[close]] = REASONS.index("min-distance")
     return reasons

@@ -44,7 +44,7 @@ def record(inputs: "Plan") -> dict[str, Any]:
         }
         for listed in inputs.lists
     ]
-    places = {task.name: [str(task.path), float(task.pixel_size)] for task in inputs.tasks}
+    places = {site.name: [str(site.path), float(site.pixel_size)] for site in inputs.picks.sites}
     return {FILES: files, **({LISTS: lists} if lists else {}), PLACES: places}
 
 
@@ -168,12 +168,12 @@ def former_evaluation(stays: Sequence[str]) -> tuple[str, ...]:
 def _pieces(plan: "Plan", decision: "Decision") -> Iterator[str]:
     """The lines of the table, some thousand in a string."""
     scores, judged = decision.scores, decision.judged
-    micrographs = [_cell(task.name) for task in plan.tasks]
+    micrographs = [_cell(site.name) for site in plan.picks.sites]
     classes = [_cell(name) for name in scores.class_names]
     extra = "%.6g," * len(decision.measures) + "%s," * decision.filtered
     keep = judged.keep
     for i, source in enumerate(plan.sources):
-        start, end = plan.starts[i : i + 2].tolist()
+        start, end = plan.picks.starts[i : i + 2].tolist()
         merits = source.file.picks.figure_of_merit
         name = _cell(source.name).replace("%", "%%")
         line = f"{name},%d,%s,%r,%r,%s,%s,{'%.6f,' * (1 + len(classes))}{extra}%d\n"
@@ -182,8 +182,8 @@ def _pieces(plan: "Plan", decision: "Decision") -> Iterator[str]:
             part = scores.probabilities[here]
             columns = [
                 range(here.start - start, here.stop - start),
-                [micrographs[m] for m in plan.micrograph[here].tolist()],
-                *plan.coordinates[here].T.tolist(),
+                [micrographs[m] for m in plan.picks.micrograph[here].tolist()],
+                *plan.picks.coordinates[here].T.tolist(),
                 [_merit(value) for value in merits[here.start - start : here.stop - start].tolist()],
                 [classes[c] for c in judged.best[here].tolist()],
                 scores.particle[here].tolist(),

@@ -106,18 +106,18 @@ def match_shots(plan: Plan, shots: Shots, diameter_angstrom: float) -> Labelled:
 
     Raises ShotsError for too few of them.
     """
-    task_of = {task.path: task for task in plan.tasks}
+    site_of = {site.path: site for site in plan.picks.sites}
     pairs: list[tuple[float, int, int]] = []
     for index, path in enumerate(shots.micrographs):
-        task = task_of.get(path.resolve())
-        if task is None:
+        site = site_of.get(path.resolve())
+        if site is None:
             continue
         here = np.flatnonzero(shots.micrograph_index == index)
-        reach = NEAR * diameter_angstrom / task.pixel_size
-        tree = cKDTree(plan.coordinates[task.rows])
+        reach = NEAR * diameter_angstrom / site.pixel_size
+        tree = cKDTree(plan.picks.coordinates[site.rows])
         distances, picks = tree.query(shots.coordinates[here], distance_upper_bound=reach)
         found = np.isfinite(distances)
-        rows = task.rows[picks[found]].tolist()
+        rows = site.rows[picks[found]].tolist()
         pairs += zip(distances[found].tolist(), rows, here[found].tolist(), strict=True)
     shot_of: dict[int, int] = {}
     for _, row, shot in sorted(pairs):
@@ -137,7 +137,7 @@ def read_labelled_picks(plan: Plan, config: PruneConfig, diameter_angstrom: floa
     if config.picker_shots is None:
         return None
     _check_scores_are_the_pickers(plan)
-    _scale(np.concatenate([source.file.picks.figure_of_merit for source in plan.sources]))
+    _scale(plan.picks.figure_of_merit)
     shots = read_labelled_star(config.picker_shots, config.micrographs)
     return match_shots(plan, shots, diameter_angstrom)
 

@@ -6,27 +6,24 @@ The frame doctor on a sample of what is to be pruned, before any forward pass.
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pickeropt.errors import CheckpointError, FormatError, GeometryError, MicrographError, PickeroptError
+from pickeropt.errors import CheckpointError, FormatError, GeometryError, PickeroptError
 from pickeropt.frame.evidence import judge_frame
 from pickeropt.frame.findings import describe
-from pickeropt.frame.frame_config import WRONG, FrameConfig, Site, Verdict
+from pickeropt.frame.frame_config import WRONG, FrameConfig, FrameSite, Verdict
 from pickeropt.io.cbox import FILAMENT_REMEDY, FILAMENTS
-from pickeropt.io.find import MicrographFinder
 from pickeropt.io.inputs import Inputs, ListSource, Source, read_inputs
-from pickeropt.io.micrographs import AGREE, MicrographHeader, choose_pixel_size, read_micrograph_header
-from pickeropt.io.picks_file import placed, row_place
+from pickeropt.io.micrographs import AGREE
 from pickeropt.prune.prune_config import Filters, MicrographScorer, PruneConfig
 from pickeropt.records import PARTICLE
 from pickeropt.resumable import check_not_input, check_out
+from pickeropt.sites import Site, SitedPicks, locate
 
 SMALLEST_DIAMETER = 4
 """px; what is smaller holds no image."""
@@ -124,7 +121,7 @@ def check_frame(plan: "Plan", inputs: Sequence[Path], config: PruneConfig, diame
     """
     if config.trust_frame:
         return ()
-    verdict = judge_frame(_sites(plan, diameter_angstrom), FrameConfig())
+    verdict = judge_frame(_samples(plan, diameter_angstrom), FrameConfig())
     text, remedy = describe(verdict, inputs, config.micrographs)
     if verdict.opinion.answer == WRONG:
         given = " and ".join(map(str, inputs[:2])) + (" ..." if len(inputs) > 2 else "")
@@ -141,73 +138,29 @@ def _warnings(verdict: Verdict, text: str, remedy: str) -> tuple[str, ...]:
     return ()
 
 
-def _sites(plan: "Plan", diameter_angstrom: float) -> list[Site]:
-    merit = np.concatenate([source.file.picks.figure_of_merit for source in plan.sources])
+def _samples(plan: "Plan", diameter_angstrom: float) -> list[FrameSite]:
+    picks = plan.picks
     return [
-        Site(
-            task.name,
-            task.path,
-            task.shape,
-            diameter_angstrom / task.pixel_size,
-            task.pixel_size,
-            plan.coordinates[task.rows],
-            merit[task.rows],
+        FrameSite(
+            site.name,
+            site.header,
+            diameter_angstrom / site.pixel_size,
+            site.pixel_size,
+            picks.coordinates[site.rows],
+            picks.figure_of_merit[site.rows],
         )
-        for task in plan.tasks
+        for site in picks.sites
     ]
-
-
-HEADER_THREADS = 8
-
-
-@dataclass(frozen=True)
-class Task:
-    """One micrograph that has picks.
-
-    name : as the files of picks name it, else its path; no two tasks have the same
-    path : real path
-    shape : (h, w) px; pixel_size : Å/px
-    stamp : size in bytes and time of change in ns
-    rows : (m,) int64, its picks among all
-    """
-
-    name: str
-    path: Path
-    shape: tuple[int, int]
-    pixel_size: float
-    stamp: tuple[int, int]
-    rows: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All n picks of all files one after the other, and the micrographs they are on.
-
-    starts : (files + 1,) where each file's picks start
-    coordinates : (n, 2) x and y, px, rows as stored
-    micrograph : (n,) int64, into `tasks`
-    """
+    """The picks on their micrographs, and the files that are to be written again."""
 
     sources: tuple[Source, ...]
     lists: tuple[ListSource, ...]
-    starts: NDArray[np.int64]
-    coordinates: NDArray[np.float64]
-    micrograph: NDArray[np.int64]
-    tasks: tuple[Task, ...]
+    picks: SitedPicks
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Site:
-    """A micrograph while the plan is made.
-
-    names : the best is the largest: whether a file of picks has it, its length, the name
-    optics : Å/px by file of picks
-    """
-
-    path: Path
-    names: set[tuple[bool, int, str]]
-    optics: dict[str, float]
 
 
 def make_plan(inputs: Sequence[Path], config: PruneConfig, scorer: MicrographScorer) -> Plan:
@@ -222,22 +175,17 @@ def make_plan(inputs: Sequence[Path], config: PruneConfig, scorer: MicrographSco
     check_out(config.out, config.overwrite)
     found = read_inputs(inputs)
     _check_no_filaments(found.sources)
-    sites, micrograph = _find_micrographs(found.sources, config.micrographs)
-    _check_out_against_inputs(inputs, found, sites, config)
-    starts = np.cumsum([0, *(len(source.file.picks) for source in found.sources)])
-    tasks = _make_tasks(sites, micrograph, config.pixel_size)
-    heights = np.split(np.array([task.shape[0] for task in tasks])[micrograph], starts[1:-1])
-    files = [source.file for source in found.sources]
-    coordinates = np.concatenate([placed(file, h) for file, h in zip(files, heights, strict=True)])
-    plan = Plan(found.sources, found.lists, starts, coordinates, micrograph, tasks, found.warnings)
+    picks = locate([source.file for source in found.sources], config.micrographs, config.pixel_size)
+    _check_out_against_inputs(inputs, found, picks, config)
+    plan = Plan(found.sources, found.lists, picks, found.warnings)
     doubts = check_frame(plan, inputs, config, scorer.diameter_angstrom)
-    radii = [scorer.diameter_angstrom / task.pixel_size / 2 for task in tasks]
-    boxes = [(task.name, task.shape, coordinates[task.rows]) for task in tasks]
+    radii = [scorer.diameter_angstrom / site.pixel_size / 2 for site in picks.sites]
+    boxes = [(site.name, site.shape, picks.coordinates[site.rows]) for site in picks.sites]
     outside = check_inside(boxes, radii)
     if outside:
-        task = tasks[outside.micrograph]
-        raise _outside(plan, int(task.rows[outside.pick]), int(task.rows.size), outside.count)
-    sizes = [task.pixel_size for task in tasks]
+        site = picks.sites[outside.micrograph]
+        raise _outside(picks, int(site.rows[outside.pick]), site, outside.count)
+    sizes = [site.pixel_size for site in picks.sites]
     strange = (*frame_warnings(boxes, sizes), *taught_warnings(sizes, config, scorer))
     return replace(plan, warnings=(*found.warnings, *strange, *doubts))
 
@@ -250,82 +198,22 @@ def _check_no_filaments(sources: Sequence[Source]) -> None:
             raise FormatError(f"{path}: holds filaments, which cannot lose single segments; {remedy}")
 
 
-def _find_micrographs(sources: Sequence[Source], folders: Sequence[Path]) -> tuple[list[_Site], NDArray[np.int64]]:
-    """The micrographs in order of first mention, and (n,) the index of each pick's."""
-    found = MicrographFinder(folders).find_all(source.file for source in sources)
-    sites: list[_Site] = []
-    known: dict[Path, int] = {}
-    parts = []
-    for source, paths in zip(sources, found, strict=True):
-        picks, places = source.file.picks, []
-        for name, path in zip(picks.micrograph_names, paths, strict=True):
-            real = path.resolve()
-            if real not in known:
-                known[real] = len(sites)
-                sites.append(_Site(real, set(), {}))
-            site = sites[known[real]]
-            shown = str(path) if source.file.names_from_stem else name
-            site.names.add((not source.file.names_from_stem, len(shown), shown))
-            if picks.pixel_size is not None:
-                site.optics[str(source.file.path)] = picks.pixel_size
-            places.append(known[real])
-        parts.append(np.array(places, dtype=np.int64)[picks.micrograph_index])
-    return sites, np.concatenate(parts)
-
-
-def _make_tasks(sites: Sequence[_Site], micrograph: NDArray[np.int64], flag: float | None) -> tuple[Task, ...]:
-    order = np.argsort(micrograph, kind="stable")
-    rows = np.split(order, np.cumsum(np.bincount(micrograph, minlength=len(sites)))[:-1])
-    names = [max(site.names)[2] for site in sites]
-    uses = Counter(names)
-    tasks = []
-    for site, name, (header, stamp), own in zip(sites, names, _headers(sites), rows, strict=True):
-        shown = name if uses[name] == 1 else str(site.path)
-        size = choose_pixel_size(flag, header, site.optics)
-        tasks.append(Task(shown, site.path, header.shape, size, stamp, own))
-    return tuple(tasks)
-
-
-def _headers(sites: Sequence[_Site]) -> list[tuple[MicrographHeader, tuple[int, int]]]:
-    """Header, size and time of change of each. Raises MicrographError naming the first fault."""
-
-    def read(site: _Site) -> tuple[MicrographHeader, tuple[int, int]] | MicrographError:
-        try:
-            header, status = read_micrograph_header(site.path), site.path.stat()
-        except MicrographError as error:
-            return error
-        return header, (status.st_size, status.st_mtime_ns)
-
-    with ThreadPoolExecutor(HEADER_THREADS) as pool:
-        results = list(pool.map(read, sites))
-    faults = [result for result in results if isinstance(result, MicrographError)]
-    if faults:
-        more = f" ({len(faults) - 1} more micrographs cannot be read either)" if len(faults) > 1 else ""
-        raise MicrographError(f"{faults[0]}{more}")
-    return [result for result in results if not isinstance(result, MicrographError)]
-
-
-def _check_out_against_inputs(
-    inputs: Sequence[Path], found: Inputs, sites: Sequence[_Site], config: PruneConfig
-) -> None:
+def _check_out_against_inputs(inputs: Sequence[Path], found: Inputs, picks: SitedPicks, config: PruneConfig) -> None:
     folders = [path for path in inputs if path.is_dir()]
     files = [source.file.path for source in found.sources]
     files += [companion.path for source in found.sources for companion in source.file.companions]
     files += [listed.coordinates.path for listed in found.lists]
-    files += [site.path for site in sites]
+    files += [site.path for site in picks.sites]
     files += [*config.micrographs, *(path for path in (config.model, config.picker_shots) if path)]
     check_not_input(config.out, folders, files)
 
 
-def _outside(plan: Plan, row: int, picks: int, count: int) -> GeometryError:
+def _outside(picks: SitedPicks, row: int, site: Site, count: int) -> GeometryError:
     """The error for a pick, by its place among all, of which `count` lie outside."""
-    source = int(np.searchsorted(plan.starts, row, side="right")) - 1
-    where = row_place(plan.sources[source].file, int(row - plan.starts[source]))
-    task = plan.tasks[plan.micrograph[row]]
-    height, width = task.shape
-    x, y = plan.coordinates[row].tolist()
-    many = f" ({count} of its {picks} picks do)" if count > 1 else ""
-    what = f"{where}: the pick at x {x:g}, y {y:g} lies outside {task.name}"
+    height, width = site.shape
+    x, y = picks.coordinates[row].tolist()
+    many = f" ({count} of its {len(site.rows)} picks do)" if count > 1 else ""
+    what = f"{picks.place(row)}: the pick at x {x:g}, y {y:g} lies outside {site.name}"
     hint = "do the coordinates come from a micrograph of another binning, or in another frame?"
     remedy = "give the micrographs that were picked with --micrographs, or scale the coordinates"
     return GeometryError(f"{what}, {width} x {height} px{many}; {hint} {remedy}")

@@ -91,7 +91,7 @@ def _summary(plan: Plan, config: PruneConfig, sight: Sight, found: Decision, cou
         **numbers,
         threshold=config.threshold,
         diameter_angstrom=float(sight.scorer.diameter_angstrom),
-        pixel_sizes=tuple(sorted({float(task.pixel_size) for task in plan.tasks})),
+        pixel_sizes=tuple(sorted({float(site.pixel_size) for site in plan.picks.sites})),
         seconds=course[1],
         model_digest=sight.scorer.digest,
         out=config.out,

@@ -20,10 +20,11 @@ from pickeropt.models.classifier import Checkpoint, general_checkpoint, load_che
 from pickeropt.models.features import describe_micrograph
 from pickeropt.models.fitting import choose_device, inference_dtype
 from pickeropt.prune.filters import Measure, domain_sizes, grid_of, pixel_measures
-from pickeropt.prune.plan import Plan, Task
+from pickeropt.prune.plan import Plan
 from pickeropt.prune.prune_config import MicrographScorer
 from pickeropt.records import PARTICLE, FloatArray, Micrograph
 from pickeropt.resumable import Workspace, record_key
+from pickeropt.sites import Site
 
 OnProgress = Callable[[int, int], None]
 ROUNDING = 1e-3
@@ -46,31 +47,31 @@ class Sight:
 
 def score_all(plan: Plan, sight: Sight, workspace: Workspace, on_progress: OnProgress) -> tuple[FloatArray, int]:
     """(n, k + q) probabilities and measures, and how many micrographs an earlier run had finished."""
-    values = np.full((len(plan.coordinates), sight.width), np.nan, dtype=np.float32)
-    keys = {task.path: _key(task, plan, sight) for task in plan.tasks}
+    values = np.full((len(plan.picks), sight.width), np.nan, dtype=np.float32)
+    keys = {site.path: _key(site, plan, sight) for site in plan.picks.sites}
     todo = []
-    for task in plan.tasks:
-        known = workspace.load(keys[task.path], (len(task.rows), sight.width))
+    for site in plan.picks.sites:
+        known = workspace.load(keys[site.path], (len(site.rows), sight.width))
         if known is None:
-            todo.append(task)
+            todo.append(site)
         else:
-            values[task.rows] = known
-    done = len(plan.coordinates) - sum(len(task.rows) for task in todo)
-    finished = resumed = len(plan.tasks) - len(todo)
-    on_progress(done, len(plan.coordinates))
+            values[site.rows] = known
+    done = len(plan.picks) - sum(len(site.rows) for site in todo)
+    finished = resumed = len(plan.picks.sites) - len(todo)
+    on_progress(done, len(plan.picks))
     try:
-        for task, micrograph in _read_ahead(todo):
-            found = _look(task, micrograph, plan.coordinates[task.rows], sight)
-            workspace.save(keys[task.path], found)
-            values[task.rows] = found
+        for site, micrograph in _read_ahead(todo):
+            found = _look(site, micrograph, plan.picks.coordinates[site.rows], sight)
+            workspace.save(keys[site.path], found)
+            values[site.rows] = found
             del micrograph  # before the next but one is read
             finished += 1
-            done += len(task.rows)
-            on_progress(done, len(plan.coordinates))
+            done += len(site.rows)
+            on_progress(done, len(plan.picks))
     except PickeroptError as error:
         if not finished:
             raise
-        kept = f"{finished} of {len(plan.tasks)} micrographs are finished and stay in {workspace.folder}"
+        kept = f"{finished} of {len(plan.picks.sites)} micrographs are finished and stay in {workspace.folder}"
         raise type(error)(f"{error}; {kept}: {_goes_on(error, workspace.overwrite)}") from error
     if np.isnan(values).any():
         raise ValueError("a pick has no score")
@@ -85,63 +86,64 @@ def _goes_on(error: PickeroptError, overwrite: bool) -> str:
     return f"{same}; when it is excluded, give the command with --overwrite: what is finished still counts"
 
 
-def _key(task: Task, plan: Plan, sight: Sight) -> str:
+def _key(site: Site, plan: Plan, sight: Sight) -> str:
     scorer = sight.scorer
     model = (scorer.digest, tuple(scorer.class_names), float(scorer.diameter_angstrom))
-    where = (str(task.path), task.stamp, float(task.pixel_size))
+    where = (str(site.path), site.stamp, float(site.pixel_size))
     measured = tuple(measure.name for measure in sight.measures)
-    return record_key(pickeropt.__version__, model, where, measured, plan.coordinates[task.rows].tobytes())
+    return record_key(pickeropt.__version__, model, where, measured, plan.picks.coordinates[site.rows].tobytes())
 
 
-def _read_ahead(tasks: Sequence[Task]) -> Iterator[tuple[Task, Micrograph]]:
+def _read_ahead(sites: Sequence[Site]) -> Iterator[tuple[Site, Micrograph]]:
     """Each micrograph, while the one after it is read in the background: two in memory."""
-    if not tasks:
+    if not sites:
         return
     with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(_read, tasks[0])
-        for i, task in enumerate(tasks):
+        ahead = pool.submit(_read, sites[0])
+        for i, site in enumerate(sites):
             current = ahead.result()
-            if i + 1 < len(tasks):
-                ahead = pool.submit(_read, tasks[i + 1])
-            yield task, current
+            if i + 1 < len(sites):
+                ahead = pool.submit(_read, sites[i + 1])
+            yield site, current
             del current
 
 
-def _read(task: Task) -> Micrograph:
+def _read(site: Site) -> Micrograph:
     try:
-        micrograph = read_micrograph(task.path)
+        micrograph = read_micrograph(site.path, site.header)
+        status = site.path.stat()
     except (OSError, ValueError) as error:
-        raise MicrographError(f"{task.path}: cannot be read ({error}); copy or write it again") from error
-    if micrograph.pixels.shape != task.shape:
-        raise MicrographError(f"{task.path}: was changed while this run worked; start again")
+        raise MicrographError(f"{site.path}: cannot be read ({error}); copy or write it again") from error
+    if (status.st_size, status.st_mtime_ns) != site.stamp or micrograph.pixels.shape != site.shape:
+        raise MicrographError(f"{site.path}: was changed while this run worked; start again")
     return micrograph
 
 
-def _look(task: Task, micrograph: Micrograph, coordinates: NDArray[np.float64], sight: Sight) -> FloatArray:
+def _look(site: Site, micrograph: Micrograph, coordinates: NDArray[np.float64], sight: Sight) -> FloatArray:
     """(m, k + q): the probabilities of one micrograph's picks, and their measures."""
-    diameter_px = sight.scorer.diameter_angstrom / task.pixel_size
+    diameter_px = sight.scorer.diameter_angstrom / site.pixel_size
     names = [measure.name for measure in sight.measures]
     by_name: dict[str, FloatArray] = {}
     if "std" in names or "extreme" in names:
         by_name["std"], by_name["extreme"] = pixel_measures(micrograph, coordinates, diameter_px)
     if "domain" in names:
-        found, by_name["domain"] = _score_with_map(task, micrograph, coordinates, sight.scorer)
+        found, by_name["domain"] = _score_with_map(site, micrograph, coordinates, sight.scorer)
     else:
-        found = _score_micrograph(task, micrograph, coordinates, sight.scorer)
+        found = _score_micrograph(site, micrograph, coordinates, sight.scorer)
     return np.column_stack([found, *(by_name[name] for name in names)])
 
 
 def _score_with_map(
-    task: Task, micrograph: Micrograph, coordinates: NDArray[np.float64], scorer: MicrographScorer
+    site: Site, micrograph: Micrograph, coordinates: NDArray[np.float64], scorer: MicrographScorer
 ) -> tuple[FloatArray, FloatArray]:
     """(m, k) probabilities, and (m,) the size of each pick's domain on a grid of scores.
 
     Picks and grid are scored together: a dense model passes over the micrograph once for all of them.
     """
-    grid, step = grid_of(task.shape, scorer.diameter_angstrom / task.pixel_size)
+    grid, step = grid_of(site.shape, scorer.diameter_angstrom / site.pixel_size)
     points = np.concatenate([coordinates, grid.reshape(-1, 2)])
     parts = [
-        _score_micrograph(task, micrograph, points[start : start + PIECE], scorer)
+        _score_micrograph(site, micrograph, points[start : start + PIECE], scorer)
         for start in range(0, len(points), PIECE)
     ]
     scores = np.concatenate(parts)
@@ -150,18 +152,18 @@ def _score_with_map(
 
 
 def _score_micrograph(
-    task: Task, micrograph: Micrograph, coordinates: NDArray[np.float64], scorer: MicrographScorer
+    site: Site, micrograph: Micrograph, coordinates: NDArray[np.float64], scorer: MicrographScorer
 ) -> FloatArray:
     """(m, k) probabilities. Raises MicrographError where they are none."""
-    found = np.asarray(scorer.score(micrograph, coordinates, task.pixel_size), dtype=np.float32)
+    found = np.asarray(scorer.score(micrograph, coordinates, site.pixel_size), dtype=np.float32)
     shape = (len(coordinates), len(scorer.class_names))
     if found.shape != shape:
-        raise ValueError(f"the scorer gave {found.shape} for {shape} of {task.name}")
+        raise ValueError(f"the scorer gave {found.shape} for {shape} of {site.name}")
     wrong = ~((found >= 0).all(axis=1) & (np.abs(found.sum(axis=1) - 1) < ROUNDING))
     if wrong.any():
         x, y = coordinates[wrong.argmax()].tolist()
         what = f"{int(wrong.sum())} of {len(found)} scores are no probabilities, first at x {x:g}, y {y:g}"
-        raise MicrographError(f"{task.name}: {what}; look at its pixels, or exclude it")
+        raise MicrographError(f"{site.name}: {what}; look at its pixels, or exclude it")
     return found
 
 

@@ -22,7 +22,7 @@ from pickeropt.datasets.dataset_config import DatasetConfig
 from pickeropt.datasets.simulate import CARBON_KINDS, CONTAMINANT_KINDS, DEFAULT_SPECIES, MASK_CLASSES
 from pickeropt.datasets.simulate.simulated_dataset import choose_species, grid_of, run_all, simulate_dataset
 from pickeropt.errors import OutputError
-from pickeropt.io.labels import TRUTH_COLUMNS, Truth, join_truth, read_labels, write_truth
+from pickeropt.io.labels import TRUTH_COLUMNS, TruthPoints, join_truth, read_labels, write_truth
 from pickeropt.io.micrographs import read_micrograph
 
 SMALL = DatasetConfig(micrographs=4, size=192, pixel_size=(6.0, 7.0), species=("groel", "rubisco"), seed=3)
@@ -293,7 +293,7 @@ def test_structures_of_the_user_join_the_species(tmp_path: Path) -> None:
 
 def test_a_name_no_star_can_hold_is_refused_and_parts_join_in_order(tmp_path: Path) -> None:
     place, turn, defocus = np.zeros((1, 2)), np.zeros((1, 3)), (2.0, 1.0, 9.0)
-    one = Truth("micrographs/a.mrc", place, ("particle",), ("groel",), turn, defocus, 180.0)
+    one = TruthPoints("micrographs/a.mrc", place, ("particle",), ("groel",), turn, defocus, 180.0)
     with pytest.raises(OutputError, match="'my rod'"):
         write_truth(tmp_path / "a.star", replace(one, source_classes=("my rod",)))
     write_truth(tmp_path / "a.star", one)

@@ -19,14 +19,15 @@ from pickeropt.frame.findings import (
     percent,
     remedy,
 )
-from pickeropt.frame.frame_config import IDENTITY, RIGHT, UNSURE, WRONG, Frame, Opinion, Site, Verdict
+from pickeropt.frame.frame_config import IDENTITY, RIGHT, UNSURE, WRONG, Frame, FrameSite, Opinion, Verdict
 from pickeropt.io.micrographs import MicrographHeader
 from pickeropt.io.picks import read_picks
 
 
-def site(xy: list[list[float]], diameter: float | None = 30.0) -> Site:
+def site(xy: list[list[float]], diameter: float | None = 30.0) -> FrameSite:
     points = np.array(xy, dtype=np.float64).reshape(-1, 2)
-    return Site("m.mrc", Path("m.mrc"), (100, 200), diameter, 1.0, points, np.full(len(points), np.nan))
+    header = MicrographHeader(Path("m.mrc"), (100, 200), None)
+    return FrameSite("m.mrc", header, diameter, 1.0, points, np.full(len(points), np.nan))
 
 
 def headers(*sizes: float | None) -> list[MicrographHeader]:

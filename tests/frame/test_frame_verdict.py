@@ -8,8 +8,8 @@ from frame_world import DIAMETER, SHAPE, draw, site, write
 from numpy.typing import NDArray
 
 from pickeropt.frame.evidence import choose_picks, choose_sites, judge_frame
-from pickeropt.frame.frame_config import IDENTITY, RIGHT, UNSURE, WRONG, Frame, FrameConfig, Site
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.frame.frame_config import IDENTITY, RIGHT, UNSURE, WRONG, Frame, FrameConfig, FrameSite
+from pickeropt.io.micrographs import MicrographHeader, write_mrc
 
 CONFIG = FrameConfig()
 HEIGHT, WIDTH = SHAPE
@@ -139,7 +139,7 @@ def test_a_classifier_judges_in_place_of_contrast(world: tuple[Path, NDArray[np.
     path, _ = world
     xy = np.random.default_rng(2).uniform([10, 10], [WIDTH / 2 - 10, HEIGHT - 10], size=(60, 2))
 
-    def score(_: Site, places: NDArray[np.float64]) -> NDArray[np.float64]:
+    def score(_: FrameSite, places: NDArray[np.float64]) -> NDArray[np.float64]:
         return (places[:, 0] > WIDTH / 2).astype(np.float64)
 
     opinion = judge_frame([site(path, xy)], CONFIG, score).opinion
@@ -151,12 +151,13 @@ def test_a_classifier_judges_in_place_of_contrast(world: tuple[Path, NDArray[np.
 # ---------------------------------------------------------------- which micrographs and picks
 
 
-def made(name: str, picks: int, shape: tuple[int, int] = SHAPE) -> Site:
+def made(name: str, picks: int, shape: tuple[int, int] = SHAPE) -> FrameSite:
     xy = np.arange(2.0 * picks).reshape(-1, 2)
-    return Site(name, Path(name), shape, DIAMETER, 2.0, xy, np.full(picks, np.nan))
+    header = MicrographHeader(Path(name), shape, None)
+    return FrameSite(name, header, DIAMETER, 2.0, xy, np.full(picks, np.nan))
 
 
-def chosen(sites: list[Site], **settings: int) -> str:
+def chosen(sites: list[FrameSite], **settings: int) -> str:
     return "".join(found.name for found in choose_sites(sites, FrameConfig(**settings)))
 
 
@@ -176,17 +177,17 @@ def test_pixels_are_bounded_but_one_micrograph_is_always_seen() -> None:
 def test_the_better_half_by_score_is_taken() -> None:
     scored = made("a", 200)
     merit = np.arange(200.0)
-    best = choose_picks(Site(*_parts(scored), merit), FrameConfig())
+    best = choose_picks(FrameSite(*_parts(scored), merit), FrameConfig())
     assert best.tolist() == scored.coordinates[:99:-1].tolist()
-    assert len(choose_picks(Site(*_parts(scored), merit), FrameConfig(picks=10))) == 10
-    assert len(choose_picks(Site(*_parts(made("a", 60)), merit[:60]), FrameConfig())) == 50
-    same = choose_picks(Site(*_parts(scored), np.ones(200)), FrameConfig(unranked=50))
+    assert len(choose_picks(FrameSite(*_parts(scored), merit), FrameConfig(picks=10))) == 10
+    assert len(choose_picks(FrameSite(*_parts(made("a", 60)), merit[:60]), FrameConfig())) == 50
+    same = choose_picks(FrameSite(*_parts(scored), np.ones(200)), FrameConfig(unranked=50))
     assert same.tolist() == scored.coordinates[::4].tolist()
     assert len(choose_picks(scored, FrameConfig(unranked=199))) == 100
 
 
-def _parts(found: Site) -> tuple[object, ...]:
-    return found.name, found.path, found.shape, found.diameter_px, found.pixel_size, found.coordinates
+def _parts(found: FrameSite) -> tuple[object, ...]:
+    return found.name, found.header, found.diameter_px, found.pixel_size, found.coordinates
 
 
 def test_the_world_is_what_it_says() -> None:

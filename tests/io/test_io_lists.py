@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pickeropt.errors import FormatError, OutputError
-from pickeropt.io.labels import LabelRows, Truth, labels_content, write_truth
+from pickeropt.io.labels import LabelRows, TruthPoints, labels_content, write_truth
 from pickeropt.io.lists import (
     find_coordinate_file,
     is_coordinate_list,
@@ -136,7 +136,7 @@ def test_what_a_star_token_may_be(tmp_path: Path, value: str, token: str, in_lab
     assert star_token(value).decode() == token
     assert is_plain_token(value) == (token == value)
     place, one = np.ones((1, 2)), np.ones(1)
-    truth = Truth("a.mrc", place, (value,), ("x",), np.zeros((1, 3)), (2.0, 1.0, 0.0), 100.0)
+    truth = TruthPoints("a.mrc", place, (value,), ("x",), np.zeros((1, 3)), (2.0, 1.0, 0.0), 100.0)
     writers = (
         lambda: write_truth(tmp_path / "t.star", truth),
         lambda: write_labelled_star(tmp_path / "t.star", [value], place, ["x"]),

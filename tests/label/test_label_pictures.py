@@ -11,7 +11,8 @@ from pickeropt.display import cut
 from pickeropt.io.micrographs import write_mrc
 from pickeropt.io.picks import read_picks
 from pickeropt.label.label_store import Box
-from pickeropt.label.pictures import ArrayCache, DisplaySettings, MicrographPixels, Micrographs, Pictures, halved
+from pickeropt.label.pictures import ArrayCache, DisplaySettings, MicrographPixels, Pictures, halved
+from pickeropt.sites import Micrographs
 
 COUNT = np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -56,7 +57,7 @@ def one(folder, pixels):
 def of_file(folder):
     star = folder / "p.star"
     star.write_text("data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\nm.mrc 1 1\n")
-    found = Micrographs((folder,), None, folder / "labels.star")
+    found = Micrographs((folder,), None, labels=folder / "labels.star")
     found.add(read_picks(star))
     return found
 
@@ -134,6 +135,6 @@ def test_the_pixel_size_is_of_the_header_or_of_the_user(tmp_path):
     make_world(tmp_path, 1, pixel_size=2.0)
     star = tmp_path / "picks.star"
     for said, expected in ((None, 2.0), (3.5, 3.5)):
-        micrographs = Micrographs((tmp_path / "micrographs",), said, tmp_path / "labels.star")
+        micrographs = Micrographs((tmp_path / "micrographs",), said, labels=tmp_path / "labels.star")
         micrographs.add(read_picks(star))
         assert micrographs.pixel_size(0) == expected

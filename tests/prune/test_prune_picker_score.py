@@ -11,12 +11,14 @@ from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
 from pickeropt.errors import FormatError, ShotsError
+from pickeropt.io.micrographs import MicrographHeader
 from pickeropt.io.relion_star import write_labelled_star
 from pickeropt.prune.picker_score import LIMIT, SPREAD, ShotsOnPicks, combine, match_shots
-from pickeropt.prune.plan import Plan, Task
+from pickeropt.prune.plan import Plan
 from pickeropt.prune.prune_config import PruneConfig
 from pickeropt.prune.pruning import prune
 from pickeropt.shots import Shots
+from pickeropt.sites import Site, SitedPicks
 
 
 def drawn(count: int, of_picker: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -107,12 +109,13 @@ def test_matching_by_hand(tmp_path: Path) -> None:
     one, two = tmp_path / "1.mrc", tmp_path / "2.mrc"
     places = np.array([[10.0, 10], [30, 10], [50, 10], [70, 10], [10, 10]] + [[x, 90.0] for x in range(0, 200, 20)])
     rows = np.array([0, 1, 2, 3, *range(5, 15)])
-    tasks = (
-        Task("1", one, (100, 200), 2.0, (0, 0), rows),
-        Task("2", two, (100, 200), 2.0, (0, 0), np.array([4])),
+    sites = tuple(
+        Site(path.stem, path, path, MicrographHeader(path, (100, 200), None), 2.0, (0, 0), own)
+        for path, own in ((one, rows), (two, np.array([4])))
     )
     micrograph = np.array([0, 0, 0, 0, 1] + [0] * 10)
-    plan = Plan((), (), np.array([0, 15]), places, micrograph, tasks, ())
+    picks = SitedPicks((), np.array([0, 15]), places, micrograph, np.full(15, np.nan), sites)
+    plan = Plan((), (), picks, ())
     points = [
         [13.0, 10],
         [14, 10],  # farther from the same

@@ -60,7 +60,7 @@ from pickeropt.datasets.simulate.species import (
 )
 from pickeropt.errors import FormatError, GeometryError, OutputError
 from pickeropt.files import write_bytes_atomically
-from pickeropt.io.labels import Truth, join_truth, write_truth
+from pickeropt.io.labels import TruthPoints, join_truth, write_truth
 from pickeropt.io.micrographs import read_micrograph_header, write_mrc
 from pickeropt.records import PARTICLE
 
@@ -349,13 +349,13 @@ def write_one(
     return name
 
 
-def truth_of(micrograph: str, sim: SimulatedMicrograph, per_class: int, rng: np.random.Generator) -> Truth:
+def truth_of(micrograph: str, sim: SimulatedMicrograph, per_class: int, rng: np.random.Generator) -> TruthPoints:
     """All particles, then at most `per_class` points on contaminants, on carbon and on empty ice."""
     points = labelled_points(sim, per_class, rng)
     others = [i for i, name in enumerate(points.class_names) if name != PARTICLE]
     optics, half = sim.optics, 0.5 * sim.optics.astigmatism_angstrom
     u, v = optics.defocus_angstrom + half, optics.defocus_angstrom - half
-    return Truth(
+    return TruthPoints(
         micrograph=micrograph,
         coordinates=np.concatenate([sim.coordinates, points.coordinates[others]]),
         class_names=(PARTICLE,) * len(sim.coordinates) + tuple(points.class_names[i] for i in others),
