@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from numpy.typing import NDArray
@@ -153,6 +153,21 @@ Angstrom = Annotated[float, Query(ge=0, le=1000)]
 Sigmas = Annotated[float, Query(ge=0.1, le=100)]
 
 
+def _browser(request: Request) -> str:
+    return str(request.scope.get("state", {}).get("browser", ""))
+
+
+def _display(
+    lowpass: Angstrom = DisplaySettings.lowpass, contrast: Sigmas = DisplaySettings.contrast
+) -> DisplaySettings:
+    return DisplaySettings(lowpass, contrast)
+
+
+Browser = Annotated[str, Depends(_browser)]
+"""The name of the browser, from its cookie."""
+Display = Annotated[DisplaySettings, Depends(_display)]
+
+
 class LabelBody(BaseModel):
     id: Id
     class_name: Name | None = Field(alias="class")
@@ -199,10 +214,6 @@ def make_app(server: LabelServer) -> FastAPI:
     return app
 
 
-def _browser(request: Request) -> str:
-    return str(request.scope.get("state", {}).get("browser", ""))
-
-
 def _error(status: int, text: str) -> JSONResponse:
     return JSONResponse({"error": " ".join(text.splitlines())}, status)
 
@@ -242,8 +253,8 @@ def _file_route(path: Path):  # type: ignore[no-untyped-def]
 
 def _add_picks(app: FastAPI, server: LabelServer) -> None:
     @app.get("/api/state")
-    def state(request: Request) -> JSONResponse:
-        return JSONResponse(page_state(server, _browser(request)))
+    def state(browser: Browser) -> JSONResponse:
+        return JSONResponse(page_state(server, browser))
 
     @app.get("/api/micrographs")
     def micrographs() -> JSONResponse:
@@ -274,46 +285,30 @@ def _add_pictures(app: FastAPI, server: LabelServer) -> None:
     headers = {"cache-control": "private, max-age=3600"}
 
     @app.get("/api/box/{key}.png")
-    def box(
-        key: int,
-        px: PicturePixels = 128,
-        view: Diameters = 1.5,
-        lowpass: Angstrom = DisplaySettings.lowpass,
-        contrast: Sigmas = DisplaySettings.contrast,
-    ) -> Response:
-        data = server.pictures.box(server.place(key), px, view, DisplaySettings(lowpass, contrast))
+    def box(key: int, display: Display, px: PicturePixels = 128, view: Diameters = BOX_DIAMETERS) -> Response:
+        data = server.pictures.box(server.place(key), px, view, display)
         return Response(data, media_type="image/png", headers=headers)
 
     @app.get("/api/micrograph/{index}/tile/{level}/{tx}/{ty}.png")
-    def tile(
-        index: int,
-        level: int,
-        tx: int,
-        ty: int,
-        lowpass: Angstrom = DisplaySettings.lowpass,
-        contrast: Sigmas = DisplaySettings.contrast,
-    ) -> Response:
-        data = server.tile(index, (level, tx, ty), DisplaySettings(lowpass, contrast))
+    def tile(index: int, level: int, tx: int, ty: int, display: Display) -> Response:
+        data = server.tile(index, (level, tx, ty), display)
         return Response(data, media_type="image/png", headers=headers)
 
 
 def _add_labels(app: FastAPI, server: LabelServer) -> None:
     @app.post("/api/labels")
-    def labels(body: LabelsBody, request: Request) -> JSONResponse:
+    def labels(body: LabelsBody, browser: Browser) -> JSONResponse:
         given = [(label.id, label.class_name) for label in body.labels]
-        browser = _browser(request)
         return JSONResponse(server.once(browser, body.action, partial(server.label, given, browser)))
 
     @app.post("/api/add")
-    def add(body: AddBody, request: Request) -> JSONResponse:
+    def add(body: AddBody, browser: Browser) -> JSONResponse:
         box = Box(body.micrograph, body.x, body.y)
-        browser = _browser(request)
         act = partial(server.add, box, body.class_name, browser)
         return JSONResponse(server.once(browser, body.action, act))
 
     @app.post("/api/undo")
-    def undo(request: Request, body: UndoBody | None = None) -> JSONResponse:
-        browser = _browser(request)
+    def undo(browser: Browser, body: UndoBody | None = None) -> JSONResponse:
         action = "" if body is None else body.action
         return JSONResponse(server.once(browser, action, partial(server.undo, browser)))
 
