@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from picking_quality import Picked, PickingQuality, picking_quality
 from real_data import DIAMETER, DIAMETER_PX, PADDING_PX, PIXEL_SIZE, RADIUS_PX, Labelled, read_all
 
-from pickeropt.evaluate.scored import read_scores
 from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.finetuning import finetune
 from pickeropt.io.picks import read_picks, subset
@@ -33,6 +32,7 @@ from pickeropt.pickers.picking import pick
 from pickeropt.prune.prune_config import PruneConfig
 from pickeropt.prune.pruning import prune
 from pickeropt.prune.scoring import load_scorer
+from pickeropt.pruned_run import SCORES, read_scores
 from pickeropt.shots import read_labelled_star
 
 SHAPE = (4096, 4096)
@@ -108,13 +108,13 @@ def probabilities(
     """P(particle) of all candidates of each micrograph, in the order of their file."""
     out = work / f"pruned{draw}"
     folder = paths[0].parent
-    config = PruneConfig(model, (folder,), out, pixel_size=PIXEL_SIZE, trust_frame=True)
+    config = PruneConfig((folder,), out, pixel_size=PIXEL_SIZE, trust_frame=True)
     prune([work / "all"], config, load_scorer(model, "auto", None, None))
-    scored = read_scores(out / "scores.csv")
+    scored = read_scores(out / SCORES)
     found = []
     for one in unseen:
         index = [Path(file).stem for file in scored.files].index(f"{one.name}_autopick")
-        found.append(scored.score[scored.file_index == index])
+        found.append(scored["score"][scored["file"] == index])
     return found
 
 

@@ -25,6 +25,6 @@ def make_maps(folder: Path, out: Path) -> list[Path]:
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    out = Path(sys.argv[2] if len(sys.argv) == 3 else str(Path(maps.__file__).parent))
+    out = Path(sys.argv[2] if len(sys.argv) == 3 else str(Path(maps.__file__).parent / "maps"))
     written = make_maps(Path(sys.argv[1]), out)
     print(f"{len(written)} species, {sum(path.stat().st_size for path in written):,} bytes in {out}")

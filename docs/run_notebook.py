@@ -53,9 +53,7 @@ def _run(source: str, names: dict[str, Any], count: int) -> list[dict[str, Any]]
         outputs.append({"output_type": "stream", "name": "stdout", "text": text})
     if value is not None and not source.rstrip().endswith(";"):
         data = {"text/plain": repr(value).splitlines(keepends=True)}
-        outputs.append(
-            {"output_type": "execute_result", "execution_count": count, "data": data, "metadata": {}}
-        )
+        outputs.append({"output_type": "execute_result", "execution_count": count, "data": data, "metadata": {}})
     return outputs + _figures()
 
 

@@ -51,7 +51,7 @@ from pickeropt.datasets.simulate import (
 )
 from pickeropt.errors import OutputError
 from pickeropt.evaluate.evaluation import Evaluation, Quality, Ranking, evaluate_scores, write_evaluation
-from pickeropt.evaluate.scored import micrograph_stem, read_table
+from pickeropt.evaluate.truth import micrograph_stem
 from pickeropt.files import write_bytes_atomically
 from pickeropt.finetune.finetune_config import MODEL_FILE, FinetuneConfig, FinetuneReport
 from pickeropt.finetune.finetuning import finetune
@@ -60,14 +60,15 @@ from pickeropt.io.relion_star import write_coordinate_star, write_labelled_star
 from pickeropt.prune.prune_config import PruneConfig, PruneSummary
 from pickeropt.prune.pruning import prune
 from pickeropt.prune.scoring import load_scorer
+from pickeropt.pruned_run import SCORES, read_scores
 from pickeropt.records import DEFAULT_CLASSES, PARTICLE, FloatArray
 from pickeropt.report.reporting import finish_with_report
 from pickeropt.shots import read_labelled_star
 
 SIDE = 7.0
 """Inches of the longer side of a micrograph in the figure."""
-PICKED, KEPT = "#F0E442", "#56B4E9"
-REJECTED = (("#E69F00", "s"), ("#D55E00", "D"), ("#CC79A7", "^"), ("#009E73", "v"), ("#FFFFFF", "P"))
+PICKED_COLOUR, KEPT_COLOUR = "#F0E442", "#56B4E9"
+REJECTED_LOOKS = (("#E69F00", "s"), ("#D55E00", "D"), ("#CC79A7", "^"), ("#009E73", "v"), ("#FFFFFF", "P"))
 """Colour and marker of rejected classes in turn: Okabe and Ito's, told apart by shape as well."""
 
 
@@ -76,12 +77,12 @@ def overlay_png(micrograph: Path, scores_csv: Path, diameter_px: float) -> bytes
 
     diameter_px : of the particle; the circles have it, and the image is smoothed by a tenth
     """
-    table = read_table(scores_csv, ("micrograph", "x", "y", "class", "kept"))
+    table = read_scores(scores_csv, ("micrograph", "x", "y", "class", "kept"))
     stem = micrograph_stem(micrograph.name)
-    here = np.array([micrograph_stem(name) == stem for name in table.columns["micrograph"]], dtype=np.bool_)
-    xy = np.column_stack([table.numbers("x"), table.numbers("y")])[here]
-    kept = table.numbers("kept")[here] > 0
-    names = np.array(table.columns["class"])[here]
+    here = np.array([micrograph_stem(name) == stem for name in table.micrographs], dtype=np.bool_)[table["micrograph"]]
+    xy = table.coordinates[here]
+    kept = table["kept"][here]
+    names = np.array(table.class_names)[table["class"][here]]
     pixels = ndimage.gaussian_filter(read_micrograph(micrograph).pixels, diameter_px / 10)
     width = 2 * SIDE * pixels.shape[1] / max(pixels.shape)
     figure = Figure(figsize=(width, SIDE + 0.8), dpi=110, layout="constrained")
@@ -90,12 +91,13 @@ def overlay_png(micrograph: Path, scores_csv: Path, diameter_px: float) -> bytes
     for axes in (before, after):
         _show(axes, pixels)
     size = (0.9 * diameter_px * SIDE * 72 / max(pixels.shape)) ** 2
-    before.scatter(*xy.T, s=size, facecolors="none", edgecolors=PICKED, linewidths=1.2)
+    before.scatter(*xy.T, s=size, facecolors="none", edgecolors=PICKED_COLOUR, linewidths=1.2)
     before.set_title(f"{micrograph.name}: {len(xy)} picks")
     after.set_title(f"{int(kept.sum())} kept, {int((~kept).sum())} rejected")
-    after.scatter(*xy[kept].T, s=size, facecolors="none", edgecolors=KEPT, linewidths=1.6, label=f"kept ({kept.sum()})")
+    label = f"kept ({kept.sum()})"
+    after.scatter(*xy[kept].T, s=size, facecolors="none", edgecolors=KEPT_COLOUR, linewidths=1.6, label=label)
     for number, name in enumerate(dict.fromkeys(sorted(names[~kept], key=lambda n: (n == PARTICLE, n)))):
-        color, marker = REJECTED[number % len(REJECTED)]
+        color, marker = REJECTED_LOOKS[number % len(REJECTED_LOOKS)]
         rows = ~kept & (names == name)
         what = "unsure particle" if name == PARTICLE else name
         label = f"rejected as {what} ({rows.sum()})"
@@ -182,17 +184,15 @@ def make_demo(out: Path, config: DemoConfig, on_stage: OnStage | None = None) ->
     shots = read_labelled_star(out / "labels.star", (out / "micrographs",))
     learnt = finetune(shots, learning, out / MODEL_FILE)
     say(f"pruning the picks of {config.pruned} other micrographs")
-    pruning = PruneConfig(learnt.checkpoint, (out / "micrographs",), out / "pruned")
+    pruning = PruneConfig((out / "micrographs",), out / "pruned")
     scorer = load_scorer(learnt.checkpoint)
     summary = prune([out / "picks"], pruning, scorer, finish=finish_with_report)
     say("comparing with the truth")
-    evaluation = evaluate_scores(out / "pruned" / "scores.csv", out / "truth", diameter_px=DIAMETER / PIXEL_SIZE)
+    evaluation = evaluate_scores(out / "pruned" / SCORES, out / "truth", diameter_px=DIAMETER / PIXEL_SIZE)
     written = (*write_evaluation(evaluation, out / "evaluation"), out / "table.csv", out / "overlay.png")
     _write_text(out / "table.csv", _table(evaluation))
     shown = out / "micrographs" / f"{_name('prune', 0)}.mrc"
-    write_bytes_atomically(
-        out / "overlay.png", overlay_png(shown, out / "pruned" / "scores.csv", DIAMETER / PIXEL_SIZE)
-    )
+    write_bytes_atomically(out / "overlay.png", overlay_png(shown, out / "pruned" / SCORES, DIAMETER / PIXEL_SIZE))
     return DemoReport(out, learnt, summary, evaluation, written, time.perf_counter() - begun)
 
 

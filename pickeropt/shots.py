@@ -6,8 +6,8 @@ Three sources: one STAR file with a class in each row, coordinate files of one c
 or a folder of boxes for each class.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +159,7 @@ class Shots:
     micrograph_index : (n,) int64, into `micrographs`
     micrographs : files, each once, all of them used
     pixel_size : Å/px of the optics blocks, or of the column `_pickeroptPixelSize`; None where no file has one
-    headers : of the micrographs, where they were read already
+    headers : of micrographs whose headers were read already
     """
 
     class_names: tuple[str, ...]
@@ -168,14 +168,15 @@ class Shots:
     micrograph_index: NDArray[np.int64]
     micrographs: tuple[Path, ...]
     pixel_size: float | None
-    headers: tuple[MicrographHeader, ...] = ()
+    headers: Mapping[Path, MicrographHeader] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def header(self, index: int) -> MicrographHeader:
         """Of a micrograph. Raises MicrographError as `read_micrograph_header` does."""
-        return self.headers[index] if self.headers else read_micrograph_header(self.micrographs[index])
+        path = self.micrographs[index]
+        return self.headers.get(path) or read_micrograph_header(path)
 
 
 @dataclass(frozen=True)
@@ -278,5 +279,5 @@ def _shots(
     check_inside(rows, picks.sites)
     paths = tuple(site.found for site in picks.sites)
     check_one_class_each(rows, paths, class_names)
-    headers = tuple(replace(site.header, path=site.found) for site in picks.sites)
+    headers = {site.found: replace(site.header, path=site.found) for site in picks.sites}
     return Shots(class_names, rows.labels, rows.coordinates, rows.micrograph_index, paths, pixel_size, headers)

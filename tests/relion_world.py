@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pickeropt.io.micrographs import write_mrc
+from pickeropt.prune.prune_config import ScorerConfig
 
 PIXEL_SIZE = 2.0
 SHAPE = (60, 80)
@@ -35,6 +36,7 @@ class XScorer:
     diameter_angstrom: float = 20.0
     notes: tuple[str, ...] = ()
     taught_pixel_size: float | None = None
+    config: ScorerConfig = field(default_factory=ScorerConfig)
     calls: list[str] = field(default_factory=list)
 
     def score(self, micrograph, coordinates, pixel_size):

@@ -17,6 +17,7 @@ LAYERS = (
     ("benchmark",),
     ("pretrain", "pickers"),
     ("datasets",),
+    ("api",),
     ("label", "report", "relion"),
     ("prune",),
     ("finetune",),

@@ -24,6 +24,10 @@ THERE = ("a.star", "b.box", "picks.star", "labels.star", "my.safetensors", "othe
 HEAVY = {"numpy", "torch", "timm", "scipy", "sklearn", "pandas", "matplotlib", "rich.table"}
 
 
+WORK = {"prune": ("pickeropt.prune.pruning", "prune"), "finetune": ("pickeropt.finetune.finetuning", "learn")}
+"""The function that does the work of a command, and its module."""
+
+
 class Calls(dict):
     """What each stand-in was called with, by name."""
 
@@ -64,8 +68,8 @@ def rooms(monkeypatch, calls, tmp_path):
     )
     for name in ("show_finetune", "show_prune", "show_demo"):
         monkeypatch.setattr(console, name, calls.stand_in(name, None))
-    replace("pickeropt.finetune.finetuning", finetune="report")
-    replace("pickeropt.prune.scoring", load_scorer="scorer")
+    replace("pickeropt.finetune.finetuning", learn=("checkpoint", "report"))
+    replace("pickeropt.prune.scoring", load_scorer="scorer", make_scorer="scorer of shots")
     replace("pickeropt.prune.pruning", prune="summary")
     return replace
 
@@ -170,7 +174,7 @@ def test_wrong_usage_is_2_and_computes_nothing(rooms, calls, words):
 def test_finetune_passes_the_defaults_of_the_config(rooms, calls):
     assert run("finetune", "--shots", "labels.star", "--diameter", 191).exit_code == 0
     assert calls["read_labelled_star"] == ((Path("labels.star"), ()), {})
-    (shots, config, out), more = calls["finetune"]
+    (shots, config, out), more = calls["learn"]
     assert (shots, out, more["overwrite"]) == ("star shots", Path("model.safetensors"), False)
     assert config == FinetuneConfig(diameter_angstrom=191.0)
 
@@ -185,7 +189,7 @@ def test_finetune_passes_every_flag(rooms, calls):
     assert run("finetune", *words.split()).exit_code == 0
     pairs = [("particle", Path("good.star")), ("carbon", Path("a=b.box"))]
     assert calls["read_class_files"] == ((pairs, (Path("m1"), Path("m2"))), {})
-    (shots, config, out), more = calls["finetune"]
+    (shots, config, out), more = calls["learn"]
     assert (shots, out, more["overwrite"]) == ("file shots", Path("my.safetensors"), True)
     assert config == FinetuneConfig(
         diameter_angstrom=120.5,
@@ -204,7 +208,7 @@ def test_finetune_passes_every_flag(rooms, calls):
 def test_a_folder_of_shots_is_class_boxes(rooms, calls, tmp_path):
     assert run("finetune", "--shots", tmp_path, "--diameter", 191).exit_code == 0
     assert calls["read_class_boxes"] == ((tmp_path,), {})
-    assert calls["finetune"][0][0] == "box shots"
+    assert calls["learn"][0][0] == "box shots"
 
 
 def test_finetune_says_what_next(rooms, calls):
@@ -233,7 +237,7 @@ def test_prune_takes_the_model_in_the_folder(rooms, calls):
     model.write_bytes(b"made by finetune")
     assert run("prune", "picks.star").exit_code == 0
     assert calls["load_scorer"][0][0] == model
-    assert calls["prune"][0][1] == PruneConfig(model=model)
+    assert calls["prune"][0][1] == PruneConfig()
     assert run("prune", "picks.star", "--model", "other").exit_code == 0
     assert calls["load_scorer"][0][0] == Path("other")
 
@@ -250,14 +254,10 @@ def test_prune_passes_every_flag(rooms, calls):
     (inputs, config, _), _ = calls["prune"]
     assert list(inputs) == [Path("a.star"), Path("b.box"), Path("folder")]
     assert config == PruneConfig(
-        model=Path("my.safetensors"),
         micrographs=(Path("m1"), Path("m2")),
         out=Path("o"),
         threshold=0.25,
-        diameter_angstrom=120.0,
         pixel_size=1.5,
-        batch_size=8,
-        device="cpu",
         overwrite=True,
         write_score=True,
         prior="auto",
@@ -290,7 +290,7 @@ def test_prune_shows_its_summary(rooms, calls):
 @pytest.mark.parametrize(
     ("command", "module", "function"),
     [
-        (["finetune", "--shots", "a.star", "--diameter", "191"], "pickeropt.finetune.finetuning", "finetune"),
+        (["finetune", "--shots", "a.star", "--diameter", "191"], "pickeropt.finetune.finetuning", "learn"),
         (["prune", "a.star"], "pickeropt.prune.pruning", "prune"),
     ],
 )
@@ -328,7 +328,7 @@ def test_our_faults_keep_their_traceback(rooms):
 
 @pytest.mark.parametrize("command", ["prune", "finetune"])
 def test_interrupted(rooms, command):
-    rooms(f"pickeropt.{command}.run", **{command: KeyboardInterrupt()})
+    rooms(WORK[command][0], **{WORK[command][1]: KeyboardInterrupt()})
     words = ["a.star"] if command == "prune" else ["--shots", "a.star", "--diameter", "191"]
     result = run(command, *words)
     assert result.exit_code == 130
@@ -339,7 +339,7 @@ def test_interrupted(rooms, command):
 @pytest.mark.parametrize("command", ["prune", "finetune"])
 def test_no_memory(rooms, command):
     said = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-    rooms(f"pickeropt.{command}.run", **{command: said})
+    rooms(WORK[command][0], **{WORK[command][1]: said})
     words = ["a.star"] if command == "prune" else ["--shots", "a.star", "--diameter", "191"]
     result = run(command, *words)
     assert result.exit_code == 2
@@ -349,11 +349,11 @@ def test_no_memory(rooms, command):
         MemoryError(),
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] can't allocate memory: 9 bytes"),
     ):
-        rooms(f"pickeropt.{command}.run", **{command: full})
+        rooms(WORK[command][0], **{WORK[command][1]: full})
         result = run(command, *words)
         assert result.exit_code == 2
         assert result.stderr.startswith("error: the machine has no memory left; free some, and check --diameter")
-    rooms(f"pickeropt.{command}.run", **{command: RuntimeError("out of memory, a bug of ours")})
+    rooms(WORK[command][0], **{WORK[command][1]: RuntimeError("out of memory, a bug of ours")})
     assert isinstance(run(command, *words).exception, RuntimeError)
 
 

@@ -16,8 +16,8 @@ from scipy.special import stdtrit
 from pickeropt.benchmark.benchmark_config import LossWeights
 from pickeropt.benchmark.fits import Method
 from pickeropt.errors import FormatError
-from pickeropt.evaluate.scored import Table, read_table
 from pickeropt.files import write_bytes_atomically
+from pickeropt.io.csv_table import CsvTable, read_csv
 from pickeropt.records import PARTICLE
 
 Key = tuple[str, str, str, LossWeights, int, int]
@@ -113,11 +113,11 @@ def read_records(path: Path) -> list[Record]:
     """The rows of a benchmark.csv, none where there is no such file. Raises FormatError naming the line."""
     if not path.is_file():
         return []
-    table = read_table(path, COLUMNS)
+    table = read_csv(path, COLUMNS)
     return [_record(table, row) for row in range(len(table))]
 
 
-def _record(table: Table, row: int) -> Record:
+def _record(table: CsvTable, row: int) -> Record:
     cell = {name: table.columns[name][row] for name in COLUMNS}
     try:
         return Record(

@@ -1,10 +1,10 @@
-"""`pickeropt check`: its options, and what it says. `cli` hooks `run_check` in."""
+"""`pickeropt check`: its options, its call and its table."""
 
 import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +12,12 @@ from pickeropt.commands import options as given
 
 if TYPE_CHECKING:
     from pickeropt.frame.checking import CheckReport
-    from pickeropt.frame.frame_config import Score, Verdict
+    from pickeropt.frame.frame_config import Verdict
 
 
 WIDTH = 110
 
-Model = Annotated[
+ModelFile = Annotated[
     Path | None,
     given.option("--model", "FILE", "Compare by the P(particle) of this model instead of contrast; slower."),
 ]
@@ -31,28 +31,23 @@ Json = Annotated[Path | None, given.option("--json", "FILE", "Also write all res
 def run_check(
     picks: given.Picks,
     micrographs: given.Folders = None,
-    model: Model = None,
+    model: ModelFile = None,
     diameter: Diameter = None,
     pixel_size: given.PixelSize = None,
     device: given.Device = "auto",
     json_file: Json = None,
 ) -> None:
-    """Check picks against their micrographs.
+    """Check whether picks fit their micrographs.
 
-    Compares what is under the picks as given with what is under them flipped, swapped, binned or
-    shifted, and says which frame they are in; finds micrograph names that match no file, pixel sizes
-    that differ, boxes too small, picks outside and duplicates. Exit code 0: all is fine; 1: unsure,
-    or a warning; 2: something is wrong. Nothing is changed.
+    Compares the picks as given with the same picks flipped, swapped, binned or shifted, and reports
+    which frame they are in. Finds micrograph names that match no file, pixel sizes that differ, boxes
+    too small, picks outside and duplicates. Exit code 0: all is fine; 1: unsure, or a warning; 2: a
+    fault. Nothing is changed.
     """
-    from pickeropt.frame.checking import CheckConfig, check
-    from pickeropt.io.inputs import read_inputs
+    from pickeropt.api import Model, check
 
-    files = [source.file for source in read_inputs(picks, empty=True).sources]
-    score = None
-    if model is not None:
-        score, diameter = _classifier(model, device, diameter)
-    config = CheckConfig(tuple(picks), tuple(micrographs or ()), diameter, pixel_size)
-    report = check(files, config, score)
+    judge = None if model is None else Model.load(model, device=device, diameter=diameter)
+    report = check(picks, micrographs=micrographs or (), model=judge, diameter=diameter, pixel_size=pixel_size)
     show_check(report)
     if json_file is not None:
         from pickeropt.files import write_bytes_atomically
@@ -61,27 +56,6 @@ def run_check(
         write_bytes_atomically(json_file, f"{text}\n".encode())
     if report.exit_code:
         raise typer.Exit(report.exit_code)
-
-
-def _classifier(model: Path, device: str, diameter: float | None) -> tuple["Score", float]:
-    """P(particle) at places on a micrograph, and the diameter in Å that the model looks for."""
-    import numpy as np
-
-    from pickeropt.errors import GeometryError
-    from pickeropt.io.micrographs import read_micrograph
-    from pickeropt.prune.scoring import load_scorer
-    from pickeropt.records import PARTICLE
-
-    scorer = load_scorer(model, device, None, diameter)
-    column = scorer.class_names.index(PARTICLE)
-
-    def score(site: Any, places: Any) -> Any:
-        if site.pixel_size is None:
-            raise GeometryError(f"{site.header.path}: its pixel size is unknown; give it with --pixel-size")
-        found = scorer.score(read_micrograph(site.header.path, site.header), places, site.pixel_size)
-        return np.asarray(found[:, column], dtype=np.float64)
-
-    return score, scorer.diameter_angstrom
 
 
 def show_check(report: "CheckReport", show: Callable[[str], None] = print) -> None:
@@ -95,7 +69,7 @@ def show_check(report: "CheckReport", show: Callable[[str], None] = print) -> No
             show(f"{'':21s}-> {finding.remedy}")  # one line, to be copied
     show("")
     _show_frames(report.verdict, show)
-    show(f"all in all: {report.level}")
+    show(f"overall: {report.level}")
 
 
 def _show_frames(verdict: "Verdict", show: Callable[[str], None]) -> None:

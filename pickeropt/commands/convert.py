@@ -1,4 +1,4 @@
-"""`pickeropt convert`. Style and errors as in `cli`, which mounts it."""
+"""`pickeropt convert`: its options and its call."""
 
 from pathlib import Path
 from typing import Annotated
@@ -37,24 +37,25 @@ def run_convert(
 ) -> None:
     """Write picks in another format.
 
-    IN is recognised from its content. Coordinates and scores are carried; what OUT cannot hold is
-    said. Micrographs are those that OUT is for.
+    IN is recognised by its content. Coordinates and scores are carried; what OUT cannot hold is
+    reported. --micrographs are those that OUT is for.
     """
-    from pickeropt.convert.conversion import convert
+    from pickeropt.api import convert
 
-    config = ConvertConfig(
+    report = convert(
+        source,
+        out,
         to=to,
         scale=scale,
         swap_xy=swap_xy,
         flip_x=flip_x,
         flip_y=flip_y,
         shift=ConvertConfig.shift if shift is None else _pair(shift),
-        micrographs=tuple(micrographs or ()),
-        diameter_angstrom=diameter,
+        micrographs=micrographs or (),
+        diameter=diameter,
         pixel_size=pixel_size,
         overwrite=overwrite,
     )
-    report = convert(source, out, config)
     for note in report.notes:
         print(f"note: {note}")
     where = out if len(report.files) == 1 else f"{len(report.files)} files in {out}"

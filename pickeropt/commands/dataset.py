@@ -18,9 +18,9 @@ from pickeropt.errors import PickeroptError
 
 if TYPE_CHECKING:
     from pickeropt.datasets.class_folders import BuildReport
-    from pickeropt.datasets.empiar.download_plan import EntryPlan, Plan
+    from pickeropt.datasets.empiar.download_plan import DownloadPlan, EntryPlan
     from pickeropt.datasets.empiar.fetching import EmpiarReport
-    from pickeropt.datasets.empiar.manifest import Entry, Manifest, Said
+    from pickeropt.datasets.empiar.manifest import Entry, EntryOverrides, Manifest
 
 
 dataset_app = typer.Typer(
@@ -206,14 +206,14 @@ def run_empiar(
     from pickeropt.commands.console import progress
     from pickeropt.datasets.empiar.download_plan import ask_empiar, make_plan
     from pickeropt.datasets.empiar.fetching import fetch
-    from pickeropt.datasets.empiar.manifest import Said, choose_entries, load_manifest
+    from pickeropt.datasets.empiar.manifest import EntryOverrides, choose_entries, load_manifest
 
     manifest = load_manifest()
     if show_list:
         _check_list_alone(entries, shots, pixel_size, diameter, folder, base_url, entry_url, labels_url)
         _show_manifest(manifest)
         return
-    said = Said(
+    said = EntryOverrides(
         {n: _number(v, "--pixel-size") for n, v in _pairs(pixel_size, "--pixel-size")},
         {n: _number(v, "--diameter") for n, v in _pairs(diameter, "--diameter")},
         dict(_pairs(folder, "--folder")),
@@ -262,10 +262,10 @@ def _can_ask(yes: bool) -> bool:
     return not yes and sys.stdin.isatty()
 
 
-def _ask_missing(entries: "Sequence[Entry]", said: "Said", out: Path) -> "Said":
+def _ask_missing(entries: "Sequence[Entry]", said: "EntryOverrides", out: Path) -> "EntryOverrides":
     """What the manifest does not know, from the user at the terminal; empty answers stay unknown."""
     from pickeropt.datasets.empiar.download_plan import WHERE, micrographs_here
-    from pickeropt.datasets.empiar.manifest import Said
+    from pickeropt.datasets.empiar.manifest import EntryOverrides
 
     sizes, diameters, folders = dict(said.pixel_size), dict(said.diameter), dict(said.folder)
     for entry in entries:
@@ -278,7 +278,7 @@ def _ask_missing(entries: "Sequence[Entry]", said: "Said", out: Path) -> "Said":
             diameters[name] = typer.prompt("  particle diameter, Å", type=float)
         if "folder" in entry.missing and not micrographs_here(out / name):
             folders[name] = typer.prompt("  folder of the micrographs, such as data/Micrographs")
-    return Said(sizes, diameters, folders)
+    return EntryOverrides(sizes, diameters, folders)
 
 
 def _say_left_out(manifest: "Manifest", chosen: "Sequence[Entry]") -> None:
@@ -292,7 +292,7 @@ def _say_left_out(manifest: "Manifest", chosen: "Sequence[Entry]") -> None:
         )
 
 
-def _agree(plan: "Plan", out: Path, yes: bool) -> None:
+def _agree(plan: "DownloadPlan", out: Path, yes: bool) -> None:
     for entry in plan.entries:
         print(f"{entry.entry.name}: {entry.count} of {len(entry.names)} micrographs{_costs(entry)}")
     print(f"about {plan.needed / 1e9:.1f} GB in {out} ({plan.free / 1e9:,.0f} GB are free)")

@@ -1,4 +1,4 @@
-"""`pickeropt evaluate`: its options, and what it shows."""
+"""`pickeropt evaluate`: its options and its call."""
 
 from pickeropt.commands import options as given
 
@@ -11,9 +11,10 @@ def run_evaluate(
     Prints precision, recall and F1 before and after, and both rankings: the classifier's
     and the picker's. Writes evaluation.json and pr_curve.png.
     """
+    from pickeropt.api import evaluate
     from pickeropt.commands.console import show_evaluation
-    from pickeropt.evaluate.evaluation import evaluate_scores, write_evaluation
-    from pickeropt.evaluate.scored import pruned_diameter_px
+    from pickeropt.evaluate.evaluation import write_evaluation
 
-    evaluation = evaluate_scores(scores, truth, radius, diameter_px=pruned_diameter_px(scores))
-    show_evaluation(evaluation, write_evaluation(evaluation, out or scores.parent))
+    evaluation = evaluate(scores, truth, radius=radius)
+    beside = scores if scores.is_dir() else scores.parent
+    show_evaluation(evaluation, write_evaluation(evaluation, out or beside))

@@ -1,19 +1,14 @@
-"""`pickeropt finetune`: its options, and what it shows."""
+"""`pickeropt finetune`: its options and its call."""
 
 import math
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from pickeropt.commands import options as given
 from pickeropt.commands.prune import MODEL
 from pickeropt.finetune.finetune_config import FinetuneConfig
-
-if TYPE_CHECKING:
-    from pickeropt.shots import BoxShots, Shots
-
 
 LOSS_WEIGHTS = ",".join(f"{weight:g}" for weight in FinetuneConfig.loss_weights)
 
@@ -45,37 +40,43 @@ def run_finetune(
     """
     if (shots is None) == (not class_files):
         raise typer.BadParameter("give exactly one of the two", param_hint="--shots or --class")
-    config = FinetuneConfig(
-        diameter_angstrom=diameter,
-        pixel_size=pixel_size,
-        shots_per_class=shots_per_class or None,
-        backbone=backbone,
-        init=init,
-        weights=weights,
-        recipe=recipe,
-        loss_weights=_numbers(loss_weights, "--loss-weights"),
-        seed=seed,
-        device=device,
-        invert=invert,
-        trust_frame=trust_frame,
-    )
+    branch_weights = _numbers(loss_weights, "--loss-weights")
     folders = tuple(micrographs or ())
     of_boxes = shots is not None and shots.is_dir()
     if of_boxes and folders:
-        raise typer.BadParameter("boxes are learnt from without micrographs", param_hint="--micrographs")
-    pairs = [_class_file(text) for text in class_files or ()]
+        raise typer.BadParameter("a folder of boxes needs no micrographs", param_hint="--micrographs")
+    labels = shots or [_class_file(text) for text in class_files or ()]
+    from pickeropt.api import finetune, read_labels
     from pickeropt.commands.console import progress, show_finetune
-    from pickeropt.finetune.finetuning import finetune
 
     with progress() as on_progress:
-        found = _read_shots(shots, pairs, folders)
-        report = finetune(found, config, out, overwrite=overwrite, on_progress=on_progress)
-    next_command = ["pickeropt", "prune", "PICKS.star", "--model", str(out)]
-    for folder in folders:
-        next_command += ["--micrographs", str(folder)]
-    if pixel_size is not None and not of_boxes:
-        next_command += ["--pixel-size", f"{pixel_size:g}"]
-    show_finetune(report, shlex.join(next_command))
+        model = finetune(
+            read_labels(labels, micrographs=folders),
+            diameter,
+            out=out,
+            overwrite=overwrite,
+            on_progress=on_progress,
+            pixel_size=pixel_size,
+            shots_per_class=shots_per_class or None,
+            backbone=backbone,
+            init=init,
+            weights=weights,
+            recipe=recipe,
+            loss_weights=branch_weights,
+            seed=seed,
+            device=device,
+            invert=invert,
+            trust_frame=trust_frame,
+        )
+    assert model.report is not None  # a model that was loaded has none
+    show_finetune(model.report, _next_command(out, folders, None if of_boxes else pixel_size))
+
+
+def _next_command(model: Path, folders: tuple[Path, ...], pixel_size: float | None) -> str:
+    words = ["pickeropt", "prune", "PICKS.star", "--model", str(model)]
+    words += [word for folder in folders for word in ("--micrographs", str(folder))]
+    words += [] if pixel_size is None else ["--pixel-size", f"{pixel_size:g}"]
+    return shlex.join(words)
 
 
 def _numbers(text: str, option: str) -> tuple[float, ...]:
@@ -93,13 +94,3 @@ def _class_file(text: str) -> tuple[str, Path]:
     if not (name.strip() and sign and file):
         raise typer.BadParameter(f"{text!r} is not NAME=FILE, e.g. particle=good.star", param_hint="--class")
     return name.strip(), Path(file).expanduser()
-
-
-def _read_shots(
-    shots: Path | None, class_files: list[tuple[str, Path]], micrographs: tuple[Path, ...]
-) -> "Shots | BoxShots":
-    from pickeropt.shots import read_class_boxes, read_class_files, read_labelled_star
-
-    if shots is None:
-        return read_class_files(class_files, micrographs)
-    return read_class_boxes(shots) if shots.is_dir() else read_labelled_star(shots, micrographs)

@@ -140,7 +140,7 @@ def _run(micrographs: list[Path], config: PickRunConfig, model: Path | None, pru
     from pickeropt.commands.console import progress
     from pickeropt.commands.prune import prune_and_show
     from pickeropt.pickers.picking import pick
-    from pickeropt.prune.prune_config import PruneConfig
+    from pickeropt.prune.prune_config import PruneConfig, ScorerConfig
     from pickeropt.resumable import check_out
 
     if model is not None:
@@ -156,13 +156,12 @@ def _run(micrographs: list[Path], config: PickRunConfig, model: Path | None, pru
         prune_and_show(
             [config.out],
             PruneConfig(
-                model=model,
                 micrographs=folders,
                 out=pruned,
                 pixel_size=config.pixel_size,
-                device=config.device,
                 overwrite=config.overwrite,
             ),
+            ScorerConfig(model, device=config.device),
         )
 
 

@@ -10,7 +10,7 @@ import typer
 from pickeropt.commands import options as given
 from pickeropt.errors import CheckpointError, FormatError
 from pickeropt.finetune.finetune_config import MODEL_FILE
-from pickeropt.prune.prune_config import GENERAL_MODEL, Filters, PruneConfig
+from pickeropt.prune.prune_config import GENERAL_MODEL, Filters, PruneConfig, ScorerConfig
 
 MODEL = Path(MODEL_FILE)
 
@@ -31,7 +31,8 @@ UsePickerScore = Annotated[
     ),
 ]
 Shots = Annotated[
-    Path | None, _option("--shots", "FILE", "Labelled STAR file for --use-picker-score; some labels must lie on picks.")
+    Path | None,
+    _option("--shots", "FILE", "Labelled STAR file with labels on some of the picks, to fit the picker's score."),
 ]
 MinStd = Annotated[
     float | None,
@@ -63,13 +64,13 @@ def run_prune(
     context: typer.Context,
     picks: Picks = None,
     micrographs: given.Folders = None,
-    model: given.Model = PruneConfig.model,
+    model: given.Model = ScorerConfig.model,
     out: given.Out = PruneConfig.out,
     threshold: given.Threshold = PruneConfig.threshold,
-    diameter: given.OtherDiameter = PruneConfig.diameter_angstrom,
+    diameter: given.OtherDiameter = ScorerConfig.diameter_angstrom,
     pixel_size: given.PixelSize = PruneConfig.pixel_size,
-    batch_size: given.BatchSize = PruneConfig.batch_size,
-    device: given.Device = PruneConfig.device,
+    batch_size: given.BatchSize = ScorerConfig.batch_size,
+    device: given.Device = ScorerConfig.device,
     write_score: WriteScore = PruneConfig.write_score,
     prior: Prior = str(PruneConfig.prior),
     use_picker_score: UsePickerScore = False,
@@ -97,14 +98,10 @@ def run_prune(
     if use_picker_score != (shots is not None):
         raise typer.BadParameter("give both, or none", param_hint="--use-picker-score and --shots")
     config = PruneConfig(
-        model=_model(model),
         micrographs=tuple(micrographs or ()),
         out=out,
         threshold=threshold,
-        diameter_angstrom=diameter,
         pixel_size=pixel_size,
-        batch_size=batch_size,
-        device=device,
         overwrite=overwrite,
         write_score=write_score,
         filters=Filters(min_std, max_std, max_extreme, max_domain, min_distance),
@@ -112,7 +109,7 @@ def run_prune(
         picker_shots=shots,
         trust_frame=trust_frame,
     )
-    prune_and_show(picks, config)
+    prune_and_show(picks, config, ScorerConfig(_model(model), diameter, batch_size, device))
 
 
 def _model(given: Path | None) -> Path | None:
@@ -122,25 +119,25 @@ def _model(given: Path | None) -> Path | None:
     return None if given == Path(GENERAL_MODEL) else given
 
 
-def prune_and_show(picks: list[Path], config: PruneConfig) -> None:
-    """Prune, with progress and report, and say what came of it."""
-    _check_there(picks, config)
+def prune_and_show(picks: list[Path], config: PruneConfig, scorer: ScorerConfig) -> None:
+    """Prune, with progress and report, and show the result."""
+    _check_there(picks, config, scorer)
+    from pickeropt.api import Model, prune
     from pickeropt.commands.console import progress, show_prune
-    from pickeropt.prune.pruning import prune
-    from pickeropt.prune.scoring import load_scorer
-    from pickeropt.report.reporting import finish_with_report
 
-    scorer = load_scorer(config.model, config.device, config.batch_size, config.diameter_angstrom)
+    model = Model.load(
+        scorer.model, device=scorer.device, batch_size=scorer.batch_size, diameter=scorer.diameter_angstrom
+    )
     with progress("picks") as on_progress:
         pruning = partial(on_progress, "pruning")
-        summary = prune(picks, config, scorer, on_progress=pruning, finish=finish_with_report)
+        summary = prune(picks, model, on_progress=pruning, **vars(config))
     show_prune(summary)
 
 
-def _check_there(picks: list[Path], config: PruneConfig) -> None:
-    """A mistyped path is said before the network library is loaded, which takes seconds."""
-    if config.model is not None and not config.model.is_file():
-        raise CheckpointError.missing_model(config.model)
+def _check_there(picks: list[Path], config: PruneConfig, scorer: ScorerConfig) -> None:
+    """Report a mistyped path before the network library is loaded, which takes seconds."""
+    if scorer.model is not None and not scorer.model.is_file():
+        raise CheckpointError.missing_model(scorer.model)
     for path in picks if config.picker_shots is None else [*picks, config.picker_shots]:
         if not path.exists():
             raise FormatError.missing(path)
@@ -159,12 +156,11 @@ def _rethreshold(context: typer.Context, run: Path, threshold: float, overwrite:
         raise typer.BadParameter(f"{what} belongs to the run, which is finished", param_hint="--rethreshold")
     if "threshold" not in said:
         raise typer.BadParameter("give the other --threshold with it", param_hint="--rethreshold")
+    from pickeropt.api import rethreshold
     from pickeropt.commands.console import show_prune
-    from pickeropt.prune.rethreshold import rethreshold
-    from pickeropt.report.reporting import finish_with_report
 
     out = context.params["out"] if "out" in said else None
-    show_prune(rethreshold(run, threshold, out, overwrite=overwrite, finish=finish_with_report))
+    show_prune(rethreshold(run, threshold, out=out, overwrite=overwrite))
 
 
 def _prior(text: str) -> float | Literal["auto"]:

@@ -8,11 +8,12 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import typer
 
-from pickeropt.relion.external_args import ExternalJob, job_folder, parse_arguments
-from pickeropt.relion.external_job import JobAbortedError, job_control
+if TYPE_CHECKING:
+    from pickeropt.relion.external_args import ExternalJob
 
 RAW = {"ignore_unknown_options": True, "allow_extra_args": True}
 """RELION's labels are read by `parse_arguments`, so that a wrong one ends the job as a failure."""
@@ -32,6 +33,9 @@ def run_relion(context: typer.Context) -> None:
     autopick.star or particles.star, pruned, into the job folder, and whatever `pickeropt
     prune` writes into pruned/ there. Continuing a stopped job goes on where it stopped.
     """
+    from pickeropt.relion.external_args import job_folder, parse_arguments
+    from pickeropt.relion.external_job import JobAbortedError, job_control
+
     words = context.args
     try:
         with job_control(job_folder(words)) as check_abort:
@@ -41,7 +45,7 @@ def run_relion(context: typer.Context) -> None:
         raise typer.Exit(ABORTED) from None
 
 
-def _run(job: ExternalJob, check_abort: Callable[[], None]) -> None:
+def _run(job: "ExternalJob", check_abort: Callable[[], None]) -> None:
     import torch
 
     from pickeropt.commands.console import show_prune
@@ -52,10 +56,10 @@ def _run(job: ExternalJob, check_abort: Callable[[], None]) -> None:
 
     torch.set_num_threads(job.threads)
     prepared = prepare(job)
-    config = prepared.config
     for warning in prepared.warnings:
         print(f"warning: {warning}", flush=True)
-    scorer = load_scorer(config.model, config.device, config.batch_size, config.diameter_angstrom)
+    asked = job.scorer
+    scorer = load_scorer(asked.model, asked.device, asked.batch_size, asked.diameter_angstrom)
     listed = prepared.coordinates.micrographs if prepared.coordinates else None
     finish = partial(finish_with_report, config=ReportConfig(stars=(listed.path,) if listed else ()))
     report = run_external(prepared, scorer, check_abort, _progress(), finish)

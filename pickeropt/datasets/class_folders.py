@@ -1,13 +1,10 @@
-"""Cut a class-folder data set from labelled micrographs: what `dataset build` writes.
+"""Class folders: one stack of boxes a class, cut from labelled micrographs by `dataset build`.
 
-One stack a class, `OUT/NAME.mrcs` (n, s, s) float32, and `OUT/dataset.json`. Every box shows its particle
-`diameter_px` px across, whatever the micrograph's pixel size and the particle's, because one folder has one
-scale: `finetune --shots OUT --diameter D --pixel-size D/diameter_px` reads it, with any D. Grey values are
-in units of the micrograph's own noise from its own median (`datasets.views`, clipped at 10): the contrast
-against the micrograph is evidence that pre-training may use; `finetune`, which cannot know it for boxes of
-other programs, scales each box by itself and so does not mind.
-
-Labelled points of several files as one record, ready to be cut: what `dataset build` starts from.
+`OUT/NAME.mrcs` (n, s, s) float32, and `OUT/dataset.json`. Every box shows its particle `diameter_px` px
+across, whatever the pixel size of the micrograph, because one folder has one scale:
+`finetune --shots OUT --diameter D --pixel-size D/diameter_px` reads it, with any D. Grey values are in units
+of the micrograph's noise from its median (`models.views`, clipped at 10), so that pretraining may use the
+contrast against the micrograph. `finetune` scales each box by itself.
 """
 
 import json
@@ -33,7 +30,7 @@ from pickeropt.shots import Rows, check_class_name, check_inside, common_pixel_s
 from pickeropt.sites import Site, SitedPicks, locate
 
 SMALLEST = 4.0
-"""Particle diameter in px below which nothing can be seen."""
+"""Particle diameter in px below which a particle cannot be resolved."""
 
 
 @dataclass(frozen=True)

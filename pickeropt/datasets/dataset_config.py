@@ -1,7 +1,4 @@
-"""What `pickeropt dataset build` can be told; its defaults stand here only.
-
-What `dataset simulate` is asked for; beside `simulate`, so that the command line loads no arrays.
-"""
+"""Settings and defaults of `pickeropt dataset build` and `dataset simulate`; imports no arrays."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +44,9 @@ class DatasetConfig:
 
     micrographs, size : how many, and their side in px
     pixel_size : Å/px; diameter_angstrom : of the particles, None keeps the molecules' own
-    species : names of `maps.PDB_ENTRIES` or of models in `structures`, `all`, or none for the 14
-        of `maps.DEFAULT_SPECIES` and all of `structures`
-    preset : of `presets.PRESETS`; snr, occupancy : in place of the preset's
+    species : names of `species.PDB_ENTRIES` or of models in `structures`, `all`, or none for the 14
+        of `species.DEFAULT_SPECIES` and all of `structures`
+    preset : of `simulation_config.PRESETS`; snr, occupancy : in place of the preset's
     points_per_class : labelled points a micrograph on contaminants, on carbon and on empty ice
     grid_kinds : every species is a grid of its own, with so many kinds of contaminant, other ones than the
         species before it, and on 8 of 14 grids a support of one kind and make; None draws from all kinds

@@ -1,9 +1,4 @@
-"""Measure a pruning against true particles: `pickeropt evaluate`.
-
-The record of one evaluation, and its JSON.
-
-The precision-recall figure of one evaluation.
-"""
+"""The evaluation of a pruning against true particles: its numbers, JSON and precision-recall figure."""
 
 import json
 import math
@@ -34,11 +29,70 @@ from pickeropt.evaluate.curves import (
     point_at_recall,
     precision_recall,
 )
-from pickeropt.evaluate.scored import ScoredPicks, read_scores
-from pickeropt.evaluate.truth import read_truth
+from pickeropt.evaluate.truth import micrograph_stems, read_truth
+from pickeropt.pruned_run import read_scores
 
 CURVE_POINTS = 1000
 """The most points of a curve that the JSON and the figure hold."""
+
+
+@dataclass(frozen=True)
+class ScoredPicks:
+    """n scored picks in the order of the file.
+
+    coordinates : (n, 2) float64, x and y, px
+    files : the distinct coordinate files; file_index : (n,) into them
+    micrographs : the distinct micrographs by stem; micrograph_index : (n,) into them
+    score : (n,) P(particle)
+    figure_of_merit : (n,) the picker's score, NaN where it gave none
+    kept : (n,) bool
+    """
+
+    coordinates: NDArray[np.float64]
+    files: tuple[str, ...]
+    file_index: NDArray[np.int64]
+    micrographs: tuple[str, ...]
+    micrograph_index: NDArray[np.int64]
+    score: NDArray[np.float64]
+    figure_of_merit: NDArray[np.float64]
+    kept: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def take(self, rows: NDArray[np.bool_]) -> "ScoredPicks":
+        """The picks of some rows; files and micrographs keep their indices."""
+        return ScoredPicks(
+            self.coordinates[rows],
+            self.files,
+            self.file_index[rows],
+            self.micrographs,
+            self.micrograph_index[rows],
+            self.score[rows],
+            self.figure_of_merit[rows],
+            self.kept[rows],
+        )
+
+
+def read_scored_picks(path: Path) -> ScoredPicks:
+    """Read `scores.csv`.
+
+    Raises FormatError as `pickeropt.pruned_run.read_scores` does, and for two different micrographs of one name.
+    """
+    table = read_scores(path, ("file", "micrograph", "x", "y", "figure_of_merit", "score", "kept"))
+    stems = micrograph_stems(path, table.micrographs)
+    places: dict[str, int] = {}
+    stem_index = np.array([places.setdefault(stem, len(places)) for stem in stems], dtype=np.int64)
+    return ScoredPicks(
+        coordinates=table.coordinates,
+        files=table.files,
+        file_index=table["file"].astype(np.int64),
+        micrographs=tuple(places),
+        micrograph_index=stem_index[table["micrograph"]],
+        score=table["score"],
+        figure_of_merit=table["figure_of_merit"],
+        kept=table["kept"],
+    )
 
 
 @dataclass(frozen=True)
@@ -189,7 +243,7 @@ def evaluate_scores(
 
     Raises FormatError for the two inputs, GeometryError for the radius.
     """
-    scored = read_scores(scores_csv)
+    scored = read_scored_picks(scores_csv)
     radius = _radius(radius, diameter_px)
     found = read_truth(truth, scored.micrographs)
     truths = [found.particles.get(name, np.empty((0, 2))) for name in scored.micrographs]

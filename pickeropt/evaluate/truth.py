@@ -1,20 +1,21 @@
 """True particles from a folder with one file a micrograph, or from one file for all."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError
-from pickeropt.evaluate.scored import micrograph_stem, micrograph_stems, read_table
+from pickeropt.io.csv_table import read_csv
 from pickeropt.io.find import PICKER_SUFFIXES
 from pickeropt.io.picks import read_picks
 from pickeropt.records import PARTICLE, Picks
 
 Coordinates = NDArray[np.float64]
 
+MICROGRAPH_SUFFIXES = (".mrc", ".mrcs", ".tif", ".tiff", ".eer", ".png", ".jpg", ".jpeg", ".st", ".ali")
 TRUTH_SUFFIXES = (".csv", ".box", ".star")
 NAME_ENDINGS = (*PICKER_SUFFIXES, "_particles", "_truth")
 """What a truth file's stem may have after the micrograph's."""
@@ -91,7 +92,7 @@ def _micrograph_of(stem: str, wanted: set[str]) -> str:
 def _read_single(path: Path) -> Coordinates:
     """The particles of a file that is one micrograph's."""
     if path.suffix.lower() == ".csv":
-        table = read_table(path, ("x", "y"), ("class",))
+        table = read_csv(path, ("x", "y"), ("class",))
         xy = np.column_stack([table.numbers("x"), table.numbers("y")])
         return xy[_are_particles(table.columns.get("class"), len(xy))]
     picks = read_picks(path).picks
@@ -119,9 +120,9 @@ def _read_file(path: Path, wanted: set[str]) -> tuple[Truth, set[str]]:
 
 
 def _read_csv(path: Path) -> tuple[list[str], Coordinates, NDArray[np.bool_]]:
-    table = read_table(path, ("x", "y"), ("micrograph", "class"))
+    table = read_csv(path, ("x", "y"), ("micrograph", "class"))
     xy = np.column_stack([table.numbers("x"), table.numbers("y")])
-    names = table.columns.get("micrograph", [path.stem] * len(table))
+    names = list(table.columns.get("micrograph", [path.stem] * len(table)))
     return names, xy, _are_particles(table.columns.get("class"), len(table))
 
 
@@ -138,3 +139,35 @@ def _are_particles(classes: Collection[str] | None, count: int) -> NDArray[np.bo
 def _some(names: Collection[str]) -> str:
     shown = ", ".join(repr(name) for name in sorted(names)[:2])
     return f"{shown} …" if len(names) > 2 else shown or "nothing"
+
+
+def micrograph_stem(name: str) -> str:
+    """File name without folder and image suffix: `a/b.1.mrc` and `b.1` both give `b.1`."""
+    file_name = PurePosixPath(name.strip()).name
+    for suffix in MICROGRAPH_SUFFIXES:
+        if file_name.lower().endswith(suffix):
+            return file_name[: -len(suffix)]
+    return file_name
+
+
+def micrograph_stems(path: Path, names: Sequence[str]) -> list[str]:
+    """The stem of each name in `path`.
+
+    One micrograph may be named by a longer and a shorter path. Raises FormatError where two
+    different folders have a micrograph of one name, as matching by stem would mix them.
+    """
+    longest: dict[str, PurePosixPath] = {}
+    for name in dict.fromkeys(names):
+        stem = micrograph_stem(name)
+        if not stem:
+            raise FormatError(f"{path}: a row has an empty micrograph name {name!r}; name its micrograph")
+        folder = PurePosixPath(name.strip()).parent
+        other = longest.setdefault(stem, folder)
+        long, short = sorted((folder, other), key=lambda p: len(p.parts), reverse=True)
+        if short.parts and long.parts[-len(short.parts) :] != short.parts:
+            raise FormatError(
+                f"{path}: two micrographs are called {stem!r}, in {str(other)!r} and {str(folder)!r};"
+                " scores and truth are brought together by name: evaluate the folders one at a time"
+            )
+        longest[stem] = long
+    return [micrograph_stem(name) for name in names]

@@ -49,6 +49,7 @@ class FinetuneConfig:
 class FinetuneReport:
     """What came out of a fine-tuning.
 
+    checkpoint : the model file; None where none was written
     train_shots, validation_shots : shots a class behind the figures (the saved default model then
         learns from both)
     validation_by : "micrograph", "shot" or "none": what the held-out shots have not shared
@@ -56,7 +57,7 @@ class FinetuneReport:
     passes : forward passes of the backbone in words
     """
 
-    checkpoint: Path
+    checkpoint: Path | None
     class_names: tuple[str, ...]
     train_shots: dict[str, int]
     validation_shots: dict[str, int]

@@ -1,4 +1,4 @@
-"""Fine-tune a classifier from a few labelled shots, measure it on held-out shots, save it."""
+"""Fine-tuning: a classifier from a few labelled shots, measured on held-out shots."""
 
 import os
 import time
@@ -17,7 +17,7 @@ from pickeropt.finetune.recipes import ShotBoxes, Trial, ask, fit_measured, fit_
 from pickeropt.finetune.shot_features import LocatedShots, LooseShots, check_shot_frame, hold_loose, locate
 from pickeropt.finetune.splits import Split, choose_shots, shortfalls, validation_split
 from pickeropt.models.backbone import inference_copy
-from pickeropt.models.classifier import PickClassifier, save_checkpoint
+from pickeropt.models.classifier import Checkpoint, PickClassifier, save_checkpoint
 from pickeropt.models.fitting import Quality, choose_device, inference_dtype, seed_everything
 from pickeropt.shots import BoxShots, Shots
 
@@ -36,7 +36,19 @@ def finetune(
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
 ) -> FinetuneReport:
-    """Learn a classifier from shots and save it as one safetensors file.
+    """Learn a classifier from shots and save it as one safetensors file: `learn`, for those who want the report."""
+    return learn(shots, config, out, overwrite=overwrite, on_progress=on_progress)[1]
+
+
+def learn(
+    shots: Shots | BoxShots,
+    config: FinetuneConfig,
+    out: Path | None = None,
+    *,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+) -> tuple[Checkpoint, FinetuneReport]:
+    """Learn a classifier from shots; save it where `out` is given.
 
     Part of the shots, whole micrographs where there are several, is held out to measure. The default
     recipe does so on five splits, takes the temperature of its probabilities from them, and then
@@ -47,13 +59,14 @@ def finetune(
     """
     begun = time.perf_counter()
     check_config(config)
-    _check_out(out, overwrite)
+    if out is not None:
+        check_model_out(out, overwrite)
     progress = on_progress or (lambda what, done, of: None)
     device = choose_device(config.device)
     seed_everything(config.seed)
     groups = shots.micrograph_index if isinstance(shots, Shots) else np.zeros(len(shots), dtype=np.int64)
     chosen = choose_shots(shots.labels, groups, config.shots_per_class, config.seed)
-    doubts = _check_frame(shots, config)
+    frame_warnings = _check_frame(shots, config)
     source = _source(_taken(shots, chosen), config)
     classifier = make_classifier(
         config, shots.class_names, source.box_diameters if isinstance(source, LooseShots) else None
@@ -62,12 +75,15 @@ def finetune(
     trials = fit(classifier, source, config, (device, progress))
     warnings = shortfalls(shots.labels, shots.class_names, config.shots_per_class)
     report = _report(classifier, source, trials, out)
-    report = replace(report, warnings=(*warnings, *doubts, *report.warnings))
-    save_checkpoint(out, classifier, config.diameter_angstrom, _provenance(config, source, report))
-    return replace(report, seconds=time.perf_counter() - begun)
+    report = replace(report, warnings=(*warnings, *frame_warnings, *report.warnings))
+    classifier.to("cpu").eval()
+    made = config.diameter_angstrom, _provenance(config, source, report)
+    checkpoint = Checkpoint(classifier, *made, save_checkpoint(out, classifier, *made))
+    return checkpoint, replace(report, seconds=time.perf_counter() - begun)
 
 
-def _check_out(out: Path, overwrite: bool) -> None:
+def check_model_out(out: Path, overwrite: bool) -> None:
+    """Raises OutputError for a model file that is there already, or that cannot be written."""
     if out.is_dir():
         raise OutputError(f"{out} is a folder; give the name of the model file to write, such as {out}/{MODEL_FILE}")
     if out.exists() and not overwrite:
@@ -158,7 +174,7 @@ def _fit_paper(
 
 
 def _report(
-    classifier: PickClassifier, source: LocatedShots | LooseShots, trials: list[Trial], out: Path
+    classifier: PickClassifier, source: LocatedShots | LooseShots, trials: list[Trial], out: Path | None
 ) -> FinetuneReport:
     names = classifier.spec.class_names
     everything = Split(np.arange(len(source.shots)), np.arange(0), "none")
@@ -177,12 +193,12 @@ def _report(
         per_class_f1=_class_means(figures, names),
         passes=classifier.spec.passes,
         seconds=0.0,
-        warnings=_doubts(macro_f1, len(names)),
+        warnings=_quality_warnings(macro_f1, len(names)),
     )
 
 
-def _doubts(macro_f1: float | None, classes: int) -> tuple[str, ...]:
-    """What the held-out figure says against the model."""
+def _quality_warnings(macro_f1: float | None, classes: int) -> tuple[str, ...]:
+    """A warning where the figure on held-out shots is poor, or there is none."""
     if macro_f1 is None:
         return ("too few shots to hold any out: nothing says how good this model is",)
     if macro_f1 < 1 / classes + ABOVE_CHANCE:

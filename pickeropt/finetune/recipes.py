@@ -1,6 +1,6 @@
 """The two recipes: what the network looks at, and how its classifier is trained.
 
-`default` was chosen by cross-validation on real micrographs (docs/benchmarks.md has the figures);
+`default` was chosen by cross-validation on real micrographs (docs/figures.md has the figures);
 `paper` is that of PickerOptimizer, section 3.2.
 
 Classifiers measured on shots that they had not seen, and probabilities set by what came out.

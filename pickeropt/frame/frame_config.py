@@ -120,7 +120,7 @@ RIGHT, WRONG, UNSURE = "right", "wrong", "unsure"
 
 @dataclass(frozen=True)
 class FrameConfig:
-    """The settings of the frame doctor; docs/frames.md says how the bounds were chosen.
+    """The settings of the frame doctor; docs/lab/frames.md says how the bounds were chosen.
 
     micrographs, pixels : how many are looked at, at most so many px of them (but always one)
     picks : of each, the better half by the picker's own score, but at most so many

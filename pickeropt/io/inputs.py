@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from pickeropt.errors import FormatError, OutputError
 from pickeropt.io.delimited import table_layout
 from pickeropt.io.lists import (
+    LIST_HEAD,
     CoordinateList,
     find_coordinate_file,
     is_coordinate_list,
@@ -19,7 +20,7 @@ from pickeropt.io.lists import (
 from pickeropt.io.picks import is_picks, read_picks
 from pickeropt.io.picks_file import PicksFile
 from pickeropt.io.relion_star import X
-from pickeropt.io.text import read_content
+from pickeropt.io.text import read_content, read_start
 
 ENDINGS = (".star", ".box", ".cbox", ".pos", ".txt", ".csv", ".json", ".cs", ".csg", ".pickle")
 """What is read of a folder."""
@@ -111,7 +112,7 @@ def read_inputs(inputs: Sequence[Path], empty: bool = False) -> Inputs:
     Raises FormatError for what cannot be read and where there are no picks,
     OutputError where two files would be written under one name.
     """
-    found, targets = find_files(inputs)
+    found, targets = find_files(inputs, keep=True)
     names = found.names()
     read = {key: found.read(key) for key in found.files}
     inside = {_key(companion.path) for file in read.values() for companion in file.companions}
@@ -128,9 +129,13 @@ def read_inputs(inputs: Sequence[Path], empty: bool = False) -> Inputs:
     return Inputs(tuple(sources), tuple(lists), found.warnings())
 
 
-def find_files(inputs: Sequence[Path]) -> "tuple[Found, dict[Path, list[Path]]]":
-    """The files that `read_inputs` reads, none of them read yet, and those of each list's rows."""
-    found = Found()
+def find_files(inputs: Sequence[Path], keep: bool = False) -> "tuple[Found, dict[Path, list[Path]]]":
+    """The files that `read_inputs` reads, and those of each list's rows.
+
+    keep : what is read of them to tell lists from picks is kept, so that each file is opened once; it is all
+        of the file then, else its start
+    """
+    found = Found(keep)
     for path in inputs:
         if path.is_dir():
             found.add_folder(path)
@@ -145,30 +150,45 @@ def find_files(inputs: Sequence[Path]) -> "tuple[Found, dict[Path, list[Path]]]"
 
 @dataclass
 class Found:
-    """Files by real folder and name, so that a file reached by two ways is one."""
+    """Files by real folder and name, so that a file reached by two ways is one.
 
+    contents : of files that are not parsed yet, with `keep`
+    """
+
+    keep: bool = False
+    contents: dict[Path, bytes] = field(default_factory=dict)
     files: dict[Path, Path] = field(default_factory=dict)
     lists: dict[Path, CoordinateList] = field(default_factory=dict)
     paths_out: dict[Path, PurePath] = field(default_factory=dict)
     micrographs: dict[Path, str] = field(default_factory=dict)
     skipped: list[Path] = field(default_factory=list)
 
-    def add(self, path: Path, name: PurePath) -> Path:
+    def add(self, path: Path, name: PurePath, content: bytes | None = None) -> Path:
         check_name(path)
         key = _key(path)
-        if key not in self.lists and is_suffix_file(path):
-            self.lists[key] = read_suffix_file(path)
-        elif key not in self.lists and is_coordinate_list(path):
-            self.lists[key] = read_coordinate_list(path)
-        elif key not in self.lists:
-            self.files.setdefault(key, path)
+        if key not in self.lists and key not in self.files:
+            self._take(key, path, read_start(path, -1 if self.keep else LIST_HEAD) if content is None else content)
         self._rename(key, name)
         return key
 
+    def _take(self, key: Path, path: Path, content: bytes) -> None:
+        """A new file, as a list or as picks."""
+        whole = content if self.keep else None
+        if is_suffix_file(path, content):
+            self.lists[key] = read_suffix_file(path, whole)
+        elif is_coordinate_list(path, content):
+            self.lists[key] = read_coordinate_list(path, whole)
+        else:
+            self.files[key] = path
+            if whole is not None:
+                self.contents[key] = whole
+
     def add_folder(self, folder: Path) -> None:
         for path in walk(folder):
-            if _holds_picks(path):
-                self.add(path, path.relative_to(folder))
+            only_picks = path.suffix.lower() in ONLY_PICKS
+            content = None if only_picks else self.contents.get(_key(path)) or read_content(path)
+            if content is None or _holds_picks(path, content):
+                self.add(path, path.relative_to(folder), content)
             elif path.name != SUMMARY:
                 self.skipped.append(path)
 
@@ -178,9 +198,9 @@ class Found:
         rows = []
         for row, micrograph in enumerate(listed.micrograph_names):
             path = find_coordinate_file(listed, row)
-            if is_coordinate_list(path):
-                raise FormatError(f"{listed.path}: names {path}, a list itself; give that list instead")
             found = self.add(path, self._row_name(key, path, listed.coordinate_paths[row]))
+            if found in self.lists:
+                raise FormatError(f"{listed.path}: names {path}, a list itself; give that list instead")
             other = self.micrographs.setdefault(found, micrograph)
             if other != micrograph:
                 what = f"{path} belongs to {other} in one row and to {micrograph} in another"
@@ -190,7 +210,7 @@ class Found:
 
     def read(self, key: Path) -> PicksFile:
         """The picks of a file."""
-        return self.named(key, read_picks(self.files[key]))
+        return self.named(key, read_picks(self.files[key], self.contents.pop(key, None)))
 
     def named(self, key: Path, file: PicksFile) -> PicksFile:
         """A file that names no micrograph gets the one its list names."""
@@ -252,25 +272,23 @@ def _check_companions(sources: Sequence[Source]) -> None:
                 raise OutputError(f"{what}; prune them one after the other")
 
 
-def _holds_picks(path: Path) -> bool:
+def _holds_picks(path: Path, content: bytes) -> bool:
     """Whether a file found in a folder is meant: a list, or picks of any format."""
     ending = path.suffix.lower()
-    if ending in ONLY_PICKS:
-        return True
-    content = read_content(path)
     if ending == ".star":
-        return is_suffix_file(path) or is_coordinate_list(path) or _COORDINATES.search(content) is not None
+        is_list = is_suffix_file(path, content) or is_coordinate_list(path, content)
+        return is_list or _COORDINATES.search(content) is not None
     if ending == ".cs" and _CS_COORDINATES not in content[:CS_HEADER]:
-        return _has_passthrough(path)
+        return _has_passthrough(path, content)
     if ending in TABLES:
         return table_layout(content) is not None or _COORDINATES.search(content) is not None
-    return is_picks(path)
+    return is_picks(content)
 
 
-def _has_passthrough(path: Path) -> bool:
+def _has_passthrough(path: Path, content: bytes) -> bool:
     """Whether a `.cs` without coordinates can be read as picks for all that."""
     try:
-        read_picks(path)
+        read_picks(path, content)
     except FormatError:
         return False
     return True

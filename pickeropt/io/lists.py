@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from pickeropt.errors import FormatError
 from pickeropt.io.relion_star import COORDINATE_FILE, MICROGRAPH, below_job
 from pickeropt.io.star import check_labels, column_spans, find_block, read_blocks, relion_loop, star_token
-from pickeropt.io.text import LONGEST_LINE, column, read_content, read_text
+from pickeropt.io.text import LONGEST_LINE, column, read_content, read_start, read_text
 
 SUFFIX_FILE = "coords_suffix"
 """How the name of a suffix file begins; the rest is that of each coordinate file."""
+LIST_HEAD = 2**20
+"""Bytes in which the columns of a list stand."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +43,20 @@ class CoordinateList:
         return len(self.coordinate_paths)
 
 
-def is_coordinate_list(path: Path) -> bool:
+def is_coordinate_list(path: Path, content: bytes | None = None) -> bool:
     """Whether the file has a loop of micrographs and coordinate files.
 
+    content : the file, or its start, where it was read before
     Raises FormatError where it cannot be opened; a file of another kind is just False.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(2**20)
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    head = read_start(path, LIST_HEAD) if content is None else content[:LIST_HEAD]
     named = COORDINATE_FILE.encode()
     return named in head and any(line.split()[:1] == [named] for line in head.splitlines())
 
 
-def read_coordinate_list(path: Path) -> CoordinateList:
+def read_coordinate_list(path: Path, content: bytes | None = None) -> CoordinateList:
     """Read a list file. Raises FormatError as `read_picks` does, and for no such columns."""
-    text = read_text(path)
+    text = read_text(path, content)
     block = find_block(read_blocks(text), MICROGRAPH, COORDINATE_FILE)
     if block is None:
         what = f"no loop_ with {MICROGRAPH} and {COORDINATE_FILE}"
@@ -69,23 +68,23 @@ def read_coordinate_list(path: Path) -> CoordinateList:
     return CoordinateList(path, tuple(name.decode() for name in names), paths, text.content, spans)
 
 
-def is_suffix_file(path: Path) -> bool:
+def is_suffix_file(path: Path, content: bytes | None = None) -> bool:
     """Whether this is a `coords_suffix...` file: its name, and one line that is the path of a STAR file.
 
     Raises FormatError where it cannot be opened.
     """
     if not path.name.startswith(SUFFIX_FILE):
         return False
-    lines = read_content(path)[:LONGEST_LINE].split(b"\n")
+    lines = (read_content(path) if content is None else content)[:LONGEST_LINE].split(b"\n")
     return lines[0].strip().endswith(b".star") and not any(line.strip() for line in lines[1:])
 
 
-def read_suffix_file(path: Path) -> CoordinateList:
+def read_suffix_file(path: Path, content: bytes | None = None) -> CoordinateList:
     """The coordinate files beside a suffix file, of the micrographs that have one.
 
     Raises FormatError: no STAR file of micrographs where it says, or no coordinate file of them.
     """
-    text = read_text(path)
+    text = read_text(path, content)
     named = text.content.decode().strip()
     above = [Path(), *path.resolve().parents]
     star = next((folder / named for folder in above if (folder / named).is_file()), None)

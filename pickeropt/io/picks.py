@@ -59,13 +59,14 @@ EMPTY_BOXES = (".box", ".cbox")
 _STAR = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|[\r\n])[ \t]*(?:data_[^\s,]*|loop_)[ \t]*(?:#[^\r\n]*)?(?=[\r\n]|\Z)")
 
 
-def read_picks(path: Path) -> PicksFile:
+def read_picks(path: Path, content: bytes | None = None) -> PicksFile:
     """Read a file of picks of any format of this module.
 
+    content : of the file, where it was read before
     Raises FormatError naming file, line, value and remedy for all that cannot be read as picks;
     GeometryError where optics groups have different pixel sizes.
     """
-    content = read_content(path)
+    content = read_content(path) if content is None else content
     reader = _reader(content)
     if reader is not None:
         return reader(path, content)
@@ -93,12 +94,9 @@ def read_picks_start(path: Path, most: int) -> PicksFile | None:
     return found if found is not None and len(found.picks) else None
 
 
-def is_picks(path: Path) -> bool:
-    """Whether a file's content has the marks of one of the formats; it may be damaged for all that.
-
-    Raises FormatError for a file that cannot be opened.
-    """
-    return _reader(read_content(path)) is not None
+def is_picks(content: bytes) -> bool:
+    """Whether a file's content has the marks of one of the formats; it may be damaged for all that."""
+    return _reader(content) is not None
 
 
 def subset(file: PicksFile, keep: NDArray[np.bool_]) -> bytes:

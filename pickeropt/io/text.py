@@ -43,15 +43,25 @@ class TextFile:
         return FormatError(f"{self.path}, line {line}: {what}; {remedy}")
 
 
-def read_text(path: Path) -> TextFile:
+def read_text(path: Path, content: bytes | None = None) -> TextFile:
     """The file, checked to be text that RELION can read too.
 
+    content : of the file, where it was read before
     Raises FormatError as `read_content` does, and for what is binary, not UTF-8, has a byte
     order mark or CR line ends.
     """
-    text = TextFile(path, read_content(path))
+    text = TextFile(path, read_content(path) if content is None else content)
     check_text(text)
     return text
+
+
+def read_start(path: Path, most: int = -1) -> bytes:
+    """The first bytes of a file, or all. Raises FormatError where it cannot be opened."""
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror}); check the path") from None
 
 
 def read_content(path: Path) -> bytes:

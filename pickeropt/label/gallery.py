@@ -1,11 +1,8 @@
 """The gallery: the order and filters of the picks shown, and the models' results for them."""
 
-import csv
-import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +13,13 @@ from pickeropt.errors import FormatError, PickeroptError
 from pickeropt.label.label_store import FIRST_ADDED, SKIPPED, UNLABELLED, UNSEEN, Columns, LabelStore
 from pickeropt.label.session import Loader, Session
 from pickeropt.prune.prune_config import Finish
+from pickeropt.pruned_run import PROBABILITIES, SCORES, ScoresTable, read_summary, score_pieces
 
 ORDERS = ("file", "random", "merit", "score", "suggested", "uncertain", "labelled")
 KEPT = ("all", "kept", "rejected")
 CACHED = 6
 """Orders and answers that are kept."""
-PIECE = 20_000
-"""Rows of scores.csv that are Python objects at once."""
+_COLUMNS = ("file", "row", "x", "y", "class", "score", PROBABILITIES, "kept")
 BINS = 100
 """Of the histogram of scores."""
 
@@ -173,7 +170,7 @@ def number(value: float) -> float | None:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _ScoredRows:
     """Some rows of scores.csv: ids, x and y px, index into the file's classes, P(particle), doubt, kept."""
 
     ids: NDArray[np.int64]
@@ -229,12 +226,14 @@ class Results:
         Raises FormatError for a folder that cannot be read as one, or of other files of picks.
         """
         try:
-            summary = json.loads((folder / "summary.json").read_bytes())
+            summary = read_summary(folder)
             starts = self._starts(summary)
-            with (folder / "scores.csv").open(encoding="utf-8", newline="") as file:
-                names: list[str] = []
-                parts = list(_read(file, starts, names))
-        except (OSError, ValueError, KeyError, csv.Error) as error:
+            names: tuple[str, ...] = ()
+            parts = []
+            for piece in score_pieces(folder / SCORES, _COLUMNS):
+                names = piece.class_names
+                parts.append(_rows_of(piece, starts))
+        except (KeyError, TypeError, PickeroptError) as error:
             raise FormatError(f"{folder}: cannot be read as a pruning of these picks ({error}); prune again") from error
         with self._session.lock:
             columns, store = self._session.table.columns, self._session.store
@@ -291,24 +290,14 @@ def _real(path: str) -> Path:
     return Path(path).parent.resolve() / Path(path).name
 
 
-def _read(file: Any, starts: Mapping[str, int], names: list[str]) -> Iterator[_Rows]:
-    """The rows of scores.csv, some thousand at once; the classes of its columns are added to `names`."""
-    reader = csv.reader(file)
-    header = next(reader)
-    at = {name: i for i, name in enumerate(header)}
-    classes = [i for i, name in enumerate(header) if name.startswith("p_")]
-    names += [header[i].removeprefix("p_") for i in classes]
-    place = {name: i for i, name in enumerate(names)}
-    name, row, x, y = (at[key] for key in ("file", "row", "x", "y"))
-    kind, score, kept = (at[key] for key in ("class", "score", "kept"))
-    while rows := list(islice(reader, PIECE)):
-        ids = np.array([starts[cells[name]] + int(cells[row]) for cells in rows], dtype=np.int64)
-        best = np.array([max(float(cells[i]) for i in classes) for cells in rows], dtype=np.float32)
-        yield _Rows(
-            ids=ids,
-            xy=np.array([(float(cells[x]), float(cells[y])) for cells in rows]),
-            best=np.array([place[cells[kind]] for cells in rows], dtype=np.int16),
-            score=np.array([float(cells[score]) for cells in rows], dtype=np.float32),
-            doubt=1 - best,
-            kept=np.array([cells[kept] == "1" for cells in rows], dtype=np.int8),
-        )
+def _rows_of(piece: ScoresTable, starts: Mapping[str, int]) -> _ScoredRows:
+    first = np.array([starts[name] for name in piece.files], dtype=np.int64)
+    best = piece[PROBABILITIES].max(axis=1, initial=0).astype(np.float32)
+    return _ScoredRows(
+        ids=first[piece["file"]] + piece["row"],
+        xy=piece.coordinates,
+        best=piece["class"].astype(np.int16),
+        score=piece["score"].astype(np.float32),
+        doubt=1 - best,
+        kept=piece["kept"].astype(np.int8),
+    )

@@ -1,6 +1,5 @@
 """Jobs of the page: one long job at a time, in a thread, with progress; fine-tuning and pruning from the session."""
 
-import json
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +13,7 @@ from pickeropt.label.gallery import Results
 from pickeropt.label.labels_file import digest, keep_copy
 from pickeropt.label.session import Session
 from pickeropt.prune.prune_config import Finish
+from pickeropt.pruned_run import read_summary
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -172,13 +172,10 @@ class ModelJobs:
         self._check_own()
         scorer = load_scorer(model, config.device, None, config.diameter_angstrom if model is None else None)
         settings = PruneConfig(
-            model=model,
             micrographs=config.micrographs,
             out=config.pruned,
             threshold=threshold,
-            diameter_angstrom=config.diameter_angstrom if model is None else None,
             pixel_size=config.pixel_size,
-            device=config.device,
             overwrite=True,
             trust_frame=config.trust_frame,
         )
@@ -217,10 +214,10 @@ class ModelJobs:
         if not folder.exists():
             return
         try:
-            summary = json.loads((folder / "summary.json").read_bytes())
+            summary = read_summary(folder)
             made_with = summary["settings"]["model"]
             of_these = self._results.is_of_these(summary)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OutputError, KeyError, TypeError):
             made_with, of_these = "", False
         if made_with is not None and Path(made_with).resolve() != model.resolve():
             raise OutputError(f"{folder}: is there already, and is not of this model; move it away")

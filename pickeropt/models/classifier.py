@@ -122,9 +122,9 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: Path, classifier: PickClassifier, diameter_angstrom: float, provenance: Mapping[str, Any]
+    path: Path | None, classifier: PickClassifier, diameter_angstrom: float, provenance: Mapping[str, Any]
 ) -> str:
-    """Write a classifier, whole or not at all; returns the sha256 of the file.
+    """Write a classifier, whole or not at all; returns the sha256 of the file. A path of None writes nothing.
 
     The header's metadata say in JSON, for any reader: backbone, class names, diameter in Å, size of the
     particle in the network's view (so Å/px of the view), box size, normalisation, recipe, seed, shots,
@@ -141,7 +141,8 @@ def save_checkpoint(
     }
     state = {name: value.detach().contiguous().cpu() for name, value in classifier.state_dict().items()}
     content = with_sorted_metadata(save(state, {"format": FORMAT, "pickeropt": json.dumps(described)}))
-    write_bytes_atomically(path, content)
+    if path is not None:
+        write_bytes_atomically(path, content)
     return hashlib.sha256(content).hexdigest()
 
 

@@ -1,9 +1,7 @@
-"""The head fitted anew, to features of the finished backbone that no longer move.
+"""The source head, fitted to features of the finished backbone at the points of all views.
 
 Linear on standardised features, by the cross-entropy of the parents and a little of the source classes',
-with a ridge that is chosen by what is held back.
-
-Features of the finished backbone at the points of all views, on disk until the head is fitted to them.
+with the ridge that does best on what is held back. Features stay on disk until the head is fitted.
 """
 
 from collections.abc import Sequence
@@ -22,23 +20,31 @@ from pickeropt.files import write_bytes_atomically
 from pickeropt.models.backbone import Backbone, inference_copy
 from pickeropt.models.features import EIGHT, averaged_maps
 from pickeropt.models.fitting import inference_dtype
-from pickeropt.pretrain.learner import FITTED, THINNING, LinearHead, Workplace, open_tensorboard, report_row, write_log
+from pickeropt.pretrain.learner import (
+    FITTED,
+    THINNING,
+    LinearHead,
+    PretrainFolder,
+    open_tensorboard,
+    report_row,
+    write_log,
+)
 from pickeropt.pretrain.pretrain_config import OnProgress
 from pickeropt.pretrain.pretrain_recipes import DistilRecipe, point_features
-from pickeropt.pretrain.training_loop import Run
+from pickeropt.pretrain.training_loop import TrainingRun
 from pickeropt.pretrain.training_set import Parents, even_weights
-from pickeropt.pretrain.training_views import View, ViewStore, missing
+from pickeropt.pretrain.training_views import TrainingView, ViewStore, missing
 from pickeropt.records import PARTICLE
 
 ORIENTATIONS = (EIGHT[0], EIGHT[5])
-"""Each view is seen in these: the plain one, and one that is turned and mirrored."""
+"""Of each view: as it is, and turned and mirrored."""
 
 MOST_POINTS = 500_000
 """Of all views together; of more, each view keeps a random share. At 1152 features they are 1.2 GB."""
 
 
 @dataclass(frozen=True)
-class Points:
+class PointFeatures:
     """features : (n, d) float16; labels : (n,) int64 source classes"""
 
     features: Tensor
@@ -50,15 +56,15 @@ def feature_path(folder: Path, index: int) -> Path:
     return folder / f"{index:06d}.safetensors"
 
 
-def write_features(run: Run, store: ViewStore, folder: Path, on_progress: OnProgress) -> None:
+def write_features(run: TrainingRun, store: ViewStore, folder: Path, on_progress: OnProgress) -> None:
     """Features of all views that have none on disk yet, shared among the processes."""
     files = [feature_path(folder, index) for index in range(len(store))]
     wanted = list(missing(files))
-    run.world.wait()  # nobody writes before everybody has looked, and the last state of the training is safe
+    run.processes.wait()  # nobody writes before all have listed the files, and the last state of the training is safe
     dtype = inference_dtype(run.device) if run.config.mixed_precision else torch.float32
     network = inference_copy(run.learner.backbone, run.device, dtype)
     most = max(1, MOST_POINTS // (len(store) * len(ORIENTATIONS)))
-    for number, place in enumerate(run.world.share(len(wanted))):
+    for number, place in enumerate(run.processes.share(len(wanted))):
         index = wanted[place]
         view = store.load(index)
         rng = np.random.default_rng([run.config.seed, THINNING, index])
@@ -66,12 +72,12 @@ def write_features(run: Run, store: ViewStore, folder: Path, on_progress: OnProg
         features = torch.cat([_features(network, view, rows, way) for way in ORIENTATIONS]).half()
         labels = view.labels[rows].repeat(len(ORIENTATIONS))
         write_bytes_atomically(files[index], save({"features": features, "labels": labels}))
-        on_progress("describing views", number * run.world.size + 1, len(wanted))
-    run.world.wait()
+        on_progress("describing views", number * run.processes.size + 1, len(wanted))
+    run.processes.wait()
 
 
-def _features(network: Backbone, view: View, rows: Tensor, orientation: tuple[int, bool]) -> Tensor:
-    """(m, d) float32 on the CPU, of these points of a view seen in one orientation."""
+def _features(network: Backbone, view: TrainingView, rows: Tensor, orientation: tuple[int, bool]) -> Tensor:
+    """(m, d) float32 on the CPU, of these points of a view in one orientation."""
     parameter = next(network.parameters())
     pixels = view.pixels[None, None].to(device=parameter.device, dtype=parameter.dtype)
     points = view.points[rows].to(parameter.device)
@@ -80,7 +86,7 @@ def _features(network: Backbone, view: View, rows: Tensor, orientation: tuple[in
         return point_features(maps, network.strides, points, view.diameter, view.centred).cpu()
 
 
-def read_points(folder: Path, indices: Sequence[int]) -> Points:
+def read_points(folder: Path, indices: Sequence[int]) -> PointFeatures:
     """Those of some views, at least one, in one block."""
     files = [feature_path(folder, index) for index in indices]
     shapes = []
@@ -95,7 +101,7 @@ def read_points(folder: Path, indices: Sequence[int]) -> Points:
         features[start:stop] = tensors["features"]
         labels.append(tensors["labels"])
         start = stop
-    return Points(features, torch.cat(labels))
+    return PointFeatures(features, torch.cat(labels))
 
 
 RIDGES = (1e-3, 3e-3, 1e-2, 3e-2)
@@ -108,37 +114,39 @@ SOURCE_WEIGHT = 0.03
 """Of the source classes' cross-entropy beside the parents'."""
 
 FARTHEST = 1.5
-"""Standardised features are clamped to this while the head is fitted, so that no outlier leads it."""
+"""Standardised features are clamped to this while the head is fitted, to limit outliers."""
 
 BATCH = 2048
 RATE = 3e-3
 LEAST_SPREAD = 1e-4
-"""A feature that varies less has no say; its scale would not fit float16."""
+"""A feature that varies less gets weight 0; its scale would not fit float16."""
 
 CHUNK = 8192
 
 
-def fit_source_head(run: Run, recipe: DistilRecipe, place: Workplace, on_progress: OnProgress) -> None:
+def fit_source_head(
+    run: TrainingRun, recipe: DistilRecipe, run_folder: PretrainFolder, on_progress: OnProgress
+) -> None:
     """Fit the learner's head to the features of the training views, and amend the last row of the log.
 
     All processes describe the views; the first one fits, on the CPU, so that its learner is the one to keep.
     """
-    write_features(run, recipe.labelled, place.features, on_progress)
-    if run.world.first:
-        training = read_points(place.features, recipe.training.tolist())
-        held = read_points(place.features, recipe.held.tolist()) if len(recipe.held) else None
+    write_features(run, recipe.labelled, run_folder.features, on_progress)
+    if run.processes.first:
+        training = read_points(run_folder.features, recipe.training.tolist())
+        held = read_points(run_folder.features, recipe.held.tolist()) if len(recipe.held) else None
         figures = _choose(run, training, held, recipe.parents, on_progress)
         last = run.rows.pop() if run.rows else {"step": recipe.steps}  # someone may have removed the log
         run.rows.append({**last, **figures})
-        write_log(place, run.rows)
-        folder = place.tensorboard if run.config.tensorboard else None
+        write_log(run_folder, run.rows)
+        folder = run_folder.tensorboard if run.config.tensorboard else None
         with open_tensorboard(folder, recipe.steps) as tensorboard:
             report_row(tensorboard, {"step": recipe.steps, **figures})
-    run.world.wait()
+    run.processes.wait()
 
 
 def _choose(
-    run: Run, training: Points, held: Points | None, parents: Parents, on_progress: OnProgress
+    run: TrainingRun, training: PointFeatures, held: PointFeatures | None, parents: Parents, on_progress: OnProgress
 ) -> dict[str, float]:
     """Give the learner the head with the ridge that does best on what is held back; `FITTED` of it."""
     ridges = RIDGES if held is not None and len(held.labels) else (UNTRIED_RIDGE,)
@@ -169,7 +177,7 @@ def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), scale.float()
 
 
-def fit_linear(head: LinearHead, points: Points, parents: Parents, ridge: float, steps: int, seed: int) -> None:
+def fit_linear(head: LinearHead, points: PointFeatures, parents: Parents, ridge: float, steps: int, seed: int) -> None:
     """Fit the linear layer of a standardised head on the CPU, in place, from zero, by AdamW on batches.
 
     Parents count the same. The same arguments give the same weights.
@@ -184,8 +192,8 @@ def fit_linear(head: LinearHead, points: Points, parents: Parents, ridge: float,
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = RATE * (1 - step / steps) + 1e-5
         rows = torch.randint(count, (min(BATCH, count),), generator=generator)
-        seen = (points.features[rows].float() - head.mean) * head.scale
-        logits = head.linear(seen.clamp(-FARTHEST, FARTHEST))
+        standardised = (points.features[rows].float() - head.mean) * head.scale
+        logits = head.linear(standardised.clamp(-FARTHEST, FARTHEST))
         share = weights[rows] / weights[rows].sum()
         classes, by_parent = parents.losses(logits, points.labels[rows], share)
         loss = by_parent + SOURCE_WEIGHT * classes + ridge / 2 * head.linear.weight.square().sum()
@@ -194,7 +202,7 @@ def fit_linear(head: LinearHead, points: Points, parents: Parents, ridge: float,
         optimiser.step()
 
 
-def held_back_figures(head: LinearHead, points: Points, parents: Parents) -> dict[str, float]:
+def held_back_figures(head: LinearHead, points: PointFeatures, parents: Parents) -> dict[str, float]:
     """Macro-F1 of the parents that occur, AUC of particle against rest where both do; nothing is clamped.
 
     The AUC is of the log odds of particle.

@@ -1,9 +1,4 @@
-"""What is trained, and the two ways to do it: each knows its samples, its loss and its optimiser.
-
-The log of a run: CSV, learning curves, TensorBoard.
-
-Where a run keeps what it needs to go on: a folder beside its output, gone when the output is there.
-"""
+"""The learner (backbone and linear head), the recipe interface, and the files and log of a run."""
 
 import csv
 import io
@@ -33,7 +28,7 @@ CUTTING, DRAWING, ORDER, THINNING = 0, 1, 2, 3
 """Streams of random numbers beside the seed."""
 
 MEASURED = ("rotation", "classes", "parents", "accuracy", "parent_accuracy")
-"""Three losses, the share of points whose source class is told right, and whose parent is."""
+"""Three losses, the share of points whose source class is classified correctly, and whose parent is."""
 
 TERMS = (*MEASURED, "labelled", "samples")
 """What is summed over samples: all but the first over those with labels, whose number is the sixth."""
@@ -76,7 +71,7 @@ class Recipe(Protocol):
     samples : how many there are to train on; held_back : how many to measure on
     steps : of the whole training
     averaged : whether a running average of the weights is what is kept
-    measured : what of `MEASURED` it knows
+    measured : those of `MEASURED` that it gives
     """
 
     samples: int
@@ -163,7 +158,7 @@ UNIMPORTANT = ("device", "tensorboard", "log_every", "save_every")
 """Settings that change no weights but for rounding."""
 
 
-class Workplace(TrainingFolder):
+class PretrainFolder(TrainingFolder):
     """Files of a run; `folder` holds what only the run itself needs."""
 
     @property
@@ -231,13 +226,13 @@ Row = Mapping[str, float]
 class RunLog:
     """Rows of a CSV file, appended as they come.
 
-    place : of the run; what an earlier part of it wrote after step `resumed_at` is dropped from its log
+    run_folder : of the run; what an earlier part of it wrote after step `resumed_at` is dropped from its log
     """
 
-    def __init__(self, place: Workplace, resumed_at: int):
-        self.path = place.log
+    def __init__(self, run_folder: PretrainFolder, resumed_at: int):
+        self.path = run_folder.log
         self.rows: list[Row] = [row for row in read_log(self.path) if row["step"] <= resumed_at]
-        write_log(place, self.rows)
+        write_log(run_folder, self.rows)
 
     def add(self, row: Row) -> None:
         """Append a row; names of `COLUMNS`, all but `step` may be missing."""
@@ -246,9 +241,9 @@ class RunLog:
             file.write(_as_line(row))
 
 
-def write_log(place: Workplace, rows: Sequence[Row]) -> None:
+def write_log(run_folder: PretrainFolder, rows: Sequence[Row]) -> None:
     """The whole log anew."""
-    place.publish(place.log, (_line(COLUMNS) + "".join(map(_as_line, rows))).encode())
+    run_folder.publish(run_folder.log, (_line(COLUMNS) + "".join(map(_as_line, rows))).encode())
 
 
 def read_log(path: Path) -> list[Row]:
@@ -293,7 +288,7 @@ def curves_png(rows: Sequence[Row]) -> bytes:
                 x, y = zip(*points, strict=True)
                 axes.plot(x, y, style, color=colors[name], markersize=4, linewidth=1.3, label=label)
     losses.set_ylabel("loss")
-    accuracy.set_ylabel("share of labelled points told right")
+    accuracy.set_ylabel("share of labelled points classified correctly")
     accuracy.set_ylim(0, 1)
     for axes in (losses, accuracy):
         axes.set_xlabel("step")

@@ -1,4 +1,4 @@
-"""What `pickeropt pretrain` can be told and what it returns; its defaults stand here only."""
+"""Settings, defaults and report of `pickeropt pretrain`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class PretrainConfig:
     ignore : source classes whose labels are dropped; their micrographs stay
     epochs, steps : how long; at most one of the two, None is the recipe's own
     batch_size, learning_rate : None is the recipe's own
-    unlabelled : folder of micrographs or pictures without labels, for `default` to keep its eye in
+    unlabelled : folder of micrographs or pictures without labels, for the rotation term of `default`
     tensorboard : whether to write a TensorBoard log as well
     mixed_precision : bfloat16 where the device is fast in it
 
@@ -152,7 +152,7 @@ def check_config(config: PretrainConfig) -> None:
 
 
 def _check_paper(config: PretrainConfig) -> None:
-    """Raises PickeroptError for what the paper's recipe would not heed."""
+    """Raises PickeroptError for what the paper's recipe would ignore."""
     if config.unlabelled is not None:
         raise PickeroptError("--unlabelled goes with --recipe default; the paper's learns from labels only")
     for option in ("views", "distil_first"):

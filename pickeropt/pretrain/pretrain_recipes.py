@@ -1,14 +1,12 @@
-"""Our recipe: rotation distillation on views of several scales, source classes and parents beside it.
+"""The two training recipes: samples, loss and optimiser of each.
 
-What the default recipe minimises.
+`DistilRecipe`, the default, is rotation distillation. The teacher's maps are averaged over the eight
+orientations of a view; the student learns to give that average from any one orientation. This makes features
+independent of the particle's in-plane rotation in one pass and keeps what the teacher has learnt. A linear
+head classifies the source classes from pooled windows of all stages by cross-entropy (Li et al. 2022, section
+2.1), and their parents, whose probability is the sum over their source classes.
 
-The teacher's maps are averaged over the eight orientations of a view; the student is to give that average
-in any one orientation. Few shots need features that do not turn with the particle, and without this those
-cost eight passes; and what the teacher knows is kept. Beside it a linear head tells the source classes
-(species, contaminants, carbons) from pooled windows of all stages, by cross-entropy, as Li et al. 2022,
-section 2.1; and by that of their parents, whose probability is the sum over their source classes.
-
-The paper's recipe (Li et al. 2022, sections 2.1, 3.2): boxes, GAP, a linear layer, all weights by SGD.
+`PaperRecipe` is that of Li et al. 2022, sections 2.1 and 3.2: boxes, GAP, a linear layer, all weights by SGD.
 """
 
 import math
@@ -37,7 +35,7 @@ from pickeropt.pretrain.learner import (
 )
 from pickeropt.pretrain.pretrain_config import PretrainConfig
 from pickeropt.pretrain.training_set import DataSet, Parents, even_weights
-from pickeropt.pretrain.training_views import View, ViewStore, box_groups, fitted_box
+from pickeropt.pretrain.training_views import TrainingView, ViewStore, box_groups, fitted_box
 
 WINDOWS = (0.5, 1.2, 2.7)
 """Sides of the pooled windows in particle diameters: those of finetune's default recipe, so that it can
@@ -45,7 +43,7 @@ use the head."""
 
 SCALES = (1, 2, 4)
 """Cells over which the difference from the teacher is averaged before it is squared: 1 is a cell itself.
-Few shots see means over windows, in which errors that differ from cell to cell do not count."""
+Few-shot classifiers use means over windows, in which errors that differ from cell to cell do not count."""
 
 SAMPLE = 80
 """Views whose maps give the spread of each channel."""
@@ -157,10 +155,10 @@ FEWEST = 8
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A view as it is shown: turned, brighter by `gain`, shifted by `offset`."""
+class AugmentedView:
+    """A view with its augmentation: turned, brighter by `gain`, shifted by `offset`."""
 
-    view: View
+    view: TrainingView
     orientation: tuple[int, bool]
     gain: float = 1.0
     offset: float = 0.0
@@ -190,7 +188,7 @@ class DistilRecipe:
         self._mixed = config.mixed_precision and inference_dtype(device) == torch.bfloat16
 
     def start_head(self, learner: Learner) -> None:
-        """A head that says nothing yet, of features with about unit variance."""
+        """A head with zero weights, of features with about unit variance."""
         learner.head.scale.copy_(head_scales(self._spreads))
         nn.init.zeros_(learner.head.linear.weight)
         nn.init.zeros_(learner.head.linear.bias)
@@ -236,11 +234,11 @@ class DistilRecipe:
         terms = torch.zeros(len(TERMS), device=self.device)
         with torch.no_grad():
             for index in indices:
-                sample = Sample(self.labelled.load(int(self.held[index])), EIGHT[5])
+                sample = AugmentedView(self.labelled.load(int(self.held[index])), EIGHT[5])
                 terms += self._losses(learner, [sample], self._full)[1]
         return terms
 
-    def _draw(self, step: int, slot: int) -> Sample:
+    def _draw(self, step: int, slot: int) -> AugmentedView:
         rng = slot_generator(self.config.seed, step, slot)
         if len(self.unlabelled) and rng.random() < self.config.unlabelled_share:
             view = self.unlabelled.load(int(rng.integers(len(self.unlabelled))))
@@ -248,16 +246,18 @@ class DistilRecipe:
             position = (step - 1) * self.batch_size + slot
             view = self.labelled.load(int(self.training[self._order(position)]))
         orientation = EIGHT[int(rng.integers(len(EIGHT)))]
-        return Sample(view, orientation, math.exp(rng.normal(0, 0.1)), float(rng.normal(0, 0.05)))
+        return AugmentedView(view, orientation, math.exp(rng.normal(0, 0.1)), float(rng.normal(0, 0.05)))
 
-    def _bundles(self, samples: list[Sample]) -> list[list[Sample]]:
+    def _bundles(self, samples: list[AugmentedView]) -> list[list[AugmentedView]]:
         """What passes at once: views of one size on a GPU, one by one on a CPU, where that is faster."""
         if self.device.type == "cpu":
             return [[sample] for sample in samples]
         sides = sorted({sample.view.pixels.shape[0] for sample in samples})
         return [[s for s in samples if s.view.pixels.shape[0] == side] for side in sides]
 
-    def _losses(self, learner: Learner, samples: list[Sample], weights: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    def _losses(
+        self, learner: Learner, samples: list[AugmentedView], weights: tuple[float, float]
+    ) -> tuple[Tensor, Tensor]:
         """The summed loss of views of one size, and their terms."""
         images = [turn(s.view.pixels.to(self.device).float(), s.orientation) * s.gain + s.offset for s in samples]
         batch = torch.stack(images)[:, None].contiguous(memory_format=torch.channels_last)
@@ -271,7 +271,7 @@ class DistilRecipe:
         return torch.stack(losses).sum(), torch.stack(terms).sum(0)
 
     def _loss(
-        self, learner: Learner, maps: list[Tensor], sample: Sample, weights: tuple[float, float]
+        self, learner: Learner, maps: list[Tensor], sample: AugmentedView, weights: tuple[float, float]
     ) -> tuple[Tensor, Tensor]:
         view, turned = sample.view, sample.orientation
         targets = [turn(m.to(self.device).float(), turned) for m in view.maps]
@@ -286,8 +286,8 @@ class DistilRecipe:
         shares = even_weights(kinds, FEWEST)
         classes, parents = self.parents.losses(logits, labels, shares)
         right = [logits.argmax(1) == labels, self.parents.logits(logits).argmax(1) == kinds]
-        told = [(r * shares).sum() for r in right]
-        terms = torch.stack([rotation.detach(), classes.detach(), parents.detach(), *told, one, one])
+        accuracies = [(r * shares).sum() for r in right]
+        terms = torch.stack([rotation.detach(), classes.detach(), parents.detach(), *accuracies, one, one])
         return rotation + weights[0] * classes + weights[1] * parents, terms
 
 

@@ -1,8 +1,4 @@
-"""Train a backbone on a labelled data set, from ImageNet weights on, and save it with its head.
-
-The default recipe fits the head anew when the backbone is finished.
-
-The file that a pretraining leaves: a backbone, and the head that tells the source classes.
+"""A pretraining from data set to weights: backbone and source head, saved in one file.
 
 float16 safetensors. The backbone has timm's names, so `--init PATH` takes the file as it is. The head has
 the names of `models.head.BranchedHead` with one branch and ``head.`` before them. The metadata's
@@ -40,19 +36,19 @@ from pickeropt.pretrain.learner import (
     CUTTING,
     Learner,
     LinearHead,
+    PretrainFolder,
     Recipe,
-    Workplace,
     check_tensorboard,
     curves_png,
     run_settings,
 )
 from pickeropt.pretrain.pretrain_config import OnProgress, PretrainConfig, PretrainReport, check_config
 from pickeropt.pretrain.pretrain_recipes import STAGES, WINDOWS, DistilRecipe, PaperRecipe
-from pickeropt.pretrain.training_loop import Run, World, join_world, share_batch_norm, train
+from pickeropt.pretrain.training_loop import ProcessGroup, TrainingRun, join_process_group, share_batch_norm, train
 from pickeropt.pretrain.training_set import DataSet, Parents, find_unlabelled, read_data_set
 from pickeropt.pretrain.training_views import (
     Cut,
-    View,
+    TrainingView,
     ViewStore,
     labelled_pieces,
     missing,
@@ -63,11 +59,11 @@ from pickeropt.pretrain.training_views import (
 
 FORMAT = "pickeropt backbone 1"
 VIEW_DIAMETER = 62.0
-"""Px; where the default recipe of finetune looks, within the range that is trained on."""
+"""px, particle diameter in the views of finetune's default recipe, within the range that is trained on."""
 
 
 def head_spec(learner: Learner, data: DataSet, config: PretrainConfig) -> ModelSpec:
-    """What the head looks at: pooled windows of all stages, or the last over a whole box as in the paper."""
+    """Input of the head: pooled windows of all stages, or the last over a whole box as in the paper."""
     paper = config.recipe == "paper"
     dense = not data.boxes
     return ModelSpec(
@@ -132,13 +128,13 @@ def _named(head: LinearHead) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class Job:
+class PretrainJob:
     """What all parts of a run need to know."""
 
     data: DataSet
     config: PretrainConfig
-    place: Workplace
-    world: World
+    run_folder: PretrainFolder
+    processes: ProcessGroup
     device: torch.device
     on_progress: OnProgress
 
@@ -153,7 +149,7 @@ def pretrain(
 ) -> PretrainReport:
     """Train and write `out`, its log and its curves.
 
-    data_set : as `material.read_data_set` takes it
+    data_set : as `training_set.read_data_set` takes it
     A run that was killed goes on when it is called with the same arguments again: to the identical file on
     a CPU with as many threads, to the same but for rounding elsewhere. Under torchrun every process calls
     this; the first one writes and reports progress.
@@ -169,27 +165,27 @@ def pretrain(
         what = f"{data_set}: the paper's recipe trains on boxes, these are micrographs"
         raise PickeroptError(f"{what}; cut boxes with `pickeropt dataset build`")
     unlabelled = find_unlabelled(config.unlabelled) if config.unlabelled is not None else ()
-    settings, place = run_settings(data, config, unlabelled), Workplace(out)
-    goes_on = place.check(settings, overwrite)
-    with join_world(config.device) as (world, device):
+    settings, run_folder = run_settings(data, config, unlabelled), PretrainFolder(out)
+    goes_on = run_folder.check(settings, overwrite)
+    with join_process_group(config.device) as (processes, device):
         seed_everything(config.seed)
         backbones = _first_backbones(config)
-        if world.first and not goes_on:
-            place.begin(settings)
-        world.wait()
-        job = Job(data, config, place, world, device, on_progress if world.first else _silent)
+        if processes.first and not goes_on:
+            run_folder.begin(settings)
+        processes.wait()
+        job = PretrainJob(data, config, run_folder, processes, device, on_progress if processes.first else _silent)
         run = _set_up(job, *backbones, unlabelled)
         with _reproducible():
-            train(run, place, job.on_progress)
+            train(run, run_folder, job.on_progress)
             if isinstance(run.recipe, DistilRecipe):
-                fit_source_head(run, run.recipe, place, job.on_progress)
-        if world.first:
+                fit_source_head(run, run.recipe, run_folder, job.on_progress)
+        if processes.first:
             _finish(job, run)
-        world.wait()
+        processes.wait()
     return PretrainReport(
         out=out,
-        log=place.log,
-        curves=place.curves,
+        log=run_folder.log,
+        curves=run_folder.curves,
         recipe=config.recipe,
         classes=len(data.classes.names),
         samples=run.recipe.samples,
@@ -202,7 +198,7 @@ def pretrain(
 
 
 def _silent(what: str, done: int, total: int) -> None:
-    """For the processes that do not speak."""
+    """Progress of the processes that do not report."""
 
 
 def _first_backbones(config: PretrainConfig) -> tuple[Backbone, Backbone]:
@@ -220,12 +216,12 @@ def _first_backbones(config: PretrainConfig) -> tuple[Backbone, Backbone]:
         raise CheckpointError(f"--recipe default has the ImageNet network for a teacher: {error}") from error
 
 
-def _set_up(job: Job, backbone: Backbone, teacher: Backbone, unlabelled: Sequence[Path]) -> Run:
+def _set_up(job: PretrainJob, backbone: Backbone, teacher: Backbone, unlabelled: Sequence[Path]) -> TrainingRun:
     """Learner and recipe on their device, all views cut."""
     config, schedule = job.config, job.config.schedule
-    if schedule.batch_size < job.world.size:
-        what = f"--batch-size {schedule.batch_size}: less than one image for each of {job.world.size} processes"
-        raise PickeroptError(f"{what}; give at least {job.world.size}")
+    if schedule.batch_size < job.processes.size:
+        what = f"--batch-size {schedule.batch_size}: less than one image for each of {job.processes.size} processes"
+        raise PickeroptError(f"{what}; give at least {job.processes.size}")
     paper = config.recipe == "paper"
     stages, windows = (backbone.channels[-1:], 1) if paper else (backbone.channels, len(WINDOWS))
     learner = Learner(backbone, FeatureLayout(stages, windows).width, len(job.data.classes.names))
@@ -235,7 +231,7 @@ def _set_up(job: Job, backbone: Backbone, teacher: Backbone, unlabelled: Sequenc
         boxes = PaperRecipe(job.data, config, job.device)
         if config.init != "none":
             boxes.unfold(learner)
-        if job.world.size > 1:
+        if job.processes.size > 1:
             share_batch_norm(learner)
         recipe = boxes
     else:
@@ -243,32 +239,32 @@ def _set_up(job: Job, backbone: Backbone, teacher: Backbone, unlabelled: Sequenc
         parents = Parents.of(job.data.classes.parents)
         recipe = distil = DistilRecipe(labelled, others, parents, config, job.device)
         distil.start_head(learner)
-    return Run(learner, recipe, config, job.world, job.device)
+    return TrainingRun(learner, recipe, config, job.processes, job.device)
 
 
-def _view_stores(job: Job, teacher: Backbone, unlabelled: Sequence[Path]) -> tuple[ViewStore, ViewStore]:
-    """Views with labels and without; those that are not on disk yet are cut and shown to the teacher."""
+def _view_stores(job: PretrainJob, teacher: Backbone, unlabelled: Sequence[Path]) -> tuple[ViewStore, ViewStore]:
+    """Views with labels and without; those that are not on disk yet are cut and passed through the teacher."""
     cuts = [labelled_pieces(job.data, job.config), unlabelled_pieces(unlabelled, job.config)]
     names = ("labelled", "unlabelled")
     paths = [
-        [job.place.views / f"{name}-{i:06d}.safetensors" for i in range(len(c))]
+        [job.run_folder.views / f"{name}-{i:06d}.safetensors" for i in range(len(c))]
         for name, c in zip(names, cuts, strict=True)
     ]
     every, files = [*cuts[0], *cuts[1]], [*paths[0], *paths[1]]
     wanted = list(missing(files))
-    job.world.wait()  # nobody writes before everybody has looked
+    job.processes.wait()  # nobody writes before all have listed the files
     if wanted:
         dtype = inference_dtype(job.device) if job.config.mixed_precision else torch.float32
         network = inference_copy(teacher, job.device, dtype)
-        for number, place in enumerate(job.world.share(len(wanted))):
+        for number, place in enumerate(job.processes.share(len(wanted))):
             piece = wanted[place]
-            write_piece(files[piece], _taught(network, every[piece], job.config.seed, piece, dtype))
-            job.on_progress("cutting views", number * job.world.size + 1, len(wanted))
-    job.world.wait()
+            write_piece(files[piece], _with_teacher_maps(network, every[piece], job.config.seed, piece, dtype))
+            job.on_progress("cutting views", number * job.processes.size + 1, len(wanted))
+    job.processes.wait()
     return open_store(paths[0]), open_store(paths[1])
 
 
-def _taught(teacher: Backbone, cut: Cut, seed: int, piece: int, dtype: torch.dtype) -> list[View]:
+def _with_teacher_maps(teacher: Backbone, cut: Cut, seed: int, piece: int, dtype: torch.dtype) -> list[TrainingView]:
     """The views of one piece with the teacher's maps, averaged over eight orientations."""
     device = next(teacher.parameters()).device
     views = []
@@ -279,14 +275,14 @@ def _taught(teacher: Backbone, cut: Cut, seed: int, piece: int, dtype: torch.dty
     return views
 
 
-def _finish(job: Job, run: Run) -> None:
+def _finish(job: PretrainJob, run: TrainingRun) -> None:
     """The curves, then the weights; then nothing is left to go on with."""
-    job.place.publish(job.place.curves, curves_png(run.rows))
+    job.run_folder.publish(job.run_folder.curves, curves_png(run.rows))
     made = provenance(job.data, job.config, run.recipe.steps, run.figures)
     spec = head_spec(run.learner, job.data, job.config)
     content = product_bytes(run.learner, spec, job.data.classes.parents, made)
-    job.place.publish(job.place.out, content)
-    job.place.clear()
+    job.run_folder.publish(job.run_folder.out, content)
+    job.run_folder.clear()
 
 
 @contextmanager

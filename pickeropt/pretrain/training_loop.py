@@ -1,13 +1,9 @@
-"""The steps of a training, whatever the recipe: share, sum, step, average, log, save.
+"""The training loop, the same for all recipes: batches shared by processes, averages, log, saved state.
 
-All that a run needs to go on, in one safetensors file, written whole or not at all.
-
-What is random comes from the seed, the step and the place in the batch, so there is no generator to save.
-
-Several processes as one: sums over them, and batch norm over all their images.
-
-`torchrun` starts the processes and says in the environment which is which. Each takes its share of every
-batch; gradients are summed, so the result is that of one process up to rounding.
+`torchrun` starts the processes and sets their rank in the environment. Each takes its share of every batch;
+gradients are summed, so the result is that of one process up to rounding. Random numbers depend on the seed,
+the step and the slot in the batch only, so no generator is saved. The state is one safetensors file, written
+whole or not at all.
 """
 
 import os
@@ -28,10 +24,10 @@ from pickeropt.pretrain.learner import (
     MEASURED,
     TERMS,
     Learner,
+    PretrainFolder,
     Recipe,
     Row,
     RunLog,
-    Workplace,
     open_tensorboard,
     report_row,
 )
@@ -74,7 +70,7 @@ def load_state(path: Path, learner: Learner, averages: Averages, optimiser: torc
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """Which process this is, of how many."""
 
     rank: int = 0
@@ -82,7 +78,7 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes files and reports progress."""
         return self.rank == 0
 
     def share(self, count: int) -> range:
@@ -116,7 +112,7 @@ class World:
 
 
 @contextmanager
-def join_world(device: str) -> Iterator[tuple[World, torch.device]]:
+def join_process_group(device: str) -> Iterator[tuple[ProcessGroup, torch.device]]:
     """This process's place and device; a single one where torchrun did not start it.
 
     A process group that is there already is used and left. (Under torchrun one that has been destroyed
@@ -125,7 +121,7 @@ def join_world(device: str) -> Iterator[tuple[World, torch.device]]:
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     if size < 2:
-        yield World(), choose_device(device)
+        yield ProcessGroup(), choose_device(device)
         return
     local = int(os.environ.get("LOCAL_RANK", rank))
     place = choose_device("auto" if device == "cuda" else device)
@@ -139,7 +135,7 @@ def join_world(device: str) -> Iterator[tuple[World, torch.device]]:
     if not joined:
         distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", rank=rank, world_size=size)
     try:
-        yield World(rank, size), place
+        yield ProcessGroup(rank, size), place
     finally:
         if not joined:
             distributed.destroy_process_group()
@@ -202,7 +198,7 @@ def share_batch_norm(module: nn.Module) -> None:
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """A training: what it starts from, and once it is over what came of it.
 
     learner : trained in place; in the end it has the weights that are kept
@@ -212,7 +208,7 @@ class Run:
     learner: Learner
     recipe: Recipe
     config: PretrainConfig
-    world: World
+    processes: ProcessGroup
     device: torch.device
     resumed_at: int = 0
     rows: list[Row] = field(default_factory=list)
@@ -224,14 +220,14 @@ class Run:
         return {name: value for name, value in last.items() if name not in ("step", "images_per_second")}
 
 
-def train(run: Run, place: Workplace, on_progress: OnProgress) -> None:
+def train(run: TrainingRun, run_folder: PretrainFolder, on_progress: OnProgress) -> None:
     """All steps from the last saved one on, in place."""
     optimiser = run.recipe.optimiser(run.learner)
     highest = [group["lr"] for group in optimiser.param_groups]
     averages = start_averages(run.learner)
-    run.resumed_at = load_state(place.state, run.learner, averages, optimiser)
-    log = RunLog(place, run.resumed_at) if run.world.first else None
-    folder = place.tensorboard if run.config.tensorboard and run.world.first else None
+    run.resumed_at = load_state(run_folder.state, run.learner, averages, optimiser)
+    log = RunLog(run_folder, run.resumed_at) if run.processes.first else None
+    folder = run_folder.tensorboard if run.config.tensorboard and run.processes.first else None
     begun, sums = time.perf_counter(), torch.zeros(len(TERMS), device=run.device)
     with open_tensorboard(folder, run.resumed_at) as tensorboard:
         for step in range(run.resumed_at + 1, run.recipe.steps + 1):
@@ -243,7 +239,7 @@ def train(run: Run, place: Workplace, on_progress: OnProgress) -> None:
             on_progress("training", step, run.recipe.steps)
             if step % run.config.log_every and step < run.recipe.steps:
                 continue
-            run.world.add(sums)
+            run.processes.add(sums)
             row = _means(run, sums, step) | {"step": step, "learning_rate": optimiser.param_groups[0]["lr"]}
             row["images_per_second"] = float(sums[TERMS.index("samples")]) / (time.perf_counter() - begun)
             if step % run.config.validate_every == 0 or step == run.recipe.steps:
@@ -252,34 +248,34 @@ def train(run: Run, place: Workplace, on_progress: OnProgress) -> None:
                 log.add(row)
                 report_row(tensorboard, row)
                 if step % run.config.save_every == 0 or step == run.recipe.steps:
-                    save_state(place.state, step, run.learner, averages, optimiser)
+                    save_state(run_folder.state, step, run.learner, averages, optimiser)
             sums.zero_()
             begun = time.perf_counter()
     run.learner = _kept(run, averages)
     run.rows = log.rows if log is not None else []
 
 
-def _step(run: Run, optimiser: torch.optim.Optimizer, step: int) -> Tensor:
+def _step(run: TrainingRun, optimiser: torch.optim.Optimizer, step: int) -> Tensor:
     """One step of all processes; the terms of this one's share."""
     optimiser.zero_grad()
-    terms = run.recipe.backward(run.learner, step, run.world.share(run.config.schedule.batch_size))
-    run.world.add_gradients(run.learner.parameters())
+    terms = run.recipe.backward(run.learner, step, run.processes.share(run.config.schedule.batch_size))
+    run.processes.add_gradients(run.learner.parameters())
     run.recipe.limit(run.learner)
     optimiser.step()
     return terms
 
 
-def _measure(run: Run, averages: Averages, step: int) -> dict[str, float]:
+def _measure(run: TrainingRun, averages: Averages, step: int) -> dict[str, float]:
     """Means over what is held back, by their column in the log."""
     if not run.recipe.held_back:
         return {}
-    sums = run.recipe.measure(_kept(run, averages), run.world.share(run.recipe.held_back))
-    run.world.add(sums)
+    sums = run.recipe.measure(_kept(run, averages), run.processes.share(run.recipe.held_back))
+    run.processes.add(sums)
     means = _means(run, sums, step)
     return {f"held_back_{name}": means[name] for name in run.recipe.measured if name in means}
 
 
-def _kept(run: Run, averages: Averages) -> Learner:
+def _kept(run: TrainingRun, averages: Averages) -> Learner:
     """The learner with the weights that are kept."""
     if not run.recipe.averaged:
         return run.learner
@@ -290,7 +286,7 @@ def _kept(run: Run, averages: Averages) -> Learner:
     return kept
 
 
-def _means(run: Run, sums: Tensor, step: int) -> dict[str, float]:
+def _means(run: TrainingRun, sums: Tensor, step: int) -> dict[str, float]:
     """Losses and accuracy of summed terms, by their column in the log, the loss as weighted at `step`."""
     total = dict(zip(TERMS, sums.tolist(), strict=True))
     weights = dict(zip(MEASURED, (1.0, *run.recipe.weights(step)), strict=False))

@@ -1,6 +1,6 @@
-"""The data sets that can be trained on: simulated micrographs with their truth, or class folders of boxes.
+"""The training set: simulated micrographs with their truth, or class folders of boxes.
 
-Source classes by parent: what the head is told wrong for, by class and by parent.
+Source classes have parents (particle, background, contaminant, carbon), which the losses count too.
 """
 
 import hashlib
@@ -190,7 +190,7 @@ def _read_folders(path: Path, exclude: Collection[str], ignore: Collection[str])
 
 
 def _origins(path: Path, entries: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """The micrograph of each box, "" where it is not said. Raises FormatError for a wrong number of them."""
+    """The micrograph of each box, "" where it is not given. Raises FormatError for a wrong number of them."""
     waiting = {}
     for name in dict.fromkeys(names):
         count = names.count(name)
@@ -235,7 +235,7 @@ class Parents:
 
     @classmethod
     def of(cls, parents: Sequence[str]) -> "Parents":
-        """Of source classes in the order of `material.SourceClasses`; parents is (k,)."""
+        """Of source classes in the order of `SourceClasses`; parents is (k,)."""
         names = tuple(name for name in DEFAULT_CLASSES if name in parents)
         return cls(names, tuple(list(parents).count(name) for name in names))
 

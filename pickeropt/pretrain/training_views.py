@@ -1,7 +1,7 @@
-"""Training views: cut once, seen once by the teacher, kept on disk while the run lasts.
+"""Training views: cut once, with the teacher's maps, and kept on disk while the run lasts.
 
-A view is cut from a micrograph at a random place and size, or is one box. The files are safetensors, one
-a micrograph or handful of boxes, and a run that was stopped finds them again.
+A view is cut from a micrograph at a random place and size, or is one box. One safetensors file holds the
+views of a micrograph or of a few boxes; a run that was stopped finds them again.
 """
 
 import json
@@ -33,14 +33,14 @@ PADDING_DIAMETER = 36.0
 
 
 @dataclass(frozen=True)
-class View:
+class TrainingView:
     """One training view.
 
     pixels : (s, s) float16, normalised, s of the form 16 k + 1
     diameter : particle diameter in view px
     points : (n, 2) float32 y, x in view px; labels : (n,) int64 source classes
     centred : whether it is a piece of a micrograph, so that maps count from its typical feature
-    maps : the teacher's, one (c, h, w) float16 a stage; empty before it has seen the view
+    maps : the teacher's, one (c, h, w) float16 a stage; empty before it has processed the view
     """
 
     pixels: Tensor
@@ -51,7 +51,7 @@ class View:
     maps: tuple[Tensor, ...] = ()
 
 
-Cut = Callable[[np.random.Generator], list[View]]
+Cut = Callable[[np.random.Generator], list[TrainingView]]
 """Cuts the views of one piece: a micrograph, or a handful of boxes."""
 
 
@@ -83,7 +83,7 @@ def _of_micrograph(
     parents: NDArray[np.int64],
     config: PretrainConfig,
     rng: np.random.Generator,
-) -> list[View]:
+) -> list[TrainingView]:
     pixels, found = read_micrograph(micrograph.path).pixels, []
     for _ in range(config.views):
         diameter = _log_uniform(config.view_diameters, rng)
@@ -98,13 +98,13 @@ def _of_micrograph(
         parent = parents[micrograph.labels[rows]]
         rows = np.concatenate([rows[parent == p][: config.points_per_class] for p in range(len(DEFAULT_CLASSES))])
         labels = torch.from_numpy(micrograph.labels[rows])
-        found.append(View(piece.half(), diameter, points[rows].float(), labels, centred=True))
+        found.append(TrainingView(piece.half(), diameter, points[rows].float(), labels, centred=True))
     return found
 
 
 def _of_boxes(
     boxes: Sequence[LabelledBox], data: DataSet, config: PretrainConfig, rng: np.random.Generator
-) -> list[View]:
+) -> list[TrainingView]:
     found = []
     for box in boxes:
         for _ in range(config.views):
@@ -112,7 +112,7 @@ def _of_boxes(
             side = max(1, round(data.box_diameters * diameter / (2 * GRID))) * 2 * GRID + 1
             view = fitted_box(box, data, diameter, side)[0, 0].half()
             centre, label = torch.full((1, 2), float(side // 2)), torch.tensor([box.label])
-            found.append(View(view, diameter, centre, label, centred=False))
+            found.append(TrainingView(view, diameter, centre, label, centred=False))
     return found
 
 
@@ -134,7 +134,7 @@ def fitted_box(box: LabelledBox, data: DataSet, diameter: float, side: int) -> T
         raise FormatError(f"{box.source}: {error}; remove it") from error
 
 
-def _of_picture(path: Path, config: PretrainConfig, rng: np.random.Generator) -> list[View]:
+def _of_picture(path: Path, config: PretrainConfig, rng: np.random.Generator) -> list[TrainingView]:
     """Nothing says how large a particle is: the short side becomes 0.7 to 1.5 views long."""
     pixels = _read_picture(path)
     found = []
@@ -147,7 +147,7 @@ def _of_picture(path: Path, config: PretrainConfig, rng: np.random.Generator) ->
             raise MicrographError(f"{path}: {error}") from error
         piece, _ = _random_piece(whole[0, 0], config.view_px, rng)
         nothing = torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64)
-        found.append(View(piece.half(), PADDING_DIAMETER, *nothing, centred=True))
+        found.append(TrainingView(piece.half(), PADDING_DIAMETER, *nothing, centred=True))
     return found
 
 
@@ -186,17 +186,17 @@ class ViewStore:
     def __len__(self) -> int:
         return len(self.places)
 
-    def load(self, index: int) -> View:
+    def load(self, index: int) -> TrainingView:
         """Read one view."""
         path, number = self.places[index]
         with safe_open(str(path), framework="pt") as file:
             described = json.loads(file.metadata()["views"])[number]
             maps = tuple(file.get_tensor(f"{number}.map{i}") for i in range(described["maps"]))
             pixels, points, labels = (file.get_tensor(f"{number}.{name}") for name in ("pixels", "points", "labels"))
-        return View(pixels, described["diameter"], points, labels, described["centred"], maps)
+        return TrainingView(pixels, described["diameter"], points, labels, described["centred"], maps)
 
 
-def write_piece(path: Path, views: Sequence[View]) -> None:
+def write_piece(path: Path, views: Sequence[TrainingView]) -> None:
     """The views of one piece with their maps, whole or not at all."""
     tensors: dict[str, Tensor] = {}
     described = []

@@ -1,14 +1,10 @@
-"""The folder of a pruning: kept and rejected picks, a table of scores, a summary.
+"""The outputs of a pruning: kept and rejected picks, and what its table and its summary hold.
 
-Which files a run read, as `summary.json` keeps it: enough to write its outputs again.
+The summary names the files that the run read, which is enough to write the outputs again.
 """
 
-import csv
 import hashlib
-import io
-import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +14,13 @@ from numpy.typing import NDArray
 
 import pickeropt
 from pickeropt.errors import OutputError
-from pickeropt.io.inputs import SUMMARY, Inputs, ListSource, Source
+from pickeropt.io.inputs import Inputs, ListSource, Source
 from pickeropt.io.lists import is_suffix_file, read_coordinate_list, read_suffix_file, rewrite_coordinate_list
 from pickeropt.io.picks import companion_subsets, read_picks, subset
 from pickeropt.io.picks_file import PicksFile
 from pickeropt.io.scores import with_scores
-from pickeropt.prune.prune_config import KEPT, REASONS, REJECTED, SCORES, PruneConfig, PruneSummary
+from pickeropt.prune.prune_config import REASONS, PruneSummary
+from pickeropt.pruned_run import FILTER, KEPT, PROBABILITIES, REJECTED, ScoresTable
 
 if TYPE_CHECKING:
     from pickeropt.prune.decision import Decision
@@ -106,16 +103,6 @@ def _check_same(path: Path, found: str, recorded: object) -> None:
         raise OutputError(f"{path}: has changed since the run read it; prune once more")
 
 
-REPORT, SHEET, OVERLAYS = "report.html", "contact_sheet.png", "overlays"
-"""What the report of a pruning adds."""
-OWN = frozenset({KEPT, REJECTED, SCORES, SUMMARY, REPORT, SHEET, OVERLAYS})
-"""What a pruning replaces in its folder; all else in there is the user's."""
-EVALUATION = ("evaluation.json", "pr_curve.png")
-"""What `pickeropt evaluate` leaves beside the scores."""
-PIECE = 20_000
-"""Rows of the table that are text at once."""
-
-
 def write_picks(
     folder: Path, inputs: Inputs, keep: NDArray[np.bool_], out: Path, scores: NDArray[np.floating] | None
 ) -> None:
@@ -140,96 +127,55 @@ def write_picks(
             _write(folder / side / listed.name, rewrite_coordinate_list(listed.coordinates, paths))
 
 
-def write_scores(path: Path, plan: "Plan", decision: "Decision") -> None:
-    """`scores.csv`: a row a pick, in the order of the files; probabilities with 6 decimals.
+def scores_table(plan: "Plan", decision: "Decision") -> ScoresTable:
+    """The scores of a run as they are written.
 
-    `row` is the 0-based place among the picks of the file; `figure_of_merit` is the
-    picker's score, empty where there is none. With filters come what they measured, and in `filter`
-    the one that is against the pick. `kept` is the last column.
+    With filters come what they measured, and in `filter` the one that is against the pick.
     """
-    classes = [f"p_{name}" for name in decision.scores.class_names]
-    header = ["file", "row", "micrograph", "x", "y", "figure_of_merit", "class", "score", *classes]
-    header += [*decision.measures, *(["filter"] if decision.filtered else []), "kept"]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(",".join(map(_cell, header)) + "\n")
-        for piece in _pieces(plan, decision):
-            file.write(piece)
+    picks = plan.picks
+    sizes = np.diff(picks.starts)
+    x, y = picks.coordinates.T
+    columns = {
+        "file": np.repeat(np.arange(len(sizes)), sizes),
+        "row": np.concatenate([np.arange(size) for size in sizes]),
+        "micrograph": picks.micrograph,
+        "x": x,
+        "y": y,
+        "figure_of_merit": picks.figure_of_merit,
+        "class": decision.judged.best,
+        "score": decision.scores.particle,
+        PROBABILITIES: decision.scores.probabilities,
+        **({FILTER: decision.judged.reasons} if decision.filtered else {}),
+        "kept": decision.judged.keep,
+    }
+    return ScoresTable(
+        class_names=decision.scores.class_names,
+        files=tuple(source.name for source in plan.sources),
+        micrographs=tuple(site.name for site in picks.sites),
+        reasons=REASONS,
+        columns=columns,
+        measures=decision.measures,
+    )
 
 
-def former_evaluation(stays: Sequence[str]) -> tuple[str, ...]:
-    """A warning where an evaluation is among what stays in the folder: it is of the former run."""
-    found = [name for name in EVALUATION if name in stays]
-    if not found:
-        return ()
-    said = f"{' and '.join(found)} in the folder {'are' if len(found) > 1 else 'is'} of the former run"
-    return (f"{said}; `pickeropt evaluate` measures this one",)
+def summary_content(
+    summary: PruneSummary, settings: Mapping[str, Any], inputs: tuple[Sequence[Path], "Plan"]
+) -> dict[str, Any]:
+    """`summary.json`: the counts, the settings of the run and its folder, and which files it read.
 
-
-def _pieces(plan: "Plan", decision: "Decision") -> Iterator[str]:
-    """The lines of the table, some thousand in a string."""
-    scores, judged = decision.scores, decision.judged
-    micrographs = [_cell(site.name) for site in plan.picks.sites]
-    classes = [_cell(name) for name in scores.class_names]
-    extra = "%.6g," * len(decision.measures) + "%s," * decision.filtered
-    keep = judged.keep
-    for i, source in enumerate(plan.sources):
-        start, end = plan.picks.starts[i : i + 2].tolist()
-        merits = source.file.picks.figure_of_merit
-        name = _cell(source.name).replace("%", "%%")
-        line = f"{name},%d,%s,%r,%r,%s,%s,{'%.6f,' * (1 + len(classes))}{extra}%d\n"
-        for first in range(start, end, PIECE):
-            here = slice(first, min(first + PIECE, end))
-            part = scores.probabilities[here]
-            columns = [
-                range(here.start - start, here.stop - start),
-                [micrographs[m] for m in plan.picks.micrograph[here].tolist()],
-                *plan.picks.coordinates[here].T.tolist(),
-                [_merit(value) for value in merits[here.start - start : here.stop - start].tolist()],
-                [classes[c] for c in judged.best[here].tolist()],
-                scores.particle[here].tolist(),
-                *part.T.tolist(),
-                *(values[here].tolist() for values in decision.measures.values()),
-                *([[REASONS[r] for r in judged.reasons[here].tolist()]] if decision.filtered else []),
-                keep[here].tolist(),
-            ]
-            yield "".join([line % row for row in zip(*columns, strict=True)])
-
-
-def _merit(value: float) -> str:
-    return repr(value) if math.isfinite(value) else ""
-
-
-def _cell(text: str) -> str:
-    """The text as a cell of a CSV table, quoted where it must be."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="").writerow([text])
-    return buffer.getvalue()
-
-
-def write_summary(
-    folder: Path, summary: PruneSummary, config: PruneConfig, inputs: tuple[Sequence[Path], "Plan"]
-) -> None:
-    """`summary.json`: the counts, what the run was told and where, and which files it read.
-
+    settings : as `recorded_settings` gives them
     inputs : as they were given, and as they were found
     """
     given, plan = inputs
     content = {"pickeropt": pickeropt.__version__, **fields_of(summary)}
     content |= {"inputs": [str(path) for path in given], "folder": str(Path.cwd())}
-    content |= {"settings": asdict(config), **record(plan)}
-    write_json(folder / SUMMARY, content)
+    return {**content, "settings": settings, **record(plan)}
 
 
 def fields_of(summary: PruneSummary) -> dict[str, Any]:
     """The summary as `summary.json` has it."""
     worst = [{"micrograph": name, "picks": picks, "rejected": lost} for name, picks, lost in summary.worst]
     return {**asdict(summary), "worst": worst}
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Paths become text; numbers that are none are refused."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=str)
-    _write(path, f"{text}\n".encode())
 
 
 def _write(path: Path, data: bytes) -> None:

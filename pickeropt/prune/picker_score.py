@@ -7,7 +7,6 @@ by a Gaussian prior: what the picker is trusted with is rather too little than t
 shots that are picks tell false picks from particles, where the others show what a micrograph holds.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ from scipy.optimize import minimize
 from scipy.spatial import cKDTree
 from scipy.special import expit, logit
 
-from pickeropt.errors import ShotsError
-from pickeropt.io.inputs import SUMMARY
+from pickeropt.errors import OutputError, ShotsError
 from pickeropt.io.relion_star import NO_SCORE
 from pickeropt.prune.plan import Plan
-from pickeropt.prune.prune_config import KEPT, REJECTED, PruneConfig
+from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.pruned_run import KEPT, REJECTED, read_summary
 from pickeropt.records import PARTICLE
 from pickeropt.shots import Shots, read_labelled_star
 
@@ -147,19 +146,17 @@ def _check_scores_are_the_pickers(plan: Plan) -> None:
     for source in plan.sources:
         path = source.file.path.resolve()
         for side in path.parents:
-            if side.name in (KEPT, REJECTED) and _writes_scores(side.parent / SUMMARY):
+            if side.name in (KEPT, REJECTED) and _writes_scores(side.parent):
                 what = f"{path}: an earlier pruning (--write-score) put its own scores in place of the picker's"
                 raise ShotsError(f"{what}; give the picker's file, or leave out --use-picker-score")
 
 
-def _writes_scores(summary: Path) -> bool:
+def _writes_scores(folder: Path) -> bool:
     """Whether a folder is that of a pruning with --write-score."""
     try:
-        content = json.loads(summary.read_bytes())
-    except (OSError, ValueError):
+        return bool(read_summary(folder)["settings"].get("write_score"))
+    except OutputError:
         return False
-    settings = content.get("settings") if isinstance(content, dict) else None
-    return isinstance(settings, dict) and bool(settings.get("write_score"))
 
 
 def check_enough(is_particle: NDArray[np.bool_]) -> None:

@@ -176,7 +176,7 @@ def make_plan(inputs: Sequence[Path], config: PruneConfig, scorer: MicrographSco
     found = read_inputs(inputs)
     _check_no_filaments(found.sources)
     picks = locate([source.file for source in found.sources], config.micrographs, config.pixel_size)
-    _check_out_against_inputs(inputs, found, picks, config)
+    _check_out_against_inputs(inputs, found, picks, config, scorer.config.model)
     plan = Plan(found.sources, found.lists, picks, found.warnings)
     doubts = check_frame(plan, inputs, config, scorer.diameter_angstrom)
     radii = [scorer.diameter_angstrom / site.pixel_size / 2 for site in picks.sites]
@@ -198,13 +198,15 @@ def _check_no_filaments(sources: Sequence[Source]) -> None:
             raise FormatError(f"{path}: holds filaments, which cannot lose single segments; {remedy}")
 
 
-def _check_out_against_inputs(inputs: Sequence[Path], found: Inputs, picks: SitedPicks, config: PruneConfig) -> None:
+def _check_out_against_inputs(
+    inputs: Sequence[Path], found: Inputs, picks: SitedPicks, config: PruneConfig, model: Path | None
+) -> None:
     folders = [path for path in inputs if path.is_dir()]
     files = [source.file.path for source in found.sources]
     files += [companion.path for source in found.sources for companion in source.file.companions]
     files += [listed.coordinates.path for listed in found.lists]
     files += [site.path for site in picks.sites]
-    files += [*config.micrographs, *(path for path in (config.model, config.picker_shots) if path)]
+    files += [*config.micrographs, *(path for path in (model, config.picker_shots) if path)]
     check_not_input(config.out, folders, files)
 
 

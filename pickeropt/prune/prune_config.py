@@ -1,12 +1,9 @@
-"""What a pruning is told, what it needs, and what it reports."""
+"""Records of a pruning: its settings, the classifier that it needs, what it reports."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,12 +18,29 @@ Finish = Callable[[Path], tuple[str, ...]]
 """Adds to the finished output of a run, in the folder; returns warnings, a sentence each."""
 
 
+@dataclass(frozen=True)
+class ScorerConfig:
+    """What a classifier of picks was loaded with.
+
+    model : its file; None: the general model of the package
+    diameter_angstrom : of the particle, Å; None: the model's
+    batch_size : boxes, or pieces of a micrograph, computed at once; None: by the device
+    device : auto, cpu, cuda or cuda:N
+    """
+
+    model: Path | None = None
+    diameter_angstrom: float | None = None
+    batch_size: int | None = None
+    device: str = "auto"
+
+
 class MicrographScorer(Protocol):
     """A classifier of picks.
 
     class_names : k names, `particle` first
     digest : sha256 of the model file, hexadecimal
     diameter_angstrom : of the particle, Å
+    config : what it was loaded with, for the record
     notes : what the user of this model should know, a sentence each
     taught_pixel_size : Å/px that the user gave where it was taught on micrographs, None where files said it
     """
@@ -39,6 +53,9 @@ class MicrographScorer(Protocol):
 
     @property
     def diameter_angstrom(self) -> float: ...
+
+    @property
+    def config(self) -> ScorerConfig: ...
 
     @property
     def notes(self) -> tuple[str, ...]: ...
@@ -73,13 +90,11 @@ REASONS = ("", *(bound.name.replace("_", "-") for bound in fields(Filters)))
 
 @dataclass(frozen=True)
 class PruneConfig:
-    """The settings of `pickeropt prune`.
+    """The settings of a pruning, apart from its classifier (`ScorerConfig`).
 
-    model : the file of the scorer's model; None: the general model of the package
     micrographs : folders to look for micrographs in
     out : the folder that is made, with `kept/`, `rejected/`, `scores.csv`, `summary.json`
     threshold : a pick is kept where P(particle) is at least this
-    diameter_angstrom : Å; None: the model's
     pixel_size : Å/px; None: from optics block and MRC header
     overwrite : replace `out`, and an unfinished run of other settings
     write_score : put P(particle) into the files of picks as well (`io/scores.py`)
@@ -88,20 +103,29 @@ class PruneConfig:
     trust_frame : do not look whether the picks are in the frame of the micrographs (`frame/`)
     """
 
-    model: Path | None = None
     micrographs: tuple[Path, ...] = ()
     out: Path = Path("pruned")
     threshold: float = 0.5
-    diameter_angstrom: float | None = None
     pixel_size: float | None = None
-    batch_size: int | None = None
-    device: str = "auto"
     overwrite: bool = False
     write_score: bool = False
     filters: Filters = Filters()
     prior: float | Literal["auto"] = 0.5
     picker_shots: Path | None = None
     trust_frame: bool = False
+
+
+RECORDED = (
+    *("model", "micrographs", "out", "threshold", "diameter_angstrom", "pixel_size", "batch_size", "device"),
+    *("overwrite", "write_score", "filters", "prior", "picker_shots", "trust_frame"),
+)
+"""The settings in `summary.json`, in their order."""
+
+
+def recorded_settings(config: PruneConfig, scorer: ScorerConfig) -> dict[str, Any]:
+    """The settings of a pruning and of its classifier as `summary.json` has them."""
+    known = {**asdict(config), **asdict(scorer)}
+    return {name: known[name] for name in RECORDED}
 
 
 @dataclass(frozen=True)
@@ -136,6 +160,3 @@ class PruneSummary:
     filtered: dict[str, int] = field(default_factory=dict)
     prior: float = 0.5
     notes: tuple[str, ...] = ()
-
-
-KEPT, REJECTED, SCORES = "kept", "rejected", "scores.csv"

@@ -13,11 +13,12 @@ from pickeropt.io.inputs import Inputs
 from pickeropt.io.scores import check_scores_fit
 from pickeropt.prune.decision import NOTHING_KEPT, Decision, counts, decide
 from pickeropt.prune.filters import measures_of
-from pickeropt.prune.outputs import OWN, former_evaluation, write_picks, write_scores, write_summary
+from pickeropt.prune.outputs import scores_table, summary_content, write_picks
 from pickeropt.prune.picker_score import read_labelled_picks
 from pickeropt.prune.plan import Plan, make_plan
-from pickeropt.prune.prune_config import SCORES, Finish, MicrographScorer, PruneConfig, PruneSummary
+from pickeropt.prune.prune_config import Finish, MicrographScorer, PruneConfig, PruneSummary, recorded_settings
 from pickeropt.prune.scoring import OnProgress, Sight, score_all
+from pickeropt.pruned_run import OWN, SCORES, former_evaluation, write_scores, write_summary
 from pickeropt.resumable import open_workspace
 
 
@@ -59,8 +60,9 @@ def prune(
             shutil.rmtree(workspace.staging, ignore_errors=True)
             written = found.scores.particle if config.write_score else None
             write_picks(workspace.staging, given, found.judged.keep, config.out, written)
-            write_scores(workspace.staging / SCORES, plan, found)
-            write_summary(workspace.staging, summary, config, (inputs, plan))
+            write_scores(workspace.staging / SCORES, scores_table(plan, found))
+            settings = recorded_settings(config, scorer.config)
+            write_summary(workspace.staging, summary_content(summary, settings, (inputs, plan)))
         except OSError as error:
             raise cannot_write(config.out, error) from error
         doubts = finish(workspace.staging) if finish else ()

@@ -1,42 +1,31 @@
 """Another threshold for a finished run, from its `scores.csv`: no model, no micrograph, no torch."""
 
-import csv
-import io
-import json
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError, OutputError, PickeroptError
 from pickeropt.files import cannot_write
-from pickeropt.io.inputs import SUMMARY, Inputs
+from pickeropt.io.inputs import Inputs
 from pickeropt.prune.decision import NOTHING_KEPT, Judged, counts
-from pickeropt.prune.outputs import OWN, fields_of, former_evaluation, read_recorded, write_json, write_picks
-from pickeropt.prune.prune_config import REASONS, SCORES, Finish, PruneSummary
-from pickeropt.records import FloatArray
+from pickeropt.prune.outputs import fields_of, read_recorded, write_picks
+from pickeropt.prune.prune_config import REASONS, Finish, PruneSummary
+from pickeropt.pruned_run import (
+    FILTER,
+    OWN,
+    SCORES,
+    ScoresTable,
+    former_evaluation,
+    read_scores,
+    read_summary,
+    write_kept,
+    write_summary,
+)
 from pickeropt.resumable import bring_back, open_workspace, partial_folder
-
-
-@dataclass(frozen=True)
-class Table:
-    """`scores.csv` of a run: header and n rows of cells, as text."""
-
-    path: Path
-    header: list[str]
-    rows: list[list[str]]
-
-    def column(self, name: str) -> list[str]:
-        """The cells of one column. Raises FormatError where there is none."""
-        if name not in self.header:
-            raise FormatError(f"{self.path}: no column {name!r}; give scores.csv as prune wrote it")
-        place = self.header.index(name)
-        return [row[place] for row in self.rows]
 
 
 def rethreshold(
@@ -61,10 +50,10 @@ def rethreshold(
         raise PickeroptError(f"the threshold is {threshold:g}; give one from 0 to 1")
     folder = run.parent if run.name == SCORES and not run.is_dir() else run
     bring_back(folder)
-    content = _read_summary(folder)
+    content = read_summary(folder)
     inputs = read_recorded(content)
     table = _read_table(folder / SCORES, inputs)
-    score, judged = _judge(table, content, threshold)
+    judged = _judge(table, threshold)
     target = folder if out is None else out
     summary = _summary(content, judged, threshold, target)
     in_place = target.resolve() == folder.resolve()
@@ -73,13 +62,12 @@ def rethreshold(
     with open_workspace(target, {"the command": "rethreshold"}, in_place or overwrite, OWN) as workspace:
         try:
             shutil.rmtree(workspace.staging, ignore_errors=True)
-            write_scores = bool(content["settings"].get("write_score"))
             recorded = _recorded(content, target)
-            written = score if write_scores else None
+            written = table["score"] if content["settings"].get("write_score") else None
             write_picks(workspace.staging, inputs, judged.keep, Path(str(recorded["out"])), written)
-            _write_table(workspace.staging / SCORES, table, judged)
+            write_kept(folder / SCORES, workspace.staging / SCORES, judged.keep)
             summary = replace(summary, seconds=time.perf_counter() - begun)
-            write_json(workspace.staging / SUMMARY, _content(recorded, summary))
+            write_summary(workspace.staging, _content(recorded, summary))
         except OSError as error:
             raise cannot_write(target, error) from error
         doubts = finish(workspace.staging) if finish else ()
@@ -87,73 +75,31 @@ def rethreshold(
     return replace(summary, warnings=(*summary.warnings, *doubts, *stays))
 
 
-def _read_summary(folder: Path) -> dict[str, Any]:
-    path = folder / SUMMARY
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise OutputError(f"{folder}: is no finished pruning (no {SUMMARY} in it); give its folder") from None
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path}: cannot be read ({error}); prune once more") from error
-    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
-        raise OutputError(f"{path}: is no summary of a pruning; prune once more")
-    return content
-
-
-def _read_table(path: Path, inputs: Inputs) -> Table:
+def _read_table(path: Path, inputs: Inputs) -> ScoresTable:
     """The table, held against the files of picks: the same rows in the same order."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
-    except (OSError, ValueError, csv.Error) as error:
-        raise FormatError(f"{path}: cannot be read as a table ({error}); prune once more") from error
-    wrong = next((i for i, row in enumerate(rows) if len(row) != len(header)), None)
-    if wrong is not None:
-        raise FormatError(f"{path}, row {wrong + 1}: {len(rows[wrong])} cells, not {len(header)}; prune once more")
-    table = Table(path, header, rows)
-    expected = [(source.name, str(i)) for source in inputs.sources for i in range(len(source.file.picks))]
-    if list(zip(table.column("file"), table.column("row"), strict=True)) != expected or header[-1] != "kept":
-        what = "its rows are not those of the files of picks, in their order, with `kept` last"
+    table = read_scores(path, ("file", "row", "micrograph", "class", "score", FILTER, "kept"), np.float32)
+    sources = [(source.name, len(source.file.picks)) for source in inputs.sources if len(source.file.picks)]
+    sizes = [size for _, size in sources]
+    rows = np.concatenate([np.arange(size) for size in sizes])
+    same = table.files == tuple(name for name, _ in sources) and len(table) == len(rows)
+    if not (same and (table["row"] == rows).all() and (table["file"] == np.repeat(np.arange(len(sizes)), sizes)).all()):
+        what = "its rows are not those of the files of picks, in their order"
         raise FormatError(f"{path}: {what}; it was sorted or changed: prune once more")
+    unknown = [name for name in table.reasons if name not in REASONS]
+    if unknown:
+        raise FormatError(f"{path}: filter {unknown[0]!r} is none of {', '.join(REASONS)}; prune once more")
     return table
 
 
-def _judge(table: Table, content: dict[str, Any], threshold: float) -> tuple[FloatArray, Judged]:
-    """(n,) scores, and what comes of them."""
-    score = _scores(table)
-    classes = tuple(name.removeprefix("p_") for name in table.header if name.startswith("p_"))
-    names = tuple(dict.fromkeys(table.column("micrograph")))
-    reasons = table.column("filter") if "filter" in table.header else [""] * len(score)
-    judged = Judged(
-        class_names=classes,
-        best=_indices(table, classes, table.column("class")),
-        micrographs=names,
-        micrograph=_indices(table, names, table.column("micrograph")),
-        above=score >= np.float32(threshold),
-        reasons=_indices(table, REASONS, reasons),
+def _judge(table: ScoresTable, threshold: float) -> Judged:
+    return Judged(
+        class_names=table.class_names,
+        best=table["class"].astype(np.int64),
+        micrographs=table.micrographs,
+        micrograph=table["micrograph"].astype(np.int64),
+        above=table["score"] >= np.float32(threshold),
+        reasons=np.array([REASONS.index(name) for name in table.reasons])[table[FILTER]],
     )
-    return score, judged
-
-
-def _scores(table: Table) -> FloatArray:
-    cells = table.column("score")
-    try:
-        found = np.array([float(cell) for cell in cells], dtype=np.float32)
-    except ValueError as error:
-        raise FormatError(f"{table.path}: a score is no number ({error}); prune once more") from error
-    wrong = ~((found >= 0) & (found <= 1))
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise FormatError(f"{table.path}, row {row + 1}: the score is {cells[row]}, not from 0 to 1; prune once more")
-    return found
-
-
-def _indices(table: Table, names: Sequence[str], cells: Sequence[str]) -> NDArray[np.int64]:
-    place = {name: i for i, name in enumerate(names)}
-    try:
-        return np.array([place[cell] for cell in cells], dtype=np.int64)
-    except KeyError as error:
-        raise FormatError(f"{table.path}: {error} is none of {', '.join(names)}; prune once more") from None
 
 
 def _summary(content: dict[str, Any], judged: Judged, threshold: float, out: Path) -> PruneSummary:
@@ -192,13 +138,3 @@ def _content(recorded: dict[str, Any], summary: PruneSummary) -> dict[str, Any]:
     """`recorded` with the figures of `summary`."""
     settings = {**recorded["settings"], "threshold": summary.threshold}
     return {**recorded, **fields_of(summary), "out": recorded["out"], "settings": settings}
-
-
-def _write_table(path: Path, table: Table, judged: Judged) -> None:
-    """The same table with another last column, cells quoted as `prune` quotes them."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(table.header)
-    keep = judged.keep.astype(int).tolist()
-    writer.writerows([*row[:-1], kept] for row, kept in zip(table.rows, keep, strict=True))
-    path.write_text(buffer.getvalue(), encoding="utf-8", newline="")

@@ -21,7 +21,7 @@ from pickeropt.models.features import describe_micrograph
 from pickeropt.models.fitting import choose_device, inference_dtype
 from pickeropt.prune.filters import Measure, domain_sizes, grid_of, pixel_measures
 from pickeropt.prune.plan import Plan
-from pickeropt.prune.prune_config import MicrographScorer
+from pickeropt.prune.prune_config import MicrographScorer, ScorerConfig
 from pickeropt.records import PARTICLE, FloatArray, Micrograph
 from pickeropt.resumable import Workspace, record_key
 from pickeropt.sites import Site
@@ -179,16 +179,17 @@ FAR = 2.0
 
 @dataclass(frozen=True)
 class CheckpointScorer:
-    """A classifier on its device; implements `prune.config.MicrographScorer`.
+    """A classifier on its device; implements `prune_config.MicrographScorer`.
 
+    config : what it was loaded with
     backbone : ready for forward passes, in the precision that the device is fast in
     diameter_angstrom : the user's where one was given, else the checkpoint's
     """
 
     checkpoint: Checkpoint
+    config: ScorerConfig
     backbone: Backbone
     diameter_angstrom: float
-    batch_size: int | None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -226,7 +227,7 @@ class CheckpointScorer:
         diameter_px = self.diameter_angstrom / pixel_size
         try:
             features = describe_micrograph(
-                self.backbone, classifier.spec, micrograph.pixels, diameter_px, coordinates, self.batch_size
+                self.backbone, classifier.spec, micrograph.pixels, diameter_px, coordinates, self.config.batch_size
             )
         except GeometryError as error:
             raise MicrographError(f"{micrograph.path}: {error}; or exclude this micrograph") from error
@@ -243,16 +244,23 @@ def load_scorer(
 ) -> CheckpointScorer:
     """Load a model for pruning; None is the general model of the package.
 
-    Raises CheckpointError for a file that is no pickeropt model, PickeroptError for a missing device, and
-    GeometryError where no one has said the diameter.
+    Raises CheckpointError for a file that is no pickeropt model, and as `make_scorer` does.
     """
     checkpoint = general_checkpoint() if path is None else load_checkpoint(path)
-    diameter = checkpoint.diameter_angstrom if diameter_angstrom is None else diameter_angstrom
+    return make_scorer(checkpoint, ScorerConfig(path, diameter_angstrom, batch_size, device))
+
+
+def make_scorer(checkpoint: Checkpoint, config: ScorerConfig) -> CheckpointScorer:
+    """A classifier in memory, made ready on its device.
+
+    Raises PickeroptError for a missing device, and GeometryError where no one has said the diameter.
+    """
+    diameter = checkpoint.diameter_angstrom if config.diameter_angstrom is None else config.diameter_angstrom
     if diameter is None:
         raise GeometryError(
             "the general model is of no particle: give its diameter with --diameter (Å), or a model of your "
             "own with --model (`pickeropt finetune` makes one of a few labelled shots)"
         )
-    place = choose_device(device)
+    place = choose_device(config.device)
     backbone = inference_copy(checkpoint.classifier.backbone, place, inference_dtype(place))
-    return CheckpointScorer(checkpoint, backbone, diameter, batch_size)
+    return CheckpointScorer(checkpoint, config, backbone, diameter)

@@ -18,7 +18,7 @@ from pickeropt.io.lists import is_coordinate_list, read_coordinate_list
 from pickeropt.io.relion_star import MICROGRAPH, pixel_size
 from pickeropt.io.star import check_labels, column_spans, find_block, read_blocks
 from pickeropt.io.text import column, read_text
-from pickeropt.prune.prune_config import Filters, PruneConfig
+from pickeropt.prune.prune_config import Filters, PruneConfig, ScorerConfig
 from pickeropt.relion.job_outputs import SUFFIX_FILE, root_path
 from pickeropt.relion.job_outputs import TYPES as VERSIONS
 
@@ -36,6 +36,7 @@ class ExternalJob:
     micrographs : the STAR file of micrographs, where it was given
     relion_version : of RELION, as `nodes.TYPES` has them; None: to be seen from the project
     prune : what `prune` is told; its folder lies in the job's
+    scorer : what its classifier is loaded with
     """
 
     out: str
@@ -45,6 +46,7 @@ class ExternalJob:
     threads: int
     relion_version: str | None
     prune: PruneConfig
+    scorer: ScorerConfig
 
     @property
     def folder(self) -> Path:
@@ -143,6 +145,7 @@ def parse_arguments(words: Sequence[str]) -> ExternalJob:
     settings["filters"] = Filters(**{name: _number(name, given[name]) for name in FILTERS if name in given})
     if "model" not in settings and MODEL.is_file():
         settings["model"] = MODEL
+    of_scorer = {field.name: settings.pop(field.name) for field in fields(ScorerConfig) if field.name in settings}
     coordinates, particles, micrographs = _inputs(given)
     return ExternalJob(
         out,
@@ -152,6 +155,7 @@ def parse_arguments(words: Sequence[str]) -> ExternalJob:
         _count("j", given.get("j", "1")),
         version,
         PruneConfig(**{**settings, "out": Path(out) / "pruned", "overwrite": True}),  # type: ignore[arg-type]
+        ScorerConfig(**of_scorer),  # type: ignore[arg-type]
     )
 
 

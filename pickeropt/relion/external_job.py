@@ -6,7 +6,7 @@ The files by which RELION's pipeline and a job talk: how it ended, and whether t
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pickeropt import __version__
@@ -14,9 +14,10 @@ from pickeropt.errors import FormatError, OutputError
 from pickeropt.files import write_bytes_atomically
 from pickeropt.io.inputs import SUMMARY
 from pickeropt.io.lists import read_coordinate_list
-from pickeropt.prune.prune_config import Finish, MicrographScorer, PruneConfig, PruneSummary
+from pickeropt.prune.prune_config import Finish, MicrographScorer, PruneConfig, PruneSummary, recorded_settings
 from pickeropt.prune.pruning import prune
 from pickeropt.prune.rethreshold import rethreshold
+from pickeropt.pruned_run import KEPT, SCORES, read_summary
 from pickeropt.relion.external_args import Coordinates, ExternalJob, read_coordinates
 from pickeropt.relion.job_outputs import (
     COORDINATES,
@@ -132,7 +133,7 @@ def run_external(
     summary = _finished_before(prepared, scorer, finish)
     if summary is None:
         summary = prune([prepared.picks], prepared.config, scorer, on_progress=between, finish=finish)
-    kept = summary.out / "kept" / prepared.picks.name
+    kept = summary.out / KEPT / prepared.picks.name
     if coordinates:
         write_layout(job.out, read_coordinate_list(kept), prepared.files)
         suffix_file = _write_suffix_file(job.out, coordinates, prepared.files)
@@ -141,27 +142,35 @@ def run_external(
     else:
         write_bytes_atomically(job.folder / "particles.star", kept.read_bytes())
         nodes = [(f"{job.out}particles.star", PARTICLES)]
-    pdf = log_pdf(read_outcome(summary.out / "scores.csv"), prepared.config.threshold)
+    pdf = log_pdf(read_outcome(summary.out / SCORES), prepared.config.threshold)
     write_bytes_atomically(job.folder / "logfile.pdf", pdf)
     nodes.append((f"{job.out}logfile.pdf", LOGFILE))
     write_bytes_atomically(job.folder / "RELION_OUTPUT_NODES.star", output_nodes(nodes, prepared.version))
     return ExternalReport(summary, prepared.version, tuple(nodes))
 
 
+MADE_BY = ("pickeropt", "model_digest", "diameter_angstrom")
+"""What a summary says of the classifier that made it."""
+
+
 def _finished_before(prepared: Prepared, scorer: MicrographScorer, finish: Finish | None) -> PruneSummary | None:
     """What a finished run of this job gives at the threshold of now, where nothing else has changed."""
     config = prepared.config
     try:
-        content = json.loads((config.out / SUMMARY).read_bytes())
+        content = read_summary(config.out)
         finished = (config.out / SUMMARY).stat().st_mtime
-        told = json.loads(json.dumps(asdict(config), default=str))
+        told = json.loads(json.dumps(recorded_settings(config, scorer.config), default=str))
         before = {**content["settings"], "threshold": config.threshold}
-        if (content["pickeropt"], content["model_digest"], before) != (__version__, scorer.digest, told):
+        if [content[name] for name in MADE_BY] != [
+            __version__,
+            scorer.digest,
+            scorer.diameter_angstrom,
+        ] or before != told:
             return None
         given = [Path(content["folder"], path).resolve() for path in content["inputs"]]
         if given != [prepared.picks.resolve()]:
             return None
-        names = read_outcome(config.out / "scores.csv").names
+        names = read_outcome(config.out / SCORES).names
         if any(Path(name).stat().st_mtime > finished for name in names):
             return None
         return rethreshold(config.out, config.threshold, finish=finish)

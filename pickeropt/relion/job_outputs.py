@@ -16,7 +16,6 @@ Sources: RELION preprocessing.cpp (getCoordinateFileName) and pipeliner.cpp
 The `logfile.pdf` of a job: what was kept, by score and by micrograph.
 """
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from pickeropt.files import write_bytes_atomically
 from pickeropt.io.lists import CoordinateList, read_coordinate_list, rewrite_coordinate_list, write_coordinate_list
 from pickeropt.io.relion_star import below_job
 from pickeropt.io.star import is_plain_token
+from pickeropt.pruned_run import read_scores
 
 COORDINATES, PARTICLES, LOGFILE = "coordinates", "particles", "logfile"
 
@@ -171,7 +171,7 @@ def write_layout(out: str, kept: CoordinateList, files: Sequence[str]) -> None:
     write_bytes_atomically(listed, rewrite_coordinate_list(kept, files))
 
 
-KEPT, REJECTED = "#0b6aa8", "#c2571a"
+KEPT_COLOUR, REJECTED_COLOUR = "#0b6aa8", "#c2571a"
 BINS = 50
 NAMED = 40
 """So many micrographs at most are named under their bars."""
@@ -188,18 +188,9 @@ class Outcome:
 
 
 def read_outcome(scores_csv: Path) -> Outcome:
-    """From `scores.csv` as `prune` wrote it."""
-    names: dict[str, int] = {}
-    score, kept, micrograph = [], [], []
-    with scores_csv.open(encoding="utf-8", newline="") as file:
-        rows = csv.reader(file)
-        header = next(rows)
-        s, k, m = (header.index(name) for name in ("score", "kept", "micrograph"))
-        for row in rows:
-            score.append(float(row[s]))
-            kept.append(row[k] == "1")
-            micrograph.append(names.setdefault(row[m], len(names)))
-    return Outcome(np.array(score), np.array(kept, dtype=np.bool_), np.array(micrograph), tuple(names))
+    """From `scores.csv` as `prune` wrote it. Raises FormatError as `read_scores` does."""
+    table = read_scores(scores_csv, ("micrograph", "score", "kept"))
+    return Outcome(table["score"], table["kept"], table["micrograph"].astype(np.int64), table.micrographs)
 
 
 def log_pdf(outcome: Outcome, threshold: float) -> bytes:
@@ -217,9 +208,9 @@ def _scores(outcome: Outcome, threshold: float) -> Figure:
     edges = np.linspace(0, 1, BINS + 1)
     kept, every = (np.histogram(scores, edges)[0] for scores in (outcome.score[outcome.kept], outcome.score))
     number = int(outcome.kept.sum())
-    axes.stairs(kept, edges, fill=True, color=KEPT, label=f"kept: {number:,}")
+    axes.stairs(kept, edges, fill=True, color=KEPT_COLOUR, label=f"kept: {number:,}")
     label = f"rejected: {len(outcome.score) - number:,}"
-    axes.stairs(every, edges, baseline=kept, fill=True, color=REJECTED, label=label)
+    axes.stairs(every, edges, baseline=kept, fill=True, color=REJECTED_COLOUR, label=label)
     axes.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:g}")
     axes.set_xlim(0, 1)
     axes.set_xlabel("P(particle)")
@@ -236,8 +227,8 @@ def _micrographs(outcome: Outcome) -> Figure:
     kept = np.bincount(outcome.micrograph[outcome.kept], minlength=count)
     rejected = np.bincount(outcome.micrograph[~outcome.kept], minlength=count)
     edges = np.arange(count + 1) - 0.5
-    axes.stairs(kept, edges, fill=True, color=KEPT, label="kept")
-    axes.stairs(kept + rejected, edges, baseline=kept, fill=True, color=REJECTED, label="rejected")
+    axes.stairs(kept, edges, fill=True, color=KEPT_COLOUR, label="kept")
+    axes.stairs(kept + rejected, edges, baseline=kept, fill=True, color=REJECTED_COLOUR, label="rejected")
     if count <= NAMED:
         axes.set_xticks(range(count), [Path(name).stem for name in outcome.names], rotation=90, fontsize=6)
     axes.set_xlabel("micrograph")

@@ -12,7 +12,7 @@ from pickeropt.errors import PickeroptError
 from pickeropt.io.relion_star import MICROGRAPH, X, Y
 from pickeropt.io.star import Block, find_block, read_blocks
 from pickeropt.io.text import TextFile, read_content, tokens
-from pickeropt.report.reading import Run
+from pickeropt.report.reading import ReportedRun
 
 HEAD = 2**18
 """Bytes in which the names of a STAR file's columns stand."""
@@ -36,7 +36,7 @@ class Quantity:
     values: NDArray[np.float64]
 
 
-def silent_stars(run: Run, stars: Sequence[Path]) -> tuple[str, ...]:
+def silent_stars(run: ReportedRun, stars: Sequence[Path]) -> tuple[str, ...]:
     """A sentence for each STAR file of micrographs that says nothing of the run's."""
     said = []
     for path in stars:
@@ -50,7 +50,7 @@ def silent_stars(run: Run, stars: Sequence[Path]) -> tuple[str, ...]:
     return tuple(said)
 
 
-def read_optics(run: Run, more: Sequence[Path] = ()) -> tuple[Quantity, ...]:
+def read_optics(run: ReportedRun, more: Sequence[Path] = ()) -> tuple[Quantity, ...]:
     """What the run's files of picks and lists say of its micrographs, and STAR files of micrographs.
 
     Of a file of picks the first pick on each micrograph speaks for it. Files that are gone or cannot be

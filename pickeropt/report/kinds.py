@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.records import PARTICLE
-from pickeropt.report.reading import Run
+from pickeropt.report.reading import ReportedRun
 
 Rows = NDArray[np.int64]
 """(m,) picks, by their place in `scores.csv`."""
@@ -41,7 +41,7 @@ class Kind:
         return self.name if self.name == KEPT else f"rejected {self.name}"
 
 
-def kinds_of(run: Run) -> tuple[Kind, ...]:
+def kinds_of(run: ReportedRun) -> tuple[Kind, ...]:
     """The kinds that have picks: the kept, the rejected by class, then by filter; each pick is in one."""
     classes, reasons = len(run.classes), len(run.reasons)
     # a filter counts only for picks that no class explains: those that reach the threshold
@@ -75,7 +75,7 @@ def _looks(classes: tuple[str, ...], filters: int) -> list[tuple[str, str]]:
     return looks
 
 
-def spread(run: Run, rows: Rows, count: int) -> Rows:
+def spread(run: ReportedRun, rows: Rows, count: int) -> Rows:
     """So many of the picks, drawn by lot, spread over the micrographs; best score first.
 
     The lots are the same whatever the picks are, so that several draws meet on the same micrographs.
@@ -90,14 +90,14 @@ def spread(run: Run, rows: Rows, count: int) -> Rows:
     return by_score(run, chosen)
 
 
-def closest(run: Run, count: int) -> Rows:
+def closest(run: ReportedRun, count: int) -> Rows:
     """The picks whose score is nearest to the threshold, best score first; filters' are left out."""
     rows = np.flatnonzero(run.reason == 0)
     away = np.abs(run.score[rows] - run.threshold)
     return by_score(run, rows[np.argsort(away, kind="stable")[:count]])
 
 
-def by_score(run: Run, rows: Rows) -> Rows:
+def by_score(run: ReportedRun, rows: Rows) -> Rows:
     """Best score first; of equal ones the first row."""
     return rows[np.lexsort((rows, -run.score[rows]))]
 
@@ -115,7 +115,7 @@ class Tally:
         return self.kept / np.maximum(self.picks, 1)
 
 
-def tally(run: Run) -> Tally:
+def tally(run: ReportedRun) -> Tally:
     """Picks and kept picks of every micrograph."""
     count = len(run.micrographs)
     return Tally(
@@ -124,7 +124,7 @@ def tally(run: Run) -> Tally:
     )
 
 
-def extremes(run: Run, numbers: Tally, count: int) -> tuple[list[int], list[int]]:
+def extremes(run: ReportedRun, numbers: Tally, count: int) -> tuple[list[int], list[int]]:
     """The micrographs that lost the largest and the smallest share of their picks, up to `count` of each.
 
     None is in both. Micrographs with fewer than five picks count only where there are no others.

@@ -16,7 +16,7 @@ import pickeropt
 from pickeropt.display import Image8, as_jpeg
 from pickeropt.report.ice_and_defocus import Quantity
 from pickeropt.report.kinds import KEPT, Kind, Tally
-from pickeropt.report.reading import Run
+from pickeropt.report.reading import ReportedRun
 from pickeropt.report.report_pictures import BOX, VIEW, Sheet, halo, outline
 from pickeropt.report.rerun_command import another_threshold, command_of
 
@@ -77,7 +77,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [float(round(v, 12)) + 0.0 for v in np.arange(first, high + step * 1e-6, step)]
 
 
-def histograms(run: Run, kinds: Sequence[Kind]) -> list[str]:
+def histograms(run: ReportedRun, kinds: Sequence[Kind]) -> list[str]:
     """How many picks have which score, stacked by kind, and where the threshold is.
 
     Where a few bars are so high that the others are flat a second chart is cut off above these.
@@ -93,7 +93,7 @@ def histograms(run: Run, kinds: Sequence[Kind]) -> list[str]:
 
 
 def _histogram(
-    run: Run,
+    run: ReportedRun,
     kinds: Sequence[Kind],
     bins: tuple[NDArray[np.float64], Sequence[NDArray[np.int64]]],
     most: float,
@@ -122,7 +122,7 @@ def _histogram(
     return _svg(parts, f"Histogram of P(particle) of {len(run):,} picks with the {text}{', cut' * cut}")
 
 
-def acquisition(run: Run, numbers: Tally) -> str:
+def acquisition(run: ReportedRun, numbers: Tally) -> str:
     """The share kept of each micrograph, in the order of their names."""
     order = sorted(range(len(run.micrographs)), key=run.micrographs.__getitem__)
     groups = [g for g in np.array_split(np.array(order), min(DOTS, len(order))) if len(g)]
@@ -142,7 +142,7 @@ def acquisition(run: Run, numbers: Tally) -> str:
     return _svg(parts, f"Share of picks kept on each of {len(order):,} micrographs in the order of their names")
 
 
-def against(run: Run, numbers: Tally, quantity: Quantity) -> str | None:
+def against(run: ReportedRun, numbers: Tally, quantity: Quantity) -> str | None:
     """The share kept of each micrograph by ice, defocus or the like; None where nothing can be seen."""
     known = np.flatnonzero(np.isfinite(quantity.values) & (numbers.picks > 0))
     values = quantity.values[known]
@@ -238,7 +238,7 @@ class Content:
     warnings : of the run and of the report
     """
 
-    run: Run
+    run: ReportedRun
     kinds: Sequence[Kind]
     numbers: Tally
     sheets: Sequence[Sheet]
@@ -401,7 +401,7 @@ def _again(content: Content) -> str:
     )
 
 
-def _short(run: Run, index: int) -> str:
+def _short(run: ReportedRun, index: int) -> str:
     """A micrograph's file name, with the whole name as its title."""
     name = run.micrographs[index]
     return f'<span title="{escape(name)}">{escape(PurePath(name).name)}</span>'

@@ -15,7 +15,7 @@ from pickeropt.display import LOWPASS, Filter, Image8, display_box, display_micr
 from pickeropt.errors import PickeroptError
 from pickeropt.io.micrographs import map_micrograph
 from pickeropt.report.kinds import KEPT, Kind, Rows, by_score, closest, spread
-from pickeropt.report.reading import Run
+from pickeropt.report.reading import ReportedRun
 
 BOX = 112
 """px of a box's picture."""
@@ -50,7 +50,7 @@ class Missing:
         return (f"the report lacks pictures of {len(self.reasons)} micrographs, the first: {first}",)
 
 
-def boxes_of(run: Run, rows: Iterable[int], missing: Missing) -> dict[int, Image8]:
+def boxes_of(run: ReportedRun, rows: Iterable[int], missing: Missing) -> dict[int, Image8]:
     """A picture, (BOX, BOX), of each pick that can be shown; every micrograph is opened once."""
     wanted: dict[int, list[int]] = {}
     for row in sorted(set(rows)):
@@ -61,7 +61,7 @@ def boxes_of(run: Run, rows: Iterable[int], missing: Missing) -> dict[int, Image
     return found
 
 
-def _boxes(run: Run, index: int, rows: Sequence[int]) -> dict[int, Image8]:
+def _boxes(run: ReportedRun, index: int, rows: Sequence[int]) -> dict[int, Image8]:
     place = run.places[run.micrographs[index]]
     pixels = map_micrograph(place.path)
     shown = Filter(place.pixel_size, min(LOWPASS, run.diameter_angstrom / DETAIL))
@@ -71,12 +71,12 @@ def _boxes(run: Run, index: int, rows: Sequence[int]) -> dict[int, Image8]:
     return {row: display_box(pixels, centre, (side, BOX), shown, scale, CONTRAST) for row, centre in centres.items()}
 
 
-def overlay_of(run: Run, index: int, kinds: Sequence[Kind], missing: Missing) -> Image8 | None:
+def overlay_of(run: ReportedRun, index: int, kinds: Sequence[Kind], missing: Missing) -> Image8 | None:
     """A micrograph with all its picks in the colour and shape of their kind, (h, WIDTH, 3), or None."""
     return _try(run, index, missing, partial(_overlay, run, index, kinds))
 
 
-def _overlay(run: Run, index: int, kinds: Sequence[Kind]) -> Image8:
+def _overlay(run: ReportedRun, index: int, kinds: Sequence[Kind]) -> Image8:
     place = run.places[run.micrographs[index]]
     pixels = map_micrograph(place.path)
     height, width = pixels.shape
@@ -90,7 +90,7 @@ def _overlay(run: Run, index: int, kinds: Sequence[Kind]) -> Image8:
     return np.asarray(picture)
 
 
-def _on(run: Run, rows: Rows, index: int) -> Rows:
+def _on(run: ReportedRun, rows: Rows, index: int) -> Rows:
     found: Rows = rows[run.micrograph[rows] == index]
     return found
 
@@ -132,7 +132,7 @@ def outline(shape: str, centre: tuple[float, float], radius: float) -> list[list
     return [[(x + r * a, y + r * b) for a, b in [*corners, corners[0]]]]
 
 
-def _try(run: Run, index: int, missing: Missing, make: Callable[[], Made]) -> Made | None:
+def _try(run: ReportedRun, index: int, missing: Missing, make: Callable[[], Made]) -> Made | None:
     """What is made of a micrograph; None, and a note why, where it cannot be."""
     name = run.micrographs[index]
     if name not in run.places:
@@ -167,7 +167,7 @@ class Sheet:
     mixed: bool = False
 
 
-def sheets_of(run: Run, kinds: Sequence[Kind]) -> tuple[Sheet, ...]:
+def sheets_of(run: ReportedRun, kinds: Sequence[Kind]) -> tuple[Sheet, ...]:
     """One sheet of each kind, and after the kept that of the closest calls."""
     found = [Sheet(kind.title, spread(run, kind.rows, COUNT), len(kind.rows)) for kind in kinds]
     near = closest(run, COUNT)
@@ -177,7 +177,7 @@ def sheets_of(run: Run, kinds: Sequence[Kind]) -> tuple[Sheet, ...]:
     return tuple(found)
 
 
-def contact_sheet(run: Run, sheets: Sequence[Sheet], boxes: Mapping[int, Image8]) -> Image8:
+def contact_sheet(run: ReportedRun, sheets: Sequence[Sheet], boxes: Mapping[int, Image8]) -> Image8:
     """All sheets one below the other, (h, w), each box with its score."""
     lines = [-(-len(sheet.rows) // ACROSS) for sheet in sheets]
     step = BOX + FOOT + GAP

@@ -7,10 +7,10 @@ from pathlib import Path, PurePath
 from pickeropt.display import as_png
 from pickeropt.errors import OutputError
 from pickeropt.files import write_bytes_atomically
-from pickeropt.prune.outputs import OVERLAYS, REPORT, SHEET
+from pickeropt.pruned_run import OVERLAYS, REPORT, SHEET
 from pickeropt.report.ice_and_defocus import read_optics
 from pickeropt.report.kinds import extremes, kinds_of, tally
-from pickeropt.report.reading import Run, read_run
+from pickeropt.report.reading import ReportedRun, read_run
 from pickeropt.report.report_page import Content, Overlay, page
 from pickeropt.report.report_pictures import Missing, boxes_of, contact_sheet, overlay_of, sheets_of
 from pickeropt.report.rerun_command import ReportConfig
@@ -63,7 +63,7 @@ def finish_with_report(folder: Path, config: ReportConfig | None = None) -> tupl
         return (f"there is no report ({type(error).__name__}: {error}); `pickeropt report` tries again",)
 
 
-def _write_overlays(folder: Path, run: Run, drawn: Sequence[Overlay]) -> list[Path]:
+def _write_overlays(folder: Path, run: ReportedRun, drawn: Sequence[Overlay]) -> list[Path]:
     """A PNG of each, named after its micrograph; those of an earlier report go."""
     names: dict[str, int] = {}
     for overlay in drawn:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pickeropt.prune.prune_config import GENERAL_MODEL, Filters, PruneConfig
+from pickeropt.prune.prune_config import GENERAL_MODEL, Filters, PruneConfig, ScorerConfig, recorded_settings
 
 FLAGS = {
     "model": "--model",
@@ -36,10 +36,10 @@ def command_of(summary: Mapping[str, Any]) -> str:
     words = ["pickeropt", "prune", *(_path(text) for text in summary.get("inputs", ()))]
     for folder in settings.get("micrographs") or ():
         words += ["--micrographs", str(folder)]
-    default = PruneConfig()
+    default = recorded_settings(PruneConfig(), ScorerConfig())
     for name, flag in FLAGS.items():
         value = settings.get(name)
-        if value is not None and (name in ALWAYS or value != getattr(default, name)):
+        if value is not None and (name in ALWAYS or value != default[name]):
             words += [flag, _number(value)]
     if settings.get("picker_shots"):
         words += ["--use-picker-score", "--shots", str(settings["picker_shots"])]

@@ -48,7 +48,7 @@ def test_all_is_fine(world: NDArray[np.float64]) -> None:
     assert [levels[what] for what in ("frame", "names", "boxes", "places", "duplicates")] == ["fine"] * 5
     assert "right, more than 99.9 % sure" in output
     assert "->" not in output
-    assert "all in all: fine" in output
+    assert "overall: fine" in output
 
 
 def test_a_flip_is_a_fault_with_its_remedy(world: NDArray[np.float64]) -> None:

@@ -41,6 +41,13 @@ def test_evaluate_writes_beside_the_scores_unless_told(scores, tmp_path):
     assert (tmp_path / "pr_curve.png").is_file()
 
 
+def test_the_folder_of_a_pruning_stands_for_its_scores(scores, tmp_path):
+    given = ("--truth", tmp_path / "truth.csv", "--radius", 5, "--out", tmp_path / "out")
+    assert run("evaluate", tmp_path, *given).stdout == run("evaluate", scores, *given).stdout
+    assert run("evaluate", *(tmp_path, *given)[:5]).exit_code == 0
+    assert (tmp_path / "pr_curve.png").is_file()
+
+
 def test_evaluate_without_scores(tmp_path):
     result = run("evaluate", tmp_path / "no.csv", "--truth", tmp_path, "--radius", 5)
     assert result.exit_code == 2
@@ -52,11 +59,12 @@ def test_evaluate_without_scores(tmp_path):
     ("name", "said"),
     [
         ("no.csv", "cannot be read (No such file or directory); check the path"),
-        ("", "cannot be read (Is a directory); check the path"),
+        ("empty", "cannot be read (Is a directory); check the path"),
         ("p.star", "no column 'file' in the header"),
     ],
 )
 def test_without_a_radius_a_wrong_path_is_said_first(scores, tmp_path, name, said):
+    (tmp_path / "empty").mkdir()
     (tmp_path / "p.star").write_text("data_\nloop_\n_rlnCoordinateX #1\n1\n")
     result = run("evaluate", tmp_path / name, "--truth", tmp_path / "truth.csv")
     assert result.exit_code == 2

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 import pickeropt.cli
 from pickeropt.cli import app
+from pickeropt.prune import scoring
 
 OUT = "External/job005"
 COORDS = "--in_coords AutoPick/job004/coords_suffix_autopick.star"
@@ -15,7 +16,7 @@ COORDS = "--in_coords AutoPick/job004/coords_suffix_autopick.star"
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pickeropt.prune.scoring.load_scorer", lambda *given: XScorer())
+    monkeypatch.setattr(scoring, "load_scorer", lambda *given: XScorer())
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     return make_project(tmp_path)
 

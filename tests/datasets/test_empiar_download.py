@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from empiar_server import Fault, Site, serving
 
-from pickeropt.datasets.empiar.http_download import Patience, Wanted, download, fetch_text, part_of, remote_size
+from pickeropt.datasets.empiar.http_download import Patience, RemoteFile, download, fetch_text, part_of, remote_size
 from pickeropt.errors import DownloadError, FormatError
 from pickeropt.io.micrographs import read_micrograph_header, write_mrc
 
@@ -42,7 +42,7 @@ def left(folder):
 
 def test_a_plain_file(site, tmp_path, patience, naps):
     seen = []
-    got = download(Wanted(site.url + PATH), tmp_path / "a", patience, lambda done, of: seen.append((done, of)))
+    got = download(RemoteFile(site.url + PATH), tmp_path / "a", patience, lambda done, of: seen.append((done, of)))
     assert (tmp_path / "a").read_bytes() == BODY
     assert got.size == 10_000
     assert got.sha256 == hashlib.sha256(BODY).hexdigest()
@@ -53,7 +53,7 @@ def test_a_plain_file(site, tmp_path, patience, naps):
 
 def test_a_line_cut_half_way_goes_on_from_there(site, tmp_path, patience, naps):
     site.faults[PATH] = [Fault(cut=HALF), Fault(cut=1000)]
-    download(Wanted(site.url + PATH), tmp_path / "a", patience)
+    download(RemoteFile(site.url + PATH), tmp_path / "a", patience)
     assert (tmp_path / "a").read_bytes() == BODY
     assert site.gets(PATH) == [None, f"bytes={HALF}-", f"bytes={HALF + 1000}-"]
     assert naps == [1.0, 1.0]  # each try got further, so patience starts anew
@@ -70,10 +70,10 @@ def test_a_run_that_was_killed_goes_on(site, tmp_path, patience):
 
     site.faults[PATH] = [Fault(cut=HALF)]
     with pytest.raises(Killed):
-        download(Wanted(site.url + PATH), tmp_path / "a", patience, kill)
+        download(RemoteFile(site.url + PATH), tmp_path / "a", patience, kill)
     assert not (tmp_path / "a").exists()
     assert part_of(tmp_path / "a").read_bytes() == BODY[:HALF]
-    download(Wanted(site.url + PATH), tmp_path / "a", patience)
+    download(RemoteFile(site.url + PATH), tmp_path / "a", patience)
     assert site.gets(PATH)[-1] == f"bytes={HALF}-"
     assert (tmp_path / "a").read_bytes() == BODY
 
@@ -83,7 +83,7 @@ def test_a_tag_that_says_nothing_starts_again(site, tmp_path, patience, tag):
     part = part_of(tmp_path / "a")
     part.write_bytes(b"x" * 100)
     part.with_name(f"{part.name}.tag").write_bytes(tag)
-    download(Wanted(site.url + PATH), tmp_path / "a", patience)
+    download(RemoteFile(site.url + PATH), tmp_path / "a", patience)
     assert site.gets(PATH) == [None]
     assert (tmp_path / "a").read_bytes() == BODY
     assert left(tmp_path) == ["a"]
@@ -91,7 +91,7 @@ def test_a_tag_that_says_nothing_starts_again(site, tmp_path, patience, tag):
 
 def test_a_server_that_ignores_ranges_starts_again(site, tmp_path, patience):
     site.faults[PATH] = [Fault(cut=HALF), Fault(ranges=False)]
-    download(Wanted(site.url + PATH), tmp_path / "a", patience)
+    download(RemoteFile(site.url + PATH), tmp_path / "a", patience)
     assert (tmp_path / "a").read_bytes() == BODY
 
 
@@ -99,9 +99,9 @@ def test_a_file_that_changed_in_between_starts_again(site, tmp_path, patience):
     site.faults[PATH] = [Fault(cut=HALF)]
     other = BODY[::-1]
     with pytest.raises(DownloadError):
-        download(Wanted(site.url + PATH), tmp_path / "a", Patience(attempts=1, sleep=lambda s: None))
+        download(RemoteFile(site.url + PATH), tmp_path / "a", Patience(attempts=1, sleep=lambda s: None))
     site.files[PATH], site.tags[PATH] = other, '"new"'
-    download(Wanted(site.url + PATH), tmp_path / "a", patience)
+    download(RemoteFile(site.url + PATH), tmp_path / "a", patience)
     assert site.gets(PATH)[-1] == f"bytes={HALF}-"  # asked for the rest, given the whole
     assert (tmp_path / "a").read_bytes() == other
 
@@ -110,21 +110,21 @@ def test_a_file_that_changed_in_between_starts_again(site, tmp_path, patience):
 def test_without_a_strong_tag_the_date_binds_the_rest(site, tmp_path, patience, tag):
     site.tags[PATH] = tag
     site.faults[PATH] = [Fault(cut=HALF)]
-    download(Wanted(site.url + PATH), tmp_path / "a", patience)
+    download(RemoteFile(site.url + PATH), tmp_path / "a", patience)
     assert (tmp_path / "a").read_bytes() == BODY
     assert site.gets(PATH)[-1] == f"bytes={HALF}-"
 
 
 def test_a_wrong_range_is_not_taken(site, tmp_path, patience):
     site.faults[PATH] = [Fault(cut=HALF), Fault(shift=7)]
-    download(Wanted(site.url + PATH), tmp_path / "a", patience)
+    download(RemoteFile(site.url + PATH), tmp_path / "a", patience)
     assert (tmp_path / "a").read_bytes() == BODY
 
 
 def test_a_length_that_promises_more_than_comes(site, tmp_path, patience, naps):
     site.faults[PATH], site.forever = [Fault(announce=500)], True
     with pytest.raises(DownloadError, match="said 10500 bytes before and says 10000 now"):
-        download(Wanted(site.url + PATH), tmp_path / "a", patience)
+        download(RemoteFile(site.url + PATH), tmp_path / "a", patience)
     assert left(tmp_path) == []
     assert naps == [1.0]
 
@@ -132,7 +132,7 @@ def test_a_length_that_promises_more_than_comes(site, tmp_path, patience, naps):
 def test_a_line_that_is_always_cut_ends_and_keeps_what_there_is(site, tmp_path, patience, naps):
     site.faults[PATH], site.forever = [Fault(cut=HALF), Fault(cut=0)], True
     with pytest.raises(DownloadError, match=r"cut after 5000 of 10000 bytes, again and again.*goes on"):
-        download(Wanted(site.url + PATH), tmp_path / "a", patience)
+        download(RemoteFile(site.url + PATH), tmp_path / "a", patience)
     assert naps == [1.0, 2.0, 3.0]  # doubled, 3 s at most; the fourth failure without a new byte ends it
     assert part_of(tmp_path / "a").read_bytes() == BODY[:HALF]
     assert not (tmp_path / "a").exists()
@@ -141,7 +141,7 @@ def test_a_line_that_is_always_cut_ends_and_keeps_what_there_is(site, tmp_path, 
 def test_a_length_that_promises_less_than_there_is(site, tmp_path, patience):
     site.faults[PATH], site.forever = [Fault(announce=-500)], True
     with pytest.raises(DownloadError, match="9500 bytes on the server where 10000"):
-        download(Wanted(site.url + PATH, size=10_000), tmp_path / "a", patience)
+        download(RemoteFile(site.url + PATH, size=10_000), tmp_path / "a", patience)
     assert left(tmp_path) == []
 
 
@@ -149,7 +149,7 @@ def test_a_micrograph_says_itself_how_long_it_is(tmp_path, patience):
     write_mrc(tmp_path / "true.mrc", np.ones((20, 30), dtype=np.float32), 1.5)
     whole = (tmp_path / "true.mrc").read_bytes()
     with serving(Site({"/m.mrc": whole}, {"/m.mrc": [Fault(announce=-100)]}, forever=True)) as site:
-        wanted = Wanted(site.url + "/m.mrc", check=read_micrograph_header)
+        wanted = RemoteFile(site.url + "/m.mrc", check=read_micrograph_header)
         with pytest.raises(DownloadError, match="truncated"):
             download(wanted, tmp_path / "m.mrc", patience)
         assert left(tmp_path) == ["true.mrc"]
@@ -161,40 +161,40 @@ def test_a_micrograph_says_itself_how_long_it_is(tmp_path, patience):
 
 def test_a_wrong_checksum(site, tmp_path, patience):
     with pytest.raises(DownloadError, match="SHA-256"):
-        download(Wanted(site.url + PATH, sha256="0" * 64), tmp_path / "a", patience)
+        download(RemoteFile(site.url + PATH, sha256="0" * 64), tmp_path / "a", patience)
     assert left(tmp_path) == []
     right = hashlib.sha256(BODY).hexdigest()
-    assert download(Wanted(site.url + PATH, sha256=right), tmp_path / "a", patience).sha256 == right
+    assert download(RemoteFile(site.url + PATH, sha256=right), tmp_path / "a", patience).sha256 == right
 
 
 def test_a_web_page_is_not_the_file(site, tmp_path, patience):
     site.faults[PATH] = [Fault(cut=HALF), Fault(page=True)]
-    download(Wanted(site.url + PATH), tmp_path / "a", patience)
+    download(RemoteFile(site.url + PATH), tmp_path / "a", patience)
     assert (tmp_path / "a").read_bytes() == BODY
 
 
 def test_no_length_is_taken_only_where_something_else_can_check(site, tmp_path, patience):
     site.faults[PATH], site.forever = [Fault(length=False)], True
     with pytest.raises(DownloadError, match="no length"):
-        download(Wanted(site.url + PATH), tmp_path / "a", patience)
+        download(RemoteFile(site.url + PATH), tmp_path / "a", patience)
 
     def whole(path):
         if path.read_bytes() != BODY:
             raise FormatError("short")
 
-    download(Wanted(site.url + PATH, check=whole), tmp_path / "a", patience)
+    download(RemoteFile(site.url + PATH, check=whole), tmp_path / "a", patience)
     assert (tmp_path / "a").read_bytes() == BODY
 
 
 def test_a_busy_server_is_asked_again_when_it_says(site, tmp_path, patience, naps):
     site.faults[PATH] = [Fault(status=503, retry_after="17"), Fault(status=500)]
-    download(Wanted(site.url + PATH), tmp_path / "a", patience)
+    download(RemoteFile(site.url + PATH), tmp_path / "a", patience)
     assert naps == [17.0, 2.0]
 
 
 def test_what_is_not_there_is_not_asked_for_again(site, tmp_path, patience, naps):
     with pytest.raises(DownloadError, match="HTTP 404"):
-        download(Wanted(site.url + "/no"), tmp_path / "a", patience)
+        download(RemoteFile(site.url + "/no"), tmp_path / "a", patience)
     assert naps == []
     assert left(tmp_path) == []
 
@@ -203,18 +203,18 @@ def test_no_server_and_no_address(tmp_path, patience, naps):
     with serving(Site()) as gone:
         pass
     with pytest.raises(DownloadError, match="no connection"):
-        download(Wanted(gone.url + PATH), tmp_path / "a", patience)
+        download(RemoteFile(gone.url + PATH), tmp_path / "a", patience)
     assert naps == [1.0, 2.0, 3.0]
     with pytest.raises(DownloadError, match="no address"):
-        download(Wanted("nonsense"), tmp_path / "a", patience)
+        download(RemoteFile("nonsense"), tmp_path / "a", patience)
 
 
 def test_two_runs_never_write_one_file(site, tmp_path, patience):
     def meanwhile(done, of):
         with pytest.raises(DownloadError, match="another run"):
-            download(Wanted(site.url + PATH), tmp_path / "a", patience)
+            download(RemoteFile(site.url + PATH), tmp_path / "a", patience)
 
-    download(Wanted(site.url + PATH), tmp_path / "a", patience, meanwhile)
+    download(RemoteFile(site.url + PATH), tmp_path / "a", patience, meanwhile)
     assert (tmp_path / "a").read_bytes() == BODY
 
 

@@ -24,7 +24,7 @@ from pickeropt.datasets.empiar.download_plan import (
 )
 from pickeropt.datasets.empiar.fetching import fetch
 from pickeropt.datasets.empiar.http_download import Patience, part_of
-from pickeropt.datasets.empiar.manifest import EmpiarConfig, Said, choose_entries, load_manifest
+from pickeropt.datasets.empiar.manifest import EmpiarConfig, EntryOverrides, choose_entries, load_manifest
 from pickeropt.errors import DownloadError, FormatError, GeometryError, OutputError, PickeroptError
 from pickeropt.io.delimited import read_cryoppp
 from pickeropt.io.labels import read_labels
@@ -68,7 +68,7 @@ def config_of(site, out, **more):
 
 
 def beta_gal(**said):
-    return choose_entries(load_manifest(), ["10017"], Said({}, {}, said))
+    return choose_entries(load_manifest(), ["10017"], EntryOverrides({}, {}, said))
 
 
 def run(site, out, entries=None, **more):
@@ -184,7 +184,7 @@ def test_an_entry_is_fetched_labelled_and_can_be_built_from(site, tmp_path):
 
 def test_the_pixel_size_of_the_entry_goes_into_the_labels(site, tmp_path):
     """108 px at the 2 Å/px that the user says, whatever the header (1.77) says; it is told."""
-    entries = choose_entries(load_manifest(), ["10017"], Said({"10017": 2.0}, {}, {}))
+    entries = choose_entries(load_manifest(), ["10017"], EntryOverrides({"10017": 2.0}, {}, {}))
     report = run(site, tmp_path, entries, max_micrographs=2)
     labels = read_labels(tmp_path / "10017/labels.star")
     np.testing.assert_allclose(labels.diameters, 216, atol=1e-3)
@@ -316,7 +316,7 @@ def test_no_labels_of_an_earlier_run_stay_where_there_is_no_point(site, tmp_path
     folder.mkdir(parents=True)
     (folder / "a.mrc").write_bytes(site.files[DATA + "Falcon_0.mrc"])
     (tmp_path / "mine.star").write_text(HAND + "a.mrc 50 60 particle\n")
-    entries = choose_entries(load_manifest(), ["10454"], Said({"10454": 1.77}, {"10454": 90.0}, {}))
+    entries = choose_entries(load_manifest(), ["10454"], EntryOverrides({"10454": 1.77}, {"10454": 90.0}, {}))
     report = run(site, tmp_path, entries, shots=(tmp_path / "mine.star",))
     assert report.entries[0].labels == tmp_path / "10454/labels.star"
     report = run(site, tmp_path, entries)
@@ -379,7 +379,7 @@ def test_a_folder_without_micrographs_says_what_is_there(site, tmp_path):
 
 
 def test_what_the_manifest_does_not_know_is_asked_for(site, tmp_path):
-    entries = choose_entries(load_manifest(), ["10454"], Said({}, {}, {}))
+    entries = choose_entries(load_manifest(), ["10454"], EntryOverrides({}, {}, {}))
     with pytest.raises(PickeroptError, match=r"--pixel-size 10454=.*--diameter 10454=.*--folder 10454="):
         make_plan(entries, config_of(site, tmp_path))
     assert site.requests == []
@@ -389,7 +389,7 @@ def test_micrographs_that_are_here_need_no_folder(site, tmp_path):
     folder = tmp_path / "10454/micrographs"
     folder.mkdir(parents=True)
     (folder / "a.mrc").write_bytes(site.files[DATA + "Falcon_0.mrc"])
-    entries = choose_entries(load_manifest(), ["10454"], Said({"10454": 1.5}, {"10454": 90.0}, {}))
+    entries = choose_entries(load_manifest(), ["10454"], EntryOverrides({"10454": 1.5}, {"10454": 90.0}, {}))
     report = run(site, tmp_path, entries)
     assert [p.name for p in report.entries[0].micrographs] == ["a.mrc"]
     assert report.entries[0].labels is None
@@ -409,8 +409,8 @@ SINGLE, MOVIES = "micrographs - single frame", "micrographs - multiframe"
 
 
 def asked(site, out, accession, said=None):
-    entries = choose_entries(load_manifest(), [accession], said or Said({}, {}, {}))
-    return ask_empiar(entries, said or Said({}, {}, {}), out, site.url + "/entry", QUICK)
+    entries = choose_entries(load_manifest(), [accession], said or EntryOverrides({}, {}, {}))
+    return ask_empiar(entries, said or EntryOverrides({}, {}, {}), out, site.url + "/entry", QUICK)
 
 
 def test_empiar_is_asked_for_what_no_one_knows(site, tmp_path):
@@ -420,9 +420,9 @@ def test_empiar_is_asked_for_what_no_one_knows(site, tmp_path):
     said, lines = asked(site, tmp_path, "10406")
     assert (said.pixel_size, said.folder) == ({"10406": 1.7}, {"10406": "data/Micrographs"})
     assert lines == ("EMPIAR-10406: by EMPIAR's own description 1.7 Å/px, in data/Micrographs",)
-    said, _ = asked(site, tmp_path, "10406", Said({"10406": 1.6}, {}, {}))
+    said, _ = asked(site, tmp_path, "10406", EntryOverrides({"10406": 1.6}, {}, {}))
     assert (said.pixel_size, said.folder) == ({"10406": 1.6}, {"10406": "data/Micrographs"})
-    assert asked(site, tmp_path, "10017") == (Said({}, {}, {}), ())
+    assert asked(site, tmp_path, "10017") == (EntryOverrides({}, {}, {}), ())
     (tmp_path / "10406/micrographs").mkdir(parents=True)
     (tmp_path / "10406/micrographs/a.mrc").touch()
     assert asked(site, tmp_path, "10406")[0].folder == {}
@@ -433,7 +433,7 @@ def test_of_several_image_sets_that_of_the_known_folder_counts(site, tmp_path):
     site.files |= described("10077", *both) | described("10406", *both)
     assert asked(site, tmp_path, "10077")[0].pixel_size == {"10077": 1.34}
     said, lines = asked(site, tmp_path, "10406")
-    assert said == Said({}, {}, {})
+    assert said == EntryOverrides({}, {}, {})
     assert lines[0].endswith("names no one folder of micrographs (there is data/Micrographs_part1, data/part2)")
 
 
@@ -450,13 +450,13 @@ def test_no_description(site, tmp_path, answer):
     if answer is not None:
         site.files["/entry/EMPIAR-10406"] = answer
     said, lines = asked(site, tmp_path, "10406")
-    assert said == Said({}, {}, {})
+    assert said == EntryOverrides({}, {}, {})
     assert lines[0].startswith("EMPIAR-10406: EMPIAR could not be asked (")
 
 
 def test_a_folder_that_leads_out_is_none(site, tmp_path):
     site.files |= described("10406", ("../data", SINGLE, "MRC", "1.7"))
-    assert asked(site, tmp_path, "10406")[0] == Said({}, {}, {})
+    assert asked(site, tmp_path, "10406")[0] == EntryOverrides({}, {}, {})
 
 
 def test_the_command_takes_what_empiar_says(site, tmp_path, command):

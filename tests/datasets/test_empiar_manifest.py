@@ -2,10 +2,10 @@
 
 import pytest
 
-from pickeropt.datasets.empiar.manifest import Said, choose_entries, load_manifest, parse_manifest
+from pickeropt.datasets.empiar.manifest import EntryOverrides, choose_entries, load_manifest, parse_manifest
 from pickeropt.errors import PickeroptError
 
-NOTHING = Said({}, {}, {})
+NOTHING = EntryOverrides({}, {}, {})
 NAMED_IN_THE_PAPER = {"10406", "10059", "10454", "10470"}
 CRYOPPP = {
     "10389", "10081", "10289", "11057", "10444", "10576", "10816", "10526", "11051", "10760", "11183",
@@ -65,23 +65,23 @@ def test_without_a_list_only_what_is_fully_known(manifest):
 
 def test_what_the_user_says_fills_in(manifest):
     assert entry(manifest, "10406").missing == ("pixel_size", "folder")  # the diameter in px is known
-    said = Said({"10406": 1.1}, {}, {"10406": "data/x"})
+    said = EntryOverrides({"10406": 1.1}, {}, {"10406": "data/x"})
     filled = entry(manifest, "EMPIAR-10406", said)
     assert filled.missing == ()
     assert filled.diameter == pytest.approx(212 * 1.1)
     assert filled.folder == "data/x"
-    assert entry(manifest, "10406", Said({"10406": 1.1}, {"10406": 250.0}, {})).diameter == 250.0
-    assert entry(manifest, "10454", Said({"10454": 1.1}, {}, {})).missing == ("diameter", "folder")
+    assert entry(manifest, "10406", EntryOverrides({"10406": 1.1}, {"10406": 250.0}, {})).diameter == 250.0
+    assert entry(manifest, "10454", EntryOverrides({"10454": 1.1}, {}, {})).missing == ("diameter", "folder")
 
 
 @pytest.mark.parametrize(
     ("names", "said", "says"),
     [
         (["10099"], NOTHING, "EMPIAR-10099 is not in the manifest"),
-        ([], Said({"1": 1.0}, {}, {}), "EMPIAR-1 is not"),
-        ([], Said({"10017": 0.0}, {}, {}), "no size"),
-        ([], Said({}, {"10017": float("nan")}, {}), "no size"),
-        ([], Said({}, {}, {"10017": "data/../../etc"}), "leads out"),
+        ([], EntryOverrides({"1": 1.0}, {}, {}), "EMPIAR-1 is not"),
+        ([], EntryOverrides({"10017": 0.0}, {}, {}), "no size"),
+        ([], EntryOverrides({}, {"10017": float("nan")}, {}), "no size"),
+        ([], EntryOverrides({}, {}, {"10017": "data/../../etc"}), "leads out"),
     ],
 )
 def test_what_means_nothing_is_refused(manifest, names, said, says):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pickeropt.errors import FormatError
-from pickeropt.evaluate.scored import micrograph_stem, micrograph_stems, read_scores
+from pickeropt.evaluate.evaluation import read_scored_picks as read_scores
+from pickeropt.evaluate.truth import micrograph_stem, micrograph_stems
 
 HEADER = "file,row,micrograph,x,y,figure_of_merit,class,score,p_particle,p_background,kept\n"
 ROW = "a.box,0,Micrographs/a.mrc,10,20.5,0.3,particle,0.9,0.9,0.1,1\n"

@@ -12,7 +12,7 @@ from finetune_world import CONFIG, DIAMETER, PIXEL_SIZE, SHAPE, make_shots, nois
 
 from pickeropt.errors import GeometryError, MicrographError, OutputError, PickeroptError, ShotsError
 from pickeropt.finetune import finetuning as run
-from pickeropt.finetune import recipes
+from pickeropt.finetune import recipes, shot_features
 from pickeropt.finetune import recipes as trials
 from pickeropt.finetune.finetuning import finetune
 from pickeropt.finetune.shot_features import are_bright, check_shot_frame, locate
@@ -52,7 +52,7 @@ def no_compute(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("_fit_default", "_fit_paper", "save_checkpoint"):
         monkeypatch.setattr(run, name, fail)
-    monkeypatch.setattr("pickeropt.finetune.shot_features.read_micrograph", fail)
+    monkeypatch.setattr(shot_features, "read_micrograph", fail)
 
 
 def test_the_default_recipe(shots: Shots, tmp_path: Path) -> None:
@@ -144,9 +144,10 @@ def test_the_last_fit_is_on_all_shots_and_the_temperature_from_the_splits(tmp_pa
     fits: list[int] = []
     heads: list[dict[str, torch.Tensor]] = []
     tried: list[tuple[int, int]] = []
+    fit_default = recipes.fit_default
 
     def fit(classifier, features, labels) -> None:
-        recipes.fit_default(classifier, features, labels)
+        fit_default(classifier, features, labels)
         fits.append(len(labels))
         heads.append({name: value.clone() for name, value in classifier.head.state_dict().items()})
 

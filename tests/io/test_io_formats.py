@@ -305,9 +305,9 @@ def test_star_faults(tmp_path: Path, content: str, message: str) -> None:
 
 def test_what_is_picks(tmp_path: Path) -> None:
     for content in (POS, INFO, CBOX, "x,y\n", "1 2\n", "1 2 3 4\n", "image_name\tx_coord\ty_coord\n"):
-        assert is_picks(write(tmp_path, content, "a"))
+        assert is_picks(write(tmp_path, content, "a").read_bytes())
     for content in ("", "some prose, and more\n", '{"a": 1}', "file,row,micrograph,x,y\n", "1\n", "# 1 2\n"):
-        assert not is_picks(write(tmp_path, content, "a"))
+        assert not is_picks(write(tmp_path, content, "a").read_bytes())
 
 
 def test_minus_999_is_no_score(tmp_path: Path) -> None:

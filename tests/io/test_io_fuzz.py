@@ -52,7 +52,7 @@ def check(content: bytes, name: str) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(content)
-        is_picks(path)
+        is_picks(path.read_bytes())
         fault = ""
         try:
             file = read_picks(path)

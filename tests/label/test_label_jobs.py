@@ -12,6 +12,7 @@ from label_world import config_of, label, make_world, post, rows_of, serving
 from pickeropt.commands.label import _with_report
 from pickeropt.datasets.simulate import SimulationConfig, labelled_points, make_species, simulate_micrographs
 from pickeropt.errors import ShotsError
+from pickeropt.finetune import finetuning
 from pickeropt.io.micrographs import write_mrc
 from pickeropt.label.active_learning import Suggester
 from pickeropt.label.jobs import Jobs
@@ -213,7 +214,7 @@ def test_a_model_of_others_is_kept_and_ones_own_is_replaced(tmp_path, monkeypatc
         counts = {"particle": len(shots)}
         return SimpleNamespace(train_shots=counts, validation_shots={}, macro_f1=0.5, warnings=("mind this",))
 
-    monkeypatch.setattr("pickeropt.finetune.finetuning.finetune", learn)
+    monkeypatch.setattr(finetuning, "finetune", learn)
     config = config_of(tmp_path)
     config.model_file.parent.mkdir()
     config.model_file.write_text("of another day")

@@ -20,7 +20,7 @@ from pickeropt.pretrain.pretrain_recipes import (
     window_features,
     window_weights,
 )
-from pickeropt.pretrain.training_views import View, open_store, write_piece
+from pickeropt.pretrain.training_views import TrainingView, open_store, write_piece
 
 
 def test_scales_are_means_over_half_overlapping_squares() -> None:
@@ -94,7 +94,7 @@ def test_spreads_are_variances_within_or_over_all_maps(tmp_path: Path, centred: 
     generator = torch.Generator().manual_seed(2)
     maps = [(torch.randn(2, 6, 6, generator=generator) + 3 * i).half() for i in range(3)]
     nothing = torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64)
-    views = [View(torch.zeros(17, 17).half(), 9.0, *nothing, centred, (m,)) for m in maps]
+    views = [TrainingView(torch.zeros(17, 17).half(), 9.0, *nothing, centred, (m,)) for m in maps]
     write_piece(tmp_path / "a", views[:2])
     write_piece(tmp_path / "b", views[2:])
     (spread,) = channel_spreads(open_store([tmp_path / "a", tmp_path / "b"]), torch.device("cpu"))

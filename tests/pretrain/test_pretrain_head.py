@@ -16,7 +16,7 @@ from pickeropt.pretrain import head_fit
 from pickeropt.pretrain import head_fit as frozen
 from pickeropt.pretrain.head_fit import (
     ORIENTATIONS,
-    Points,
+    PointFeatures,
     feature_path,
     fit_linear,
     held_back_figures,
@@ -26,9 +26,9 @@ from pickeropt.pretrain.head_fit import (
 )
 from pickeropt.pretrain.learner import Learner, LinearHead
 from pickeropt.pretrain.pretrain_recipes import point_features
-from pickeropt.pretrain.training_loop import World
+from pickeropt.pretrain.training_loop import ProcessGroup
 from pickeropt.pretrain.training_set import Parents, even_weights
-from pickeropt.pretrain.training_views import View, open_store, write_piece
+from pickeropt.pretrain.training_views import TrainingView, open_store, write_piece
 
 THREE = Parents(("particle", "carbon"), (2, 1))
 """Of source classes 0 and 1, and of 2."""
@@ -68,16 +68,16 @@ def test_standardisation_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert scale[1] == 0
 
 
-def clouds(counts: tuple[int, int, int], seed: int) -> Points:
+def clouds(counts: tuple[int, int, int], seed: int) -> PointFeatures:
     """Classes 0, 1 and 2 around (2, 2), (2, -2) and (-2, 0), with one far outlier of class 0."""
     generator, centres = torch.Generator().manual_seed(seed), torch.tensor([[2.0, 2], [2, -2], [-2, 0]])
     labels = torch.repeat_interleave(torch.tensor(counts))
     features = centres[labels] + torch.randn(len(labels), 2, generator=generator)
     features[0] = torch.tensor([-500.0, 0.0])
-    return Points(features.half(), labels)
+    return PointFeatures(features.half(), labels)
 
 
-def fitted(points: Points, ridge: float, steps: int, seed: int = 0) -> LinearHead:
+def fitted(points: PointFeatures, ridge: float, steps: int, seed: int = 0) -> LinearHead:
     head = LinearHead(2, 3)
     mean, scale = torch.tensor([0.5, 0.0]), torch.tensor([0.5, 0.5])
     head.mean.copy_(mean)
@@ -118,13 +118,13 @@ def test_figures_by_hand() -> None:
         head.linear.weight.copy_(torch.eye(3))
         head.linear.bias.zero_()
     features = torch.tensor([[9.0, 0, 0], [0, 5, 7], [0, 3, 0], [0, 0, 6], [0, 2, 1.0]]).half()
-    points = Points(features, torch.tensor([0, 1, 1, 2, 2]))
+    points = PointFeatures(features, torch.tensor([0, 1, 1, 2, 2]))
     found = held_back_figures(head, points, THREE)
     # told: particle, carbon, particle, carbon, particle. particle 2 of 3 and 3, carbon 1 of 2 and 2
     assert found["held_back_head_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
     # odds of particles about 9, -2, 3; of carbon about -5, 1.3: 5 of 6 pairs in order
     assert found["held_back_head_auc"] == pytest.approx(5 / 6)
-    alone = Points(features[:3], torch.tensor([0, 1, 1]))
+    alone = PointFeatures(features[:3], torch.tensor([0, 1, 1]))
     assert held_back_figures(head, alone, THREE).keys() == {"held_back_head_f1"}
 
 
@@ -132,7 +132,7 @@ def test_figures_by_hand() -> None:
 def test_the_ridge_is_chosen_by_what_is_held_back(monkeypatch: pytest.MonkeyPatch, held: bool) -> None:
     """A fit that is stubbed says where its ridge leads: only that of 0.003 tells the held back right."""
 
-    def stub(head: LinearHead, points: Points, parents: Parents, ridge: float, steps: int, seed: int) -> None:
+    def stub(head: LinearHead, points: PointFeatures, parents: Parents, ridge: float, steps: int, seed: int) -> None:
         assert (steps, seed) == (20, 0)
         with torch.no_grad():
             head.linear.weight.copy_(torch.tensor([[1.0, 0], [0, 0], [-1, 0]]) * (1 if ridge == 3e-3 else -1))
@@ -142,11 +142,11 @@ def test_the_ridge_is_chosen_by_what_is_held_back(monkeypatch: pytest.MonkeyPatc
     learner = SimpleNamespace(head=LinearHead(2, 3))
     run = SimpleNamespace(learner=learner, config=tiny(Path("w")), device=torch.device("cpu"))
     apart = torch.tensor([[3.0, 0], [2, 0], [-3, 0], [-1, 0]]).half()
-    points = Points(apart, torch.tensor([0, 1, 2, 2]))
+    points = PointFeatures(apart, torch.tensor([0, 1, 2, 2]))
     seen: list[tuple[int, int]] = []
     figures = head_fit._choose(
         run,  # type: ignore[arg-type]
-        Points(torch.tensor([[1.0, 1], [-1, -1]]).half(), torch.tensor([0, 2])),
+        PointFeatures(torch.tensor([[1.0, 1], [-1, -1]]).half(), torch.tensor([0, 2])),
         points if held else None,
         THREE,
         lambda what, done, total: seen.append((done, total)),
@@ -167,11 +167,12 @@ def test_features_of_views_in_two_orientations(tmp_path: Path, monkeypatch: pyte
         learner=learner,
         config=tiny(Path("w"), mixed_precision=False),
         device=torch.device("cpu"),
-        world=World(),
+        processes=ProcessGroup(),
     )
     counts = (3, 0)
     views = [
-        View(torch.randn(33, 33).half(), 9.0, torch.rand(n, 2) * 30, torch.arange(n), centred=n == 3) for n in counts
+        TrainingView(torch.randn(33, 33).half(), 9.0, torch.rand(n, 2) * 30, torch.arange(n), centred=n == 3)
+        for n in counts
     ]
     write_piece(tmp_path / "piece", views)
     store, folder, seen = open_store([tmp_path / "piece"]), tmp_path / "features", []

@@ -14,7 +14,7 @@ from pickeropt.io.micrographs import write_mrc
 from pickeropt.pretrain.pretrain_config import PretrainConfig
 from pickeropt.pretrain.training_set import LabelledBox, LabelledMicrograph, read_data_set
 from pickeropt.pretrain.training_views import (
-    View,
+    TrainingView,
     box_groups,
     fitted_box,
     labelled_pieces,
@@ -125,7 +125,7 @@ def test_views_on_disk_are_read_one_by_one(tmp_path: Path) -> None:
     views = []
     for n in range(3):
         pixels, maps = torch.full((17, 17), float(n)).half(), (torch.ones(2, 3, 3).half() * n,)
-        views.append(View(pixels, 10.0 + n, torch.zeros(n, 2) + n, torch.arange(n), n != 1, maps))
+        views.append(TrainingView(pixels, 10.0 + n, torch.zeros(n, 2) + n, torch.arange(n), n != 1, maps))
     paths = [tmp_path / "0", tmp_path / "1"]
     write_piece(paths[0], views[:2])
     assert list(missing(paths)) == [1]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.io.micrographs import write_mrc
+from pickeropt.prune.prune_config import ScorerConfig
 from pickeropt.records import FloatArray, Micrograph
 
 PIXEL_SIZE = 2.0
@@ -39,6 +40,7 @@ class FakeScorer:
     diameter_angstrom: float = 20.0
     notes: tuple[str, ...] = ()
     taught_pixel_size: float | None = None
+    config: ScorerConfig = field(default_factory=ScorerConfig)
     log: Path | None = None
     fault: Callable[[Micrograph, FloatArray], FloatArray] | None = None
     seconds: float = 0.0

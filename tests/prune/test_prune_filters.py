@@ -12,6 +12,7 @@ from prune_world import PIXEL_SIZE, FakeScorer, coordinates_of, make_project, tr
 
 from pickeropt.errors import MicrographError, OutputError, PickeroptError
 from pickeropt.io.micrographs import read_micrograph
+from pickeropt.prune import scoring
 from pickeropt.prune.filters import domain_sizes, grid_of, measures_of, out_of_bounds, pixel_measures, too_close
 from pickeropt.prune.prune_config import REASONS, Filters, PruneConfig
 from pickeropt.prune.pruning import prune
@@ -196,7 +197,7 @@ def test_a_grid_of_many_points_is_scored_in_pieces(tmp_path: Path, monkeypatch: 
     picks = make_project(tmp_path, count=1)
     filters = Filters(max_domain=2)
     prune([picks], config_for(tmp_path, filters), FakeScorer())
-    monkeypatch.setattr("pickeropt.prune.scoring.PIECE", 50)
+    monkeypatch.setattr(scoring, "PIECE", 50)
     scorer = FakeScorer()
     prune([picks], config_for(tmp_path, filters, out=tmp_path / "pieces"), scorer)
     points = 12 + np.prod(grid_of((60, 80), 10)[0].shape[:2])

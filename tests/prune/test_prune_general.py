@@ -40,7 +40,7 @@ def test_it_asks_for_the_diameter() -> None:
 
 def test_what_is_loaded() -> None:
     scorer = load_scorer(None, "cpu", 7, DIAMETER)
-    assert (scorer.class_names, scorer.diameter_angstrom, scorer.batch_size) == (DEFAULT_CLASSES, DIAMETER, 7)
+    assert (scorer.class_names, scorer.diameter_angstrom, scorer.config.batch_size) == (DEFAULT_CLASSES, DIAMETER, 7)
     assert scorer.digest == general_checkpoint().digest
     assert [("general model" in note, "pickeropt finetune" in note) for note in scorer.notes] == [(True, True)]
 

@@ -23,7 +23,8 @@ from pickeropt.errors import CheckpointError, FormatError, GeometryError, Microg
 from pickeropt.io.inputs import read_inputs
 from pickeropt.io.lists import read_coordinate_list
 from pickeropt.io.picks import read_picks
-from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune import pruning
+from pickeropt.prune.prune_config import PruneConfig, ScorerConfig
 from pickeropt.prune.pruning import prune
 
 
@@ -31,10 +32,12 @@ def config_for(root: Path, **changes: object) -> PruneConfig:
     return replace(PruneConfig(micrographs=(root / "mics",), out=root / "out"), **changes)  # type: ignore[arg-type]
 
 
-def refused(root: Path, inputs: list[Path], kind: type[PickeroptError], **changes: object) -> str:
+def refused(
+    root: Path, inputs: list[Path], kind: type[PickeroptError], scorer: FakeScorer | None = None, **changes: object
+) -> str:
     """The message of a pruning that is refused before any score, with nothing left behind."""
     before = tree(root)
-    scorer = FakeScorer()
+    scorer = scorer or FakeScorer()
     with pytest.raises(kind) as caught:
         prune(inputs, config_for(root, **changes), scorer)
     assert type(caught.value) is kind
@@ -364,8 +367,9 @@ def test_an_output_that_holds_an_input(tmp_path: Path, inside: str) -> None:
     (tmp_path / "model").write_text("weights")
     moved[inside].rename(out / inside)
     moved[inside] = out / inside
-    changes = {"micrographs": (moved["mics"],), "model": moved["model"], "out": out, "overwrite": True}
-    message = refused(tmp_path, [moved["picks"]], OutputError, **changes)
+    changes = {"micrographs": (moved["mics"],), "out": out, "overwrite": True}
+    scorer = FakeScorer(config=ScorerConfig(moved["model"]))
+    message = refused(tmp_path, [moved["picks"]], OutputError, scorer, **changes)
     assert "would overwrite the input" in message
 
 
@@ -391,7 +395,7 @@ def test_a_write_error_leaves_no_output(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*arguments: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("pickeropt.prune.pruning.write_scores", full)
+    monkeypatch.setattr(pruning, "write_scores", full)
     with pytest.raises(OutputError, match="No space left"):
         prune([project], config_for(tmp_path), FakeScorer())
     assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prune_world import FakeScorer, make_project, tree
 
 from pickeropt.errors import PickeroptError
-from pickeropt.evaluate.scored import read_scores
+from pickeropt.evaluate.evaluation import read_scored_picks as read_scores
 from pickeropt.prune.decision import LEAST, estimate_prior, reweighted, with_particle
 from pickeropt.prune.prune_config import PruneConfig
 from pickeropt.prune.pruning import prune

@@ -14,10 +14,10 @@ from prune_world import FakeScorer, coordinate_star, coordinates_of, make_microg
 
 from pickeropt import resumable as workspace
 from pickeropt.errors import FormatError, OutputError, PickeroptError
-from pickeropt.prune.outputs import OWN
-from pickeropt.prune.prune_config import Filters, PruneConfig
+from pickeropt.prune.prune_config import Filters, PruneConfig, ScorerConfig
 from pickeropt.prune.pruning import prune
 from pickeropt.prune.rethreshold import rethreshold
+from pickeropt.pruned_run import OWN
 
 CHANGES = {
     "plain": {},
@@ -349,8 +349,8 @@ def test_from_another_folder_the_new_run_is_told_from_there(
     (tmp_path / "proj").mkdir()
     monkeypatch.chdir(tmp_path / "proj")
     picks = project(Path())
-    config = PruneConfig(Path("m.safetensors"), micrographs=(Path("mics"),), out=Path("pruned"))
-    prune([picks], config, FakeScorer())
+    config = PruneConfig(micrographs=(Path("mics"),), out=Path("pruned"))
+    prune([picks], config, FakeScorer(config=ScorerConfig(Path("m.safetensors"))))
     monkeypatch.chdir(tmp_path)
     if moved:
         Path("proj/pruned").rename("strict")

@@ -4,7 +4,7 @@ import csv
 import json
 import tempfile
 import weakref
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,12 @@ from prune_world import (
     tree,
 )
 
-import pickeropt
+from pickeropt import __version__
 from pickeropt.errors import OutputError
-from pickeropt.evaluate.scored import read_scores
-from pickeropt.io.micrographs import read_micrograph
-from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.evaluate.evaluation import read_scored_picks as read_scores
+from pickeropt.io.micrographs import MicrographHeader, read_micrograph
+from pickeropt.prune import scoring
+from pickeropt.prune.prune_config import PruneConfig, ScorerConfig
 from pickeropt.prune.pruning import prune
 
 
@@ -181,14 +182,14 @@ def test_each_micrograph_is_read_once_and_two_are_in_memory(tmp_path: Path, monk
     pixels: list[weakref.ref[np.ndarray]] = []
     alive: list[int] = []
 
-    def counting(path: Path) -> object:
-        micrograph = read_micrograph(path)
+    def counting(path: Path, header: MicrographHeader) -> object:
+        micrograph = read_micrograph(path, header)
         read.append(path.name)
         pixels.append(weakref.ref(micrograph.pixels))
         alive.append(sum(ref() is not None for ref in pixels))
         return micrograph
 
-    monkeypatch.setattr("pickeropt.prune.scoring.read_micrograph", counting)
+    monkeypatch.setattr(scoring, "read_micrograph", counting)
     scorer = FakeScorer(seconds=0.01)
     prune([project], config_for(tmp_path), scorer)
     assert sorted(read) == sorted(scorer.calls) == [f"m{i}.mrc" for i in range(9)]
@@ -214,7 +215,7 @@ def test_the_summary_counts(project: Path, tmp_path: Path) -> None:
     ranked = sorted(by_micrograph.items(), key=lambda item: (-item[1], item[0]))
     assert summary.worst == tuple((name, 12, count) for name, count in ranked if count)
     written = json.loads((tmp_path / "out/summary.json").read_text())
-    assert written["pickeropt"] == pickeropt.__version__
+    assert written["pickeropt"] == __version__
     assert (written["picks"], written["kept"], written["by_class"]) == (48, summary.kept, summary.by_class)
     assert written["model_digest"] == "d" * 64
     assert written["settings"]["threshold"] == written["threshold"] == 0.5
@@ -272,3 +273,24 @@ def test_a_summary_of_something_else_makes_no_output(project: Path, tmp_path: Pa
     with pytest.raises(OutputError, match=r"out: is no earlier output of pickeropt \(no summary\.json of one"):
         prune([project], config_for(tmp_path, overwrite=True), FakeScorer())
     assert (tmp_path / "out/data").is_dir()
+
+
+def test_the_record_is_of_the_classifier_that_scored(tmp_path: Path) -> None:
+    """A config has no diameter, device or batch size of its own: they are those of the scorer."""
+    for name, value in (("diameter_angstrom", 33.0), ("device", "nonsense"), ("batch_size", -5), ("model", "m")):
+        with pytest.raises(TypeError, match=name):
+            PruneConfig(**{name: value})  # type: ignore[arg-type]
+    picks = make_project(tmp_path, 1)
+    loaded = ScorerConfig(Path("my.safetensors"), 20.0, 7, "cpu")
+    summary = prune([picks], config_for(tmp_path), FakeScorer(config=loaded))
+    written = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary.diameter_angstrom == written["diameter_angstrom"] == 20.0
+    assert {name: written["settings"][name] for name in asdict(loaded)} == {
+        "model": "my.safetensors",
+        "diameter_angstrom": 20.0,
+        "batch_size": 7,
+        "device": "cpu",
+    }
+    names = ["model", "micrographs", "out", "threshold", "diameter_angstrom", "pixel_size", "batch_size", "device"]
+    names += ["overwrite", "write_score", "filters", "prior", "picker_shots", "trust_frame"]
+    assert list(written["settings"]) == names

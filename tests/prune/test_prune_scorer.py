@@ -11,7 +11,7 @@ from model_world import random_model
 from prune_world import SHAPE, data_rows, make_project
 
 from pickeropt.errors import CheckpointError, MicrographError, PickeroptError
-from pickeropt.prune.prune_config import MicrographScorer, PruneConfig
+from pickeropt.prune.prune_config import MicrographScorer, PruneConfig, ScorerConfig
 from pickeropt.prune.pruning import prune
 from pickeropt.prune.scoring import CheckpointScorer, load_scorer
 from pickeropt.records import Micrograph
@@ -89,7 +89,7 @@ def test_batches_change_nothing(scorers, micrograph) -> None:
     scorer = scorers["boxed"]
     expected = scorer.score(micrograph, PICKS, PIXEL_SIZE)
     for size in (1, 3, 100):
-        found = replace(scorer, batch_size=size).score(micrograph, PICKS, PIXEL_SIZE)
+        found = replace(scorer, config=ScorerConfig(batch_size=size)).score(micrograph, PICKS, PIXEL_SIZE)
         np.testing.assert_allclose(found, expected, atol=0.02)
 
 
@@ -106,7 +106,7 @@ def test_what_is_loaded(tmp_path: Path) -> None:
     scorer = load_scorer(path, "cpu", batch_size=7)
     assert scorer.class_names == ("particle", "ice", "carbon")
     assert scorer.diameter_angstrom == DIAMETER
-    assert scorer.batch_size == 7
+    assert scorer.config.batch_size == 7
     assert scorer.notes == ()
     assert scorer.digest == scorer.checkpoint.digest
     assert len(scorer.digest) == 64

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pickeropt.errors import FormatError, OutputError, PickeroptError
-from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.prune_config import PruneConfig, ScorerConfig
 from pickeropt.relion.external_args import LABELS, job_folder, parse_arguments
 
 
@@ -28,6 +28,7 @@ def test_what_relion_gives_by_default():
     assert (job.coordinates, job.particles, job.micrographs) == (Path("autopick.star"), None, None)
     assert (job.threads, job.relion_version) == (1, None)
     assert job.prune == PruneConfig(out=Path("External/job005/pruned"), overwrite=True)
+    assert job.scorer == ScorerConfig()
 
 
 def test_every_parameter():
@@ -41,9 +42,8 @@ def test_every_parameter():
     assert (job.coordinates, job.particles, job.micrographs) == (None, Path("parts.star"), Path("mics.star"))
     assert (job.threads, job.relion_version) == (8, "5")
     found = job.prune
-    assert found.model == Path("m.safetensors")
-    assert (found.diameter_angstrom, found.threshold, found.pixel_size) == (160.5, 0.25, 1.77)
-    assert (found.batch_size, found.device, found.write_score, found.prior) == (32, "cpu", True, 0.3)
+    assert job.scorer == ScorerConfig(Path("m.safetensors"), 160.5, 32, "cpu")
+    assert (found.threshold, found.pixel_size, found.write_score, found.prior) == (0.25, 1.77, True, 0.3)
     assert (found.picker_shots, found.trust_frame) == (Path("labels.star"), True)
     assert parse("--o J --in_coords autopick.star --prior auto --trust_frame no").prune.prior == "auto"
     assert found.filters == replace(
@@ -53,8 +53,8 @@ def test_every_parameter():
 
 def test_the_model_of_the_project_folder(project):
     (project / "model.safetensors").touch()
-    assert parse("--o J --in_coords autopick.star").prune.model == Path("model.safetensors")
-    assert parse("--o J --in_coords autopick.star --model n").prune.model == Path("n")
+    assert parse("--o J --in_coords autopick.star").scorer.model == Path("model.safetensors")
+    assert parse("--o J --in_coords autopick.star --model n").scorer.model == Path("n")
 
 
 @pytest.mark.parametrize(

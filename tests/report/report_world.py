@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pickeropt.io.micrographs import write_mrc
-from pickeropt.prune.prune_config import PruneConfig
+from pickeropt.prune.prune_config import PruneConfig, ScorerConfig
 from pickeropt.prune.pruning import prune
 from pickeropt.report.reporting import finish_with_report
 
@@ -27,6 +27,7 @@ class PlaceScorer:
     diameter_angstrom: float = DIAMETER
     notes: tuple[str, ...] = ("the model is of <another> particle",)
     taught_pixel_size: float | None = None
+    config: ScorerConfig = field(default_factory=ScorerConfig)
     fails_on: str = ""
     calls: list[str] = field(default_factory=list)
 

@@ -12,11 +12,12 @@ from report_world import PlaceScorer, make_project, prune_with_report, read_page
 from typer.testing import CliRunner
 
 from pickeropt.cli import app
-from pickeropt.prune.prune_config import Filters, PruneConfig
+from pickeropt.prune import scoring
+from pickeropt.prune.prune_config import Filters, PruneConfig, ScorerConfig, recorded_settings
 from pickeropt.report import reading
 from pickeropt.report.ice_and_defocus import read_optics
 from pickeropt.report.kinds import closest, extremes, kinds_of, spread, tally
-from pickeropt.report.reading import Run, read_run
+from pickeropt.report.reading import ReportedRun, read_run
 from pickeropt.report.report_page import ticks
 from pickeropt.report.reporting import write_report
 from pickeropt.report.rerun_command import ReportConfig, another_threshold, command_of
@@ -43,7 +44,7 @@ def run_of(micrograph, score, kept=None, best=None, reason=None, **more):
         "kept": score >= 0.5 if kept is None else np.array(kept, dtype=np.bool_),
         "places": MappingProxyType({}),
     }
-    return Run(**{**fields, **more})
+    return ReportedRun(**{**fields, **more})
 
 
 def test_every_pick_is_of_one_kind():
@@ -221,11 +222,13 @@ RUNS = {
 @pytest.mark.parametrize("name", RUNS)
 def test_the_command_gives_the_same_settings(name, tmp_path, monkeypatch):
     """Given to the command line, it asks for what the run was asked for."""
-    from dataclasses import asdict, replace
+    from dataclasses import replace
 
-    settings = PruneConfig(**({"out": tmp_path / "out dir"} | RUNS[name]))
+    of_scorer = {key: value for key, value in RUNS[name].items() if key in ScorerConfig.__dataclass_fields__}
+    others = {key: value for key, value in RUNS[name].items() if key not in of_scorer}
+    settings, scorer = PruneConfig(**({"out": tmp_path / "out dir"} | others)), ScorerConfig(**of_scorer)
     inputs = ["picks here/p.star", "-odd.star", "x&y"]
-    summary = {"settings": asdict(settings), "inputs": inputs, "folder": "/some where", "out": "o"}
+    summary = {"settings": recorded_settings(settings, scorer), "inputs": inputs, "folder": "/some where", "out": "o"}
     folder, command = command_of(summary).split("\n")
     assert shlex.split(folder) == ["cd", "/some where"]
     words = shlex.split(command)
@@ -234,11 +237,12 @@ def test_the_command_gives_the_same_settings(name, tmp_path, monkeypatch):
     Path("model.safetensors").touch()  # that finetune wrote since
     asked = []
     pruning = "pickeropt.commands.prune.prune_and_show"
-    monkeypatch.setattr(pruning, lambda picks, config: asked.append((picks, config)))
+    monkeypatch.setattr(pruning, lambda picks, config, scorer: asked.append((picks, config, scorer)))
     result = CliRunner().invoke(app, words[1:])
     assert result.exit_code == 0, result.output
-    [(picks, config)] = asked
+    [(picks, config, loaded)] = asked
     assert config == replace(settings, overwrite=True)
+    assert loaded == scorer
     assert [str(path) for path in picks] == ["picks here/p.star", "-odd.star", "x&y"]
 
 
@@ -321,7 +325,7 @@ def test_rethreshold_on_the_command_line_brings_a_report(tmp_path):
 
 
 def test_prune_on_the_command_line_brings_a_report(tmp_path, monkeypatch):
-    monkeypatch.setattr("pickeropt.prune.scoring.load_scorer", lambda *given: PlaceScorer())
+    monkeypatch.setattr(scoring, "load_scorer", lambda *given: PlaceScorer())
     picks = make_project(tmp_path)
     result = run_cli("prune", picks, "--micrographs", tmp_path / "mics", "--out", tmp_path / "out", "--trust-frame")
     assert result.exit_code == 0, result.output

@@ -1,1 +1,1 @@
-"""Real micrographs from EMPIAR with particle labels from CryoPPP, for a user with a network."""
+"""Micrographs from EMPIAR with particle labels from CryoPPP, downloaded on request."""

@@ -1,12 +1,9 @@
-"""What a download would fetch and how much room it takes, asked of the servers beforehand.
+"""The plan of a download: which files the servers have, which are missing here, and their size.
 
-What lies on the servers: the folders of the EMPIAR archive, and CryoPPP's archives of labels.
-
-What EMPIAR itself says of an entry, for the facts that the manifest has not.
-
-Its description is JSON: under the entry's name, `imagesets` with `directory` (below the entry), `category`,
-`data_format` and `pixel_width`, Å. The form was read in two public programs that use it
-(github.com/Dylan8527/CryoCRAB; scigantic-empiar of PyPI), not seen at EMPIAR.
+Folders of the EMPIAR archive are read from their index pages, CryoPPP's labels from its archives. For facts
+that the manifest lacks, EMPIAR's own description of an entry is read: JSON with `imagesets`, each with
+`directory` (below the entry), `category`, `data_format` and `pixel_width`, Å. Its form was taken from two
+public programs (github.com/Dylan8527/CryoCRAB; scigantic-empiar of PyPI), not from EMPIAR itself.
 """
 
 import fnmatch
@@ -23,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pickeropt.datasets.empiar.http_download import Patience, fetch_text, remote_size
-from pickeropt.datasets.empiar.manifest import CRYOPPP, EmpiarConfig, Entry, Said
+from pickeropt.datasets.empiar.manifest import CRYOPPP, EmpiarConfig, Entry, EntryOverrides
 from pickeropt.errors import DownloadError, FormatError, OutputError, PickeroptError
 from pickeropt.files import partial_name
 
@@ -143,7 +140,7 @@ class EntryPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DownloadPlan:
     """needed : bytes still to fetch, with the largest archive of labels, which goes again; free : bytes"""
 
     entries: tuple[EntryPlan, ...]
@@ -156,7 +153,7 @@ class Plan:
         return not any(entry.missing or entry.archive for entry in self.entries)
 
 
-def make_plan(entries: Sequence[Entry], config: EmpiarConfig) -> Plan:
+def make_plan(entries: Sequence[Entry], config: EmpiarConfig) -> DownloadPlan:
     """Ask the servers what there is. Nothing is written.
 
     Raises PickeroptError for an entry of which something is missing or that has no micrographs;
@@ -175,7 +172,7 @@ def make_plan(entries: Sequence[Entry], config: EmpiarConfig) -> Plan:
     if needed * SPARE > free:
         what = f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free"
         raise OutputError(f"{config.out}: {what}; give a lower --max-micrographs, or another --out")
-    return Plan(plans, needed, free)
+    return DownloadPlan(plans, needed, free)
 
 
 def patience_of(config: EmpiarConfig) -> Patience:
@@ -280,8 +277,8 @@ class ImageSet:
 
 
 def ask_empiar(
-    entries: Sequence[Entry], said: Said, out: Path, url: str, patience: Patience = BRIEF
-) -> tuple[Said, tuple[str, ...]]:
+    entries: Sequence[Entry], overrides: EntryOverrides, out: Path, url: str, patience: Patience = BRIEF
+) -> tuple[EntryOverrides, tuple[str, ...]]:
     """The user's values with EMPIAR's where no one else has any, and a line on each entry asked.
 
     out : micrographs that lie there already need no folder
@@ -289,7 +286,7 @@ def ask_empiar(
     An entry counts where one image set alone holds single-frame micrographs as MRC files, in the folder
     where that is known; else, and where EMPIAR cannot be asked, it stays as it is and the line says why.
     """
-    sizes, folders, lines = dict(said.pixel_size), dict(said.folder), []
+    sizes, folders, lines = dict(overrides.pixel_size), dict(overrides.folder), []
     for entry in entries:
         wanted = {"pixel_size", "folder"} & {*entry.missing}
         if micrographs_here(out / entry.accession):
@@ -314,7 +311,7 @@ def ask_empiar(
             folders[entry.accession] = found.folder
         size = "no pixel size" if found.pixel_size is None else f"{found.pixel_size:g} Å/px"
         lines.append(f"{entry.name}: by EMPIAR's own description {size}, in {found.folder}")
-    return Said(sizes, said.diameter, folders), tuple(lines)
+    return EntryOverrides(sizes, overrides.diameter, folders), tuple(lines)
 
 
 def micrograph_sets(text: str) -> tuple[ImageSet, ...]:

@@ -1,7 +1,4 @@
-"""Carry a plan out: labels, micrographs, and one labelled STAR file an entry.
-
-The labelled STAR file of one entry: CryoPPP's particles and the user's own points.
-"""
+"""The download of planned entries: labels, micrographs, and one labelled STAR file an entry."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.datasets.empiar.download_plan import (
+    DownloadPlan,
     EntryPlan,
-    Plan,
     archive_here,
     choose_names,
     extract_coordinates,
@@ -24,7 +21,7 @@ from pickeropt.datasets.empiar.download_plan import (
     stem_of,
     tables_here,
 )
-from pickeropt.datasets.empiar.http_download import Wanted, download, sha256_of
+from pickeropt.datasets.empiar.http_download import RemoteFile, download, sha256_of
 from pickeropt.datasets.empiar.manifest import EmpiarConfig, Entry
 from pickeropt.errors import DownloadError, FormatError, GeometryError
 from pickeropt.files import write_bytes_atomically
@@ -201,7 +198,7 @@ class EmpiarReport:
     warnings: tuple[str, ...]
 
 
-class Record:
+class DownloadRecord:
     """`downloads.json`: address, size and SHA-256 of every file fetched, by its path under OUT.
 
     The labels that were written are in it too, without an address.
@@ -229,14 +226,14 @@ class Record:
         write_bytes_atomically(self.path, json.dumps(about, indent=1).encode())
 
 
-def fetch(plan: Plan, config: EmpiarConfig, on_progress: OnProgress | None = None) -> EmpiarReport:
+def fetch(plan: DownloadPlan, config: EmpiarConfig, on_progress: OnProgress | None = None) -> EmpiarReport:
     """Fetch what the plan says and write OUT/ACCESSION/labels.star for each entry.
 
     A file that is there and as recorded is not fetched again; a run that was stopped goes on.
     Raises DownloadError, FormatError, MicrographError; the files that are whole stay.
     """
     shots = [read_labels(path) for path in config.shots]
-    record = Record(config.out)
+    record = DownloadRecord(config.out)
     done = [
         _fetch_entry(entry, config, record, shots, on_progress or (lambda what, done, of: None))
         for entry in plan.entries
@@ -246,7 +243,7 @@ def fetch(plan: Plan, config: EmpiarConfig, on_progress: OnProgress | None = Non
 
 
 def _fetch_entry(
-    plan: EntryPlan, config: EmpiarConfig, record: Record, shots: Sequence[Labels], on_progress: OnProgress
+    plan: EntryPlan, config: EmpiarConfig, record: DownloadRecord, shots: Sequence[Labels], on_progress: OnProgress
 ) -> EntryLabels:
     folder = config.out / plan.entry.accession
     coordinates = folder / "particle_coordinates"
@@ -268,13 +265,15 @@ def _fetch_entry(
     return found
 
 
-def _fetch_labels(plan: EntryPlan, out: Path, config: EmpiarConfig, record: Record, on_progress: OnProgress) -> None:
+def _fetch_labels(
+    plan: EntryPlan, out: Path, config: EmpiarConfig, record: DownloadRecord, on_progress: OnProgress
+) -> None:
     assert plan.archive is not None
     url, size = plan.archive
     path = archive_here(out.parent)
     if not path.exists():
         show = _in_mb(on_progress, f"{plan.entry.name}, labels")
-        got = download(Wanted(url, size=size or None, check=_check_gzip), path, config.patience, show)
+        got = download(RemoteFile(url, size=size or None, check=_check_gzip), path, config.patience, show)
         record.add(path, url, got.size, got.sha256)
     try:
         extract_coordinates(path, out)
@@ -291,7 +290,7 @@ def _check_gzip(path: Path) -> None:
 
 
 def _fetch_micrograph(
-    url: str, path: Path, config: EmpiarConfig, record: Record, show: Callable[[int, int | None], None]
+    url: str, path: Path, config: EmpiarConfig, record: DownloadRecord, show: Callable[[int, int | None], None]
 ) -> None:
     """Have one micrograph; a file that is there counts if it is as recorded, or whole where nothing is."""
     known = record.of(path)
@@ -303,7 +302,7 @@ def _fetch_micrograph(
             read_micrograph_header(path)  # the user's own copy
             record.add(path, url, path.stat().st_size, digest)
             return
-    wanted = Wanted(
+    wanted = RemoteFile(
         url,
         size=known["bytes"] if known else None,
         sha256=known["sha256"] if known else None,

@@ -1,11 +1,9 @@
-"""Files over HTTP(S): resumed, checked, and whole under their name or not there.
+"""Downloads over HTTP(S): resumed, checked, and under their final name only when complete.
 
-A file grows as `.NAME.part`, beside `.NAME.part.tag` with the server's ETag or date and the announced
-size, and takes its name only when size, checksum and content are right. A resumed request (`Range`,
-RFC 9110 section 14) is bound to that tag by `If-Range`: a file that changed in between starts again from
-its beginning, and so does one of a server that knows no ranges.
-
-One HTTP(S) request, and which of its failures pass by themselves.
+A file grows as `.NAME.part`, beside `.NAME.part.tag` with the server's ETag or date and the announced size.
+It is renamed when size, checksum and content are right. A resumed request (`Range`, RFC 9110 section 14) is
+bound to that tag by `If-Range`: a file that has changed since starts again, as does one from a server that
+does not support ranges.
 """
 
 import contextlib
@@ -163,11 +161,11 @@ PAGES = ("text/html", "text/xml", "application/xml", "application/xhtml+xml")
 """What an error page comes as, sometimes under the status 200."""
 
 OnBytes = Callable[[int, int | None], None]
-"""Called with the bytes there are and the bytes there will be, None where no one knows."""
+"""Called with the bytes there are and the bytes there will be, None where the size is not known."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RemoteFile:
     """A file to have.
 
     size : bytes, sha256 : hex digest, where known
@@ -181,7 +179,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Got:
+class DownloadedFile:
     """size : bytes; sha256 : hex digest"""
 
     size: int
@@ -193,7 +191,9 @@ def part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
-def download(wanted: Wanted, path: Path, patience: Patience | None = None, on_bytes: OnBytes | None = None) -> Got:
+def download(
+    wanted: RemoteFile, path: Path, patience: Patience | None = None, on_bytes: OnBytes | None = None
+) -> DownloadedFile:
     """Fetch a file to `path`, going on where an earlier try stopped.
 
     Raises DownloadError: no such file, a line that stays broken, a wrong size or checksum, content that is
@@ -206,7 +206,7 @@ def download(wanted: Wanted, path: Path, patience: Patience | None = None, on_by
         raise DownloadError(f"{path}: cannot be written ({error.strerror}); make room or mend it") from error
 
 
-def _download(wanted: Wanted, path: Path, patience: Patience, on_bytes: OnBytes) -> Got:
+def _download(wanted: RemoteFile, path: Path, patience: Patience, on_bytes: OnBytes) -> DownloadedFile:
     part = part_of(path)
     with _only_here(part):
         failures, best = 0, 0
@@ -237,7 +237,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _go_on(wanted: Wanted, part: Path, timeout: float, on_bytes: OnBytes) -> None:
+def _go_on(wanted: RemoteFile, part: Path, timeout: float, on_bytes: OnBytes) -> None:
     """One request; returns when the part is complete as far as the server says."""
     tag = _tag_of(part)
     start, validator, announced = _earlier(part)
@@ -286,7 +286,7 @@ def _place(response: Any, part: Path, start: int) -> tuple[int, int | None]:
     return start, total
 
 
-def _check_total(wanted: Wanted, part: Path, total: int | None) -> None:
+def _check_total(wanted: RemoteFile, part: Path, total: int | None) -> None:
     if total is None and wanted.size is None and wanted.check is None:
         raise DownloadError(f"{wanted.url}: the server says no length, so the file cannot be checked")
     if wanted.size is not None and total is not None and total != wanted.size:
@@ -328,7 +328,7 @@ def _copy(response: Any, part: Path, start: int, on_bytes: Callable[[int], None]
             on_bytes(done)
 
 
-def _checked(wanted: Wanted, part: Path) -> Got:
+def _checked(wanted: RemoteFile, part: Path) -> DownloadedFile:
     """The finished file. What is not it is thrown away: once more it is fetched, then that is an error."""
     size, digest = part.stat().st_size, sha256_of(part)
     try:
@@ -341,7 +341,7 @@ def _checked(wanted: Wanted, part: Path) -> Got:
     except PickeroptError as error:
         _empty(part)
         raise PassingError(f"what came is not the file ({error})", counts_as=3) from error
-    return Got(size, digest)
+    return DownloadedFile(size, digest)
 
 
 def _tag_of(part: Path) -> Path:

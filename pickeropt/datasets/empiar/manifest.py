@@ -1,9 +1,7 @@
-"""Which EMPIAR entries there are, and what is known of them: `manifest.toml` of this package.
+"""The manifest of EMPIAR entries: `manifest.toml` of this package, with the source of each fact.
 
-A fact that was not verified has no value, or, for the file pattern, one that is marked; nothing here is a
-guess that could spoil a data set unseen. What is missing comes from the user.
-
-What `pickeropt dataset empiar` can be told: its defaults, but for the addresses in manifest.toml.
+A fact that was not verified has no value or, for the file pattern, one that is marked. What is missing comes
+from the user.
 """
 
 import sys
@@ -122,7 +120,7 @@ def _entry(row: Mapping[str, Any]) -> Entry:
 
 
 @dataclass(frozen=True)
-class Said:
+class EntryOverrides:
     """What the user says of entries, by accession: Å/px, Å, and folders under ACCESSION/."""
 
     pixel_size: Mapping[str, float]
@@ -130,35 +128,35 @@ class Said:
     folder: Mapping[str, str]
 
 
-def choose_entries(manifest: Manifest, accessions: Sequence[str], said: Said) -> tuple[Entry, ...]:
+def choose_entries(manifest: Manifest, accessions: Sequence[str], overrides: EntryOverrides) -> tuple[Entry, ...]:
     """The entries asked for, or those of which all is known, with the user's values in place.
 
     Raises PickeroptError for an accession that is not in the manifest, and a value that means nothing.
     """
     known = {entry.accession: entry for entry in manifest.entries}
     wanted = [name.strip().upper().removeprefix("EMPIAR-") for name in accessions]
-    for name in [*wanted, *said.pixel_size, *said.diameter, *said.folder]:
+    for name in [*wanted, *overrides.pixel_size, *overrides.diameter, *overrides.folder]:
         if name not in known:
             raise PickeroptError(f"EMPIAR-{name} is not in the manifest (there are {', '.join(known)})")
-    entries = {name: _with(entry, said) for name, entry in known.items()}
+    entries = {name: _with(entry, overrides) for name, entry in known.items()}
     if wanted:
         return tuple(entries[name] for name in dict.fromkeys(wanted))
     return tuple(entry for entry in entries.values() if not entry.missing)
 
 
-def _with(entry: Entry, said: Said) -> Entry:
+def _with(entry: Entry, overrides: EntryOverrides) -> Entry:
     """The entry with the user's values; a pixel size makes the diameter known where that in px is."""
     name = entry.accession
-    for values in (said.pixel_size, said.diameter):
+    for values in (overrides.pixel_size, overrides.diameter):
         if name in values and not 0 < values[name] < float("inf"):
             raise PickeroptError(f"{entry.name}: {values[name]:g} is no size; give a number above 0")
-    pixel_size = said.pixel_size.get(name, entry.pixel_size)
+    pixel_size = overrides.pixel_size.get(name, entry.pixel_size)
     px = entry.facts["diameter_px"].value
     diameter = entry.diameter if pixel_size is None or px is None else pixel_size * px
-    folder = said.folder.get(name, entry.folder)
+    folder = overrides.folder.get(name, entry.folder)
     if folder is not None and ".." in folder.split("/"):
         raise PickeroptError(f"{entry.name}: {folder!r} leads out of the entry; name a folder under it")
-    return replace(entry, pixel_size=pixel_size, diameter=said.diameter.get(name, diameter), folder=folder)
+    return replace(entry, pixel_size=pixel_size, diameter=overrides.diameter.get(name, diameter), folder=folder)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
-"""The specimen while it is being put together: phase, absorption and the truth map.
+"""The specimen under construction: phase, absorption, truth map, and textures to paint them with.
 
-Textures of junk and support: mottle, polycrystal cells, bend contours, fringes, grain.
-
-Fields are float32 of the shape of a canvas window; lengths in Å. Structure wider than a few
-pixels is computed on a coarse grid and brought up by splines, so that it stays cheap.
+Textures (mottle, crystal cells, bend contours, fringes, grain) are float32 fields of the shape of a canvas
+window; lengths in Å. Structure wider than a few pixels is computed on a coarse grid and interpolated by
+splines.
 """
 
 from dataclasses import dataclass, field

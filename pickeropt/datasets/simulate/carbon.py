@@ -1,4 +1,4 @@
-"""Painters of the support: edges of holey carbon and gold, strands and continuous film.
+"""Painters of the support: edges of holey carbon and gold, strands and continuous carbon film.
 
 Each is a signed distance in Å (positive inside the support) turned into a thickness.
 """
@@ -21,13 +21,15 @@ CARBON_GRAIN = 0.075
 Distance = Callable[[Canvas, FloatArray, FloatArray, np.random.Generator], FloatArray]
 
 
-def paint_carbon(canvas: Canvas, kind: str, rng: np.random.Generator, look: np.random.Generator | None = None) -> None:
+def paint_carbon(
+    canvas: Canvas, kind: str, rng: np.random.Generator, material: np.random.Generator | None = None
+) -> None:
     """Add a support of `kind` (of CARBON_KINDS) to the canvas, and mark it.
 
-    look : draws what the support is made of, its thickness, grain and rim, where several micrographs share
+    material : draws what the support is made of, its thickness, grain and rim, where several micrographs share
         one; else `rng` does, which always draws where it lies
     """
-    look = look or rng
+    material = material or rng
     h, w = canvas.shape
     dx = (np.arange(w, dtype=np.float32)[None, :] - np.float32(w / 2)) * np.float32(canvas.pixel_size)
     dy = (np.arange(h, dtype=np.float32)[:, None] - np.float32(h / 2)) * np.float32(canvas.pixel_size)
@@ -35,34 +37,34 @@ def paint_carbon(canvas: Canvas, kind: str, rng: np.random.Generator, look: np.r
     across, along = dx * np.cos(turn) + dy * np.sin(turn), dy * np.cos(turn) - dx * np.sin(turn)
     inside = DISTANCES[kind](canvas, across, along, rng)
     if kind == "gold_edge":
-        inside = _add_gold(canvas, dx, dy, inside, rng, look)
+        inside = _add_gold(canvas, dx, dy, inside, rng, material)
     else:
-        _add_carbon(canvas, kind, inside, rng, look)
+        _add_carbon(canvas, kind, inside, rng, material)
     if rng.uniform() < 0.6 and kind != "film":
         _add_meniscus(canvas, inside, rng)
     canvas.source[inside > 0] = SOURCE_NAMES.index(kind)
 
 
 def _add_carbon(
-    canvas: Canvas, kind: str, inside: FloatArray, rng: np.random.Generator, look: np.random.Generator
+    canvas: Canvas, kind: str, inside: FloatArray, rng: np.random.Generator, material: np.random.Generator
 ) -> None:
     """Amorphous carbon: a ramp at the edge, thickness that wanders, a rough grain, a rim, ice on it."""
     film = kind == "film"
-    full = look.uniform(25.0, 130.0) if film else float(np.exp(look.uniform(np.log(70.0), np.log(320.0))))
-    ramp = canvas.diameter * look.uniform(0.3, 6.0) if film else float(np.exp(look.uniform(2.3, 4.8)))
+    full = material.uniform(25.0, 130.0) if film else float(np.exp(material.uniform(np.log(70.0), np.log(320.0))))
+    ramp = canvas.diameter * material.uniform(0.3, 6.0) if film else float(np.exp(material.uniform(2.3, 4.8)))
     profile = smoothstep(inside / np.float32(ramp))
-    rough = smooth_field(canvas.shape, look.uniform(60.0, 300.0) / canvas.pixel_size, rng)
-    thickness = profile * (1.0 + rough * np.float32(look.uniform(0.01, 0.12))) * np.float32(full)
+    rough = smooth_field(canvas.shape, material.uniform(60.0, 300.0) / canvas.pixel_size, rng)
+    thickness = profile * (1.0 + rough * np.float32(material.uniform(0.01, 0.12))) * np.float32(full)
     rims = {"rim_edge": 1.0, "hole_edge": 0.5, "ragged_edge": 0.3, "lacey": 0.5, "bar": 0.4}
-    if look.uniform() < rims.get(kind, 0.0):
-        thickness += _rim(canvas, inside, full, kind, rng, look)
-    dark = float(np.exp(look.uniform(np.log(0.25), np.log(1.6))))
+    if material.uniform() < rims.get(kind, 0.0):
+        thickness += _rim(canvas, inside, full, kind, rng, material)
+    dark = float(np.exp(material.uniform(np.log(0.25), np.log(1.6))))
     canvas.add_matter(WHOLE, thickness, CARBON_VOLT, CARBON_PATH / dark)
-    strength = np.float32(CARBON_GRAIN * float(np.exp(look.uniform(np.log(0.6), np.log(2.4)))))
+    strength = np.float32(CARBON_GRAIN * float(np.exp(material.uniform(np.log(0.6), np.log(2.4)))))
     add_grain(canvas, WHOLE, np.sqrt(np.clip(thickness, 0, None) / np.float32(150.0)) * strength, rng)
-    if look.uniform() < 0.4:
-        clumps = smooth_field(canvas.shape, look.uniform(8.0, 30.0) / canvas.pixel_size, rng)
-        canvas.phase += clumps * profile * np.float32(look.uniform(0.02, 0.1))
+    if material.uniform() < 0.4:
+        clumps = smooth_field(canvas.shape, material.uniform(8.0, 30.0) / canvas.pixel_size, rng)
+        canvas.phase += clumps * profile * np.float32(material.uniform(0.02, 0.1))
 
 
 def _rim(
@@ -71,15 +73,15 @@ def _rim(
     full: float,
     kind: str,
     rng: np.random.Generator,
-    look: np.random.Generator,
+    material: np.random.Generator,
 ) -> FloatArray:
     """The thicker lip of a hole, Å of carbon: soft and wide, or a hard narrow one; uneven along it."""
     strong = kind == "rim_edge"
-    width = look.uniform(40.0, 180.0) if strong else look.uniform(20.0, 80.0)
-    height = full * (look.uniform(0.5, 1.5) if strong else look.uniform(0.15, 0.7))
-    hard = np.exp(-(np.abs(inside / np.float32(width) - 1.2) ** np.float32(look.choice((2.0, 4.0)))))
-    uneven = 1.0 + np.float32(look.uniform(0, 0.35)) * smooth_field(
-        canvas.shape, look.uniform(1.0, 5.0) * width / canvas.pixel_size, rng
+    width = material.uniform(40.0, 180.0) if strong else material.uniform(20.0, 80.0)
+    height = full * (material.uniform(0.5, 1.5) if strong else material.uniform(0.15, 0.7))
+    hard = np.exp(-(np.abs(inside / np.float32(width) - 1.2) ** np.float32(material.choice((2.0, 4.0)))))
+    uneven = 1.0 + np.float32(material.uniform(0, 0.35)) * smooth_field(
+        canvas.shape, material.uniform(1.0, 5.0) * width / canvas.pixel_size, rng
     )
     return np.asarray(hard * np.clip(uneven, 0, None) * np.float32(height) * (inside > 0), dtype=np.float32)
 
@@ -98,28 +100,30 @@ def _add_gold(
     dy: FloatArray,
     inside: FloatArray,
     rng: np.random.Generator,
-    look: np.random.Generator,
+    material: np.random.Generator,
 ) -> FloatArray:
     """Polycrystalline gold: nearly black grains that bulge over the edge, walls, bend contours.
 
     Returns the distance with the bulges.
     """
-    grain = look.uniform(180.0, 700.0)
+    grain = material.uniform(180.0, 700.0)
     gap, tone = cells(dx, dy, grain, rng, warp=0.1)
-    bulge = tone * np.float32(grain * look.uniform(0.1, 0.3))
+    bulge = tone * np.float32(grain * material.uniform(0.1, 0.3))
     inside = inside + bulge * smoothstep(gap / np.float32(0.3 * grain))
-    profile = smoothstep(inside / np.float32(look.uniform(20.0, 60.0)))
-    full = look.uniform(180.0, 500.0)
-    thickness = profile * np.float32(full) * np.clip(1.0 + np.float32(look.uniform(0.1, 0.35)) * tone, 0.3, 2)
+    profile = smoothstep(inside / np.float32(material.uniform(20.0, 60.0)))
+    full = material.uniform(180.0, 500.0)
+    thickness = profile * np.float32(full) * np.clip(1.0 + np.float32(material.uniform(0.1, 0.35)) * tone, 0.3, 2)
     canvas.add_matter(WHOLE, thickness, 0.3 * GOLD_VOLT, GOLD_PATH)
-    wall = np.exp(-((gap / np.float32(look.uniform(8.0, 25.0))) ** 2)) * profile
-    contour = bend_contours(canvas, dx, dy, grain * look.uniform(0.4, 1.2), rng) * profile
+    wall = np.exp(-((gap / np.float32(material.uniform(8.0, 25.0))) ** 2)) * profile
+    contour = bend_contours(canvas, dx, dy, grain * material.uniform(0.4, 1.2), rng) * profile
     contour *= np.clip(0.6 + tone, 0, 1.5)
-    canvas.absorption += wall * np.float32(look.uniform(-0.15, 0.4)) + contour * np.float32(look.uniform(0.1, 0.7))
-    add_grain(canvas, WHOLE, profile * np.float32(look.uniform(0.05, 0.25)), rng)
-    if look.uniform() < 0.4:
-        skin = smoothstep((inside + np.float32(look.uniform(60.0, 300.0))) / np.float32(15.0)) * (1 - profile)
-        canvas.add_matter(WHOLE, skin * np.float32(look.uniform(15.0, 70.0)), CARBON_VOLT, CARBON_PATH)
+    canvas.absorption += wall * np.float32(material.uniform(-0.15, 0.4)) + contour * np.float32(
+        material.uniform(0.1, 0.7)
+    )
+    add_grain(canvas, WHOLE, profile * np.float32(material.uniform(0.05, 0.25)), rng)
+    if material.uniform() < 0.4:
+        skin = smoothstep((inside + np.float32(material.uniform(60.0, 300.0))) / np.float32(15.0)) * (1 - profile)
+        canvas.add_matter(WHOLE, skin * np.float32(material.uniform(15.0, 70.0)), CARBON_VOLT, CARBON_PATH)
     return inside
 
 

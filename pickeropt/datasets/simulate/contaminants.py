@@ -1,8 +1,4 @@
-"""Painters of contaminants that are not ice; see `ice`, `crystals` and `contaminants_protein`.
-
-Each adds one to the canvas at x, y px and marks where it lies; sizes as in `ice`.
-
-Painters of protein gone wrong: aggregates, denatured blobs and webs, broken particles.
+"""Painters of contaminants other than ice, damaged protein included: aggregates, denatured blobs, fragments.
 
 Each adds one to the canvas at x, y px and marks where it lies; sizes as in `ice`.
 """

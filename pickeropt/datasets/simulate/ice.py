@@ -1,10 +1,8 @@
-"""Painters of bad ice: balls, clusters, ethane drops, cracks and bubbles; crystals in `crystals`.
+"""Painters of bad ice: balls, clusters, ethane drops, cracks, bubbles and crystals.
 
-Each adds one to the canvas at x, y px and marks where it lies. Sizes are multiples of the
-particle diameter, so that a view of some diameters sees the same things whatever the
-molecule; thickness and scattering are physical.
-
-Painters of crystals: hexagonal and cubic ice, needles, and patches of devitrified ice.
+Each adds one to the canvas at x, y px and marks where it lies. Sizes are multiples of the particle diameter,
+so that a view of some diameters shows the same objects whatever the molecule; thickness and scattering are
+physical.
 """
 
 import numpy as np

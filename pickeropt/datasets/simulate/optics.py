@@ -183,6 +183,6 @@ def detect(expected: FloatArray, pixel_size: float, dqe: float, ntf: float, rng:
     """
     nyquist2 = 4.0 * min(pixel_size, DETECTOR_PIXEL) ** 2
     signal, noise = (-0.5 * np.log(share) * nyquist2 for share in (dqe, ntf * ntf))
-    seen = expected if signal == 0 else low_pass(expected, np.sqrt(signal), pixel_size)
-    counted = count_electrons(seen, rng)
+    detected = expected if signal == 0 else low_pass(expected, np.sqrt(signal), pixel_size)
+    counted = count_electrons(detected, rng)
     return counted if noise == 0 else low_pass(counted, np.sqrt(noise), pixel_size)

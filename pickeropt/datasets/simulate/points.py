@@ -26,7 +26,7 @@ class SimulatedPicks:
     """A picker's picks with the truth about each, best figure of merit first.
 
     coordinates (m, 2) float64 x, y px; figure_of_merit (m,) float64 in 0 to 1;
-    class_names and source_class (m,): for scoring a pruner, not for it to see
+    class_names and source_class (m,): to evaluate a pruner with, never its input
     """
 
     coordinates: NDArray[np.float64]

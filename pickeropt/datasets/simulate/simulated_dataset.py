@@ -1,4 +1,4 @@
-"""A whole simulated data set on disk: `simulate_dataset`.
+"""A simulated data set on disk: `simulate_dataset`.
 
 ::
 
@@ -9,13 +9,8 @@
       truth.star             all of those, once all are done
       dataset.json           format, seed, configuration, species, micrographs done
 
-Micrograph i has its own generator, seeded with (seed, i), and the (i mod n)th of n species:
-the same command gives the same bytes however many processes work, and more micrographs can
-be added to a set later.
-
-The folder of a simulated data set: what is there already, what it was made with, room for it.
-
-Work for several processes of one thread each.
+Micrograph i has its own generator, seeded with (seed, i), and the (i mod n)th of n species: the same command
+gives the same bytes whatever the number of processes, and micrographs can be added to a set later.
 """
 
 import hashlib
@@ -299,7 +294,7 @@ def choose_species(config: DatasetConfig) -> tuple[Species, ...]:
 
 
 def grid_of(config: DatasetConfig, index: int) -> dict[str, Any]:
-    """The junk on the grid of species `index`, where each has its own; else nothing is said.
+    """The junk on the grid of species `index`, where each has its own; empty where not.
 
     One order of all kinds is drawn from the seed, and the species take theirs from it in turn. The paper's
     data set has 14 kinds of contaminant and 8 of carbon: so 8 of 14 grids show their support, each of

@@ -1,16 +1,11 @@
-"""One micrograph from nothing: specimen, wave, electrons, and the truth about it.
+"""A simulated micrograph: specimen, exposure, and the truth about it.
 
-Particles: where they lie in the ice and how they are turned.
-
-The exposure: optics drawn from their ranges, then counted electrons or noise of a chosen ratio.
-
-What SNR means here: the variance of the particles' own image (the weak-object image
-2 CTF phase of the particles alone, dimmed by the ice, without noise and junk) over all px of
+With `snr`, the signal-to-noise ratio is the variance of the particles' own image (the weak-object image
+2 CTF phase of the particles alone, attenuated by the ice, without noise and contaminants) over all px of
 particle discs, divided by the variance of the noise, both in the micrograph as written, over all its
-frequencies. The noise is that of the crYOLO paper (Wagner et al., Commun. Biol. 2, 218
-(2019), Methods): Gaussian noise before the CTF (structural), whose image is what CTF and
-envelope leave of it, and Gaussian noise after it (shot), in the ratio of its standard
-deviations, 88 to 51, unless the configuration has another.
+frequencies. The noise is that of the crYOLO paper (Wagner et al., Commun. Biol. 2, 218 (2019), Methods):
+Gaussian noise before the CTF (structural), filtered by CTF and envelope, and Gaussian noise after it (shot),
+in the ratio of its standard deviations, 88 to 51, unless the configuration has another.
 """
 
 from collections.abc import Iterator
@@ -94,7 +89,7 @@ def only_particles(canvas: Canvas, particles: Particles) -> FloatArray:
 
 
 def project(points: Points, angles: NDArray[np.float64]) -> Points:
-    """x, y (m, 2) of points (m, 3) seen at rot, tilt, psi degrees: RELION's matrix, along its third row.
+    """x, y (m, 2) of points (m, 3) projected at rot, tilt, psi degrees: RELION's matrix, along its third row.
 
     RELION's Euler matrix, Rz(psi) Ry(tilt) Rz(rot) as turns of the axes, is the inverse of the
     same turns of the object.
@@ -265,8 +260,8 @@ def simulate_micrograph(config: SimulationConfig, species: Species, rng: np.rand
     canvas = _empty_canvas(config, species, optics)
     ice = _add_ice(canvas, config, rng)
     if rng.uniform() < config.carbon_probability and config.carbon_kinds:
-        look = None if config.film_seed is None else np.random.default_rng(config.film_seed)
-        paint_carbon(canvas, str(rng.choice(config.carbon_kinds)), rng, look)
+        material = None if config.film_seed is None else np.random.default_rng(config.film_seed)
+        paint_carbon(canvas, str(rng.choice(config.carbon_kinds)), rng, material)
     _add_contaminants(canvas, config, rng)
     particles = place_particles(canvas, config, rng)
     canvas.render_spots()

@@ -1,6 +1,6 @@
-"""What a simulation is made of (its defaults stand here only) and what it returns.
+"""Settings of a simulation, its presets, and the simulated micrograph.
 
-Named imaging recipes: `PRESETS`.
+Presets:
 
 default : counted electrons, at doses, defoci and low-passes as wide as published data sets are
 cryolo : noise as in the simulations of the crYOLO paper (Wagner et al., Commun. Biol. 2, 218
@@ -9,8 +9,8 @@ cryolo : noise as in the simulations of the crYOLO paper (Wagner et al., Commun.
 deepem : the ratios of Fig. 6 of DeepEM (Zhu et al., BMC Bioinformatics 18, 348 (2017)), which
     does not say what its noise was; here the recipe of crYOLO at DeepEM's ratios
 
-The papers drew particles only; ours keep the junk, so that there are all 36 classes. What
-the ratio means exactly is said in `exposure`.
+The papers drew particles only; ours keep contaminants and carbon, so that all 36 classes occur. `simulation`
+defines the signal-to-noise ratio.
 """
 
 import math
@@ -71,7 +71,7 @@ class SimulationConfig:
     diameter_angstrom : the species is scaled to it; None keeps the species' own size
     occupancy : particles per squared diameter of free ice (EMPIAR-10017 has about 0.45)
     overlap_fraction : share of the particles that may touch or overlap a neighbour
-    preferred : share of the particles that lie in preferred views (see `particles.draw_angles`)
+    preferred : share of the particles that lie in preferred views (see `simulation.draw_angles`)
     defocus_um : µm, positive is underfocus, mean of U and V
     astigmatism_um : µm, U - V; its direction is random
     voltage_kv : one, or several of which a micrograph has one
@@ -83,7 +83,7 @@ class SimulationConfig:
     dqe_nyquist, ntf_nyquist : what is left of DQE and noise transfer at the detector's Nyquist
         frequency (see `optics.detect`)
     snr : None, or signal-to-noise ratios of which a micrograph has one: then Gaussian noise of
-        that ratio (see `exposure`) stands for electrons, drift, detector and the grain of the ice
+        that ratio (see `simulation`) stands for electrons, drift, detector and the grain of the ice
     structural_noise : with `snr`, standard deviation of the noise before the CTF over that after
     ice_angstrom, ice_gradient : mean thickness, and its relative change across the field
     contaminants : least and most contaminants a micrograph

@@ -1,22 +1,16 @@
-"""Molecules of our own making: clouds of points that become Gaussian blobs.
+"""Species: molecules as points that become Gaussian blobs, invented or read from atomic models.
 
-A subunit is a union of overlapping spheres filled with points at the density of protein;
-a symmetry group copies it. Nothing here is a real structure.
+Invented subunits are unions of spheres filled with points at the density of protein, copied by a symmetry
+group. In atomic models every kept atom gets its residue's mass over the number of atoms kept in it, so that
+a file with only C-alpha or backbone atoms has the contrast of the complete one. Hydrogens and water are left
+out.
 
-Molecules from atomic models: atoms become beads, and beads small files.
+Mass becomes Å³ of protein at 1.21 Å³/Da (0.73 cm³/g), for nucleic acid too. From atomic scattering factors
+at zero angle (Peng, Micron 30, 625 (1999)) against the water displaced, protein and RNA have nearly the same
+potential a dalton (4.40 and 4.44 V Å³/Da); RNA is darker in images because it packs a third more daltons
+into an Å³ (0.55 cm³/g).
 
-An atomic model weighs what its residues weigh: every kept atom gets the residue's mass over
-the number of atoms kept in it, so that a file that holds only C-alpha or backbone atoms has
-the same contrast as the complete one. Hydrogens and water are left out.
-
-Mass becomes Å³ of protein at 1.21 Å³/Da (0.73 cm³/g), for nucleic acid too. From atomic
-scattering factors at zero angle (Peng, Micron 30, 625 (1999)) against the water displaced,
-protein and RNA have nearly the same potential a dalton (4.40 and 4.44 V Å³/Da); RNA is
-darker in images because it packs a third more daltons into an Å³ (0.55 cm³/g).
-
-Molecules from the PDB as beads, in the package: `real_species`.
-
-The .npz files in `maps/` are made by `benchmarks/species.py`; README.md says how.
+`real_species` loads the .npz files in `maps/`, which `benchmarks/species.py` makes (README.md there).
 """
 
 import zipfile
@@ -397,7 +391,7 @@ PDB_ENTRIES = {
 """PDB entry of each species, by mass from 64 kDa to 3.9 MDa.
 
 Beta-galactosidase (5A1A) and apoferritin (2FHA) are not among them, so that figures on real
-micrographs of the two come from a network that has never seen them.
+micrographs of the two come from a network that was not trained on them.
 """
 DEFAULT_SPECIES = (
     "haemoglobin",
