@@ -1,8 +1,7 @@
-"""The whole of pickeropt on simulated micrographs whose truth is known: `pickeropt demo`.
+"""The demonstration: label, fine-tune, prune and evaluate on simulated micrographs with known particles.
 
-Some micrographs are labelled, others are pruned, all of one seed. The simulation is simpler
-than any real data set: what comes out shows that everything works, not how well it works on
-your data.
+Some micrographs are labelled, others are pruned; one seed determines all of them. The simulation is simpler
+than real data: the result shows that everything works, not how well it works on your data.
 
 ::
 
@@ -17,8 +16,6 @@ your data.
       table.csv         before and after pruning
       overlay.png       one micrograph with its picks, as picked and as classified
       pickeropt_demo.json   settings; marks the folder as ours
-
-One micrograph with its picks, as picked and as classified.
 """
 
 import csv
