@@ -4,6 +4,7 @@ Coordinates are (x, y) in pixels of the named micrograph, 0-based, rows as store
 MRC file, pick centres; arrays of pixels are indexed [y, x].
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 FloatArray = NDArray[np.float32]
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+OnCount = Callable[[int, int], None]
+"""Called with how much is done, and how much there is."""
 
 PARTICLE = "particle"
 """The class that is kept; first in every class list."""

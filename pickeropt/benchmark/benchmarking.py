@@ -12,24 +12,14 @@ import torch
 
 from pickeropt.benchmark.benchmark_config import BenchmarkConfig, BenchmarkReport, check_config
 from pickeropt.benchmark.benchmark_sets import BenchmarkSet, read_sets
-from pickeropt.benchmark.fits import (
-    DrawFitter,
-    Method,
-    OnProgress,
-    Start,
-    draw,
-    draw_seed,
-    find_starts,
-    leave_out_notes,
-    needed,
-)
+from pickeropt.benchmark.fits import DrawFitter, Method, Start, draw, draw_seed, find_starts, leave_out_notes, needed
 from pickeropt.benchmark.results import DrawRecord, DrawResults, Key, key_of, read_records, write_records
 from pickeropt.benchmark.tables import TableContext, markdown
 from pickeropt.errors import OutputError
 from pickeropt.evaluate.classification import classification
 from pickeropt.files import write_bytes_atomically
 from pickeropt.models.fitting import choose_device
-from pickeropt.records import Scores
+from pickeropt.records import OnProgress, Scores
 
 CSV, TEXT = "benchmark.csv", "benchmark.md"
 SAVE_SECONDS = 5.0

@@ -6,7 +6,7 @@ temperature and the class prior of `prune`. Shots and queries never share a micr
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -31,7 +31,7 @@ from pickeropt.models.backbone import SHIPPED, inference_copy
 from pickeropt.models.classifier import PickClassifier
 from pickeropt.models.features import box_features
 from pickeropt.models.fitting import inference_dtype, seed_everything
-from pickeropt.records import PARTICLE
+from pickeropt.records import PARTICLE, OnProgress
 
 Indices = NDArray[np.int64]
 
@@ -298,9 +298,6 @@ def _digest(path: Path) -> str:
 REGULARISATION = 0.02
 """C of the logistic regression on standardised features."""
 BATCH = 64
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 class DrawFitter:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from pickeropt.records import PARTICLE
+from pickeropt.records import PARTICLE, OnProgress
 
 if TYPE_CHECKING:
     from pickeropt.demonstration import DemoReport
@@ -30,9 +30,6 @@ LOG_SECONDS = 10.0
 
 LOG_WIDTH = 120
 """Columns of a table that is not on a terminal."""
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 class Pace:

@@ -9,7 +9,7 @@ contrast against the micrograph. `finetune` scales each box by itself.
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from pickeropt.io.labels import PIXEL_SIZE, Labels, read_labels
 from pickeropt.io.micrographs import AGREE, choose_pixel_size, read_micrograph, write_mrc
 from pickeropt.io.picks_file import row_place
 from pickeropt.models.views import cut_boxes, level_and_noise, make_view
-from pickeropt.records import FloatArray
+from pickeropt.records import FloatArray, OnProgress
 from pickeropt.shots import Rows, check_class_name, check_inside, common_pixel_size
 from pickeropt.sites import Site, SitedPicks, locate
 
@@ -173,9 +173,6 @@ def _check_fit(points: ClassPoints, sites: Sequence[Site]) -> None:
 
 
 FORMAT = "pickeropt class folders 1"
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True)

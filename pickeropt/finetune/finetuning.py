@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,11 @@ from pickeropt.finetune.splits import Split, choose_shots, shortfalls, validatio
 from pickeropt.models.backbone import inference_copy
 from pickeropt.models.classifier import Checkpoint, PickClassifier, save_checkpoint
 from pickeropt.models.fitting import Quality, choose_device, inference_dtype, seed_everything
+from pickeropt.records import OnProgress
 from pickeropt.shots import BoxShots, Shots
 
 ABOVE_CHANCE = 0.15
 """Macro-F1 that a model must have above that of guessing, or it is warned of."""
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 def finetune(

@@ -21,7 +21,7 @@ from pickeropt.io.micrographs import choose_pixel_size, read_micrograph
 from pickeropt.models.backbone import Backbone
 from pickeropt.models.features import boxes_of, describe_boxes, describe_micrograph, fitted_boxes
 from pickeropt.models.head import ModelSpec
-from pickeropt.records import PARTICLE, FloatArray
+from pickeropt.records import PARTICLE, FloatArray, OnCount
 from pickeropt.shots import BoxShots, Shots
 
 MIDDLE, WHOLE, AROUND = 0.3, 0.45, (0.5, 0.75)
@@ -105,10 +105,6 @@ def _sites(shots: Shots, diameters_px: Sequence[float]) -> list[FrameSite]:
     return sites
 
 
-OnShots = Callable[[int, int], None]
-"""Called with the number of shots seen and of all."""
-
-
 @dataclass(frozen=True)
 class LocatedShots:
     """Shots on micrographs, with the diameter in px of each micrograph; checked against the headers.
@@ -125,13 +121,13 @@ class LocatedShots:
         """(n,) the micrograph of each shot: what is never split."""
         return self.shots.micrograph_index
 
-    def features(self, backbone: Backbone, spec: ModelSpec, on_shots: OnShots) -> Tensor:
+    def features(self, backbone: Backbone, spec: ModelSpec, on_shots: OnCount) -> Tensor:
         """(n, d) float32."""
         return self._by_micrograph(
             lambda pixels, diameter, xy: describe_micrograph(backbone, spec, pixels, diameter, xy), on_shots
         )
 
-    def boxes(self, spec: ModelSpec, on_shots: OnShots) -> Tensor:
+    def boxes(self, spec: ModelSpec, on_shots: OnCount) -> Tensor:
         """(n, 1, s, s) float32 of the first view."""
         view = spec.view_diameters[0]
         return self._by_micrograph(
@@ -139,7 +135,7 @@ class LocatedShots:
         )
 
     def _by_micrograph(
-        self, see: Callable[[FloatArray, float, NDArray[np.float64]], Tensor], on_shots: OnShots
+        self, see: Callable[[FloatArray, float, NDArray[np.float64]], Tensor], on_shots: OnCount
     ) -> Tensor:
         rows: dict[int, Tensor] = {}
         for index in np.unique(self.shots.micrograph_index):
@@ -177,13 +173,13 @@ class LooseShots:
     def _named(self) -> list[tuple[str, FloatArray]]:
         return list(zip(self.shots.sources, self.shots.boxes, strict=True))
 
-    def features(self, backbone: Backbone, spec: ModelSpec, on_shots: OnShots) -> Tensor:
+    def features(self, backbone: Backbone, spec: ModelSpec, on_shots: OnCount) -> Tensor:
         """(n, d) float32."""
         seen = describe_boxes(backbone, spec, self._named, self.pixel_size, self.diameter_angstrom)
         on_shots(len(seen), len(seen))
         return seen
 
-    def boxes(self, spec: ModelSpec, on_shots: OnShots) -> Tensor:
+    def boxes(self, spec: ModelSpec, on_shots: OnCount) -> Tensor:
         """(n, 1, s, s) float32 of the first view."""
         view = spec.view_diameters[0]
         seen = fitted_boxes(spec, self._named, self.pixel_size, self.diameter_angstrom, view)

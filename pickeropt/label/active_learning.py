@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pickeropt.errors import MicrographError, PickeroptError
 from pickeropt.io.micrographs import read_micrograph
 from pickeropt.label.gallery import PickResults
-from pickeropt.label.jobs import OnProgress
 from pickeropt.label.label_store import UNLABELLED
 from pickeropt.label.session import Session
+from pickeropt.records import OnProgress
 
 if TYPE_CHECKING:
     from torch import Tensor

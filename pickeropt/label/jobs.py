@@ -14,9 +14,8 @@ from pickeropt.label.labels_file import digest, keep_copy
 from pickeropt.label.session import Session
 from pickeropt.prune.prune_config import Finish
 from pickeropt.pruned_run import read_summary
+from pickeropt.records import OnProgress
 
-OnProgress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 JobFunction = Callable[[OnProgress], str]
 """A job: reports its progress, returns one line that says the outcome."""
 

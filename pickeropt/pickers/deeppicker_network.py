@@ -26,9 +26,9 @@ from torch.nn import functional
 from pickeropt.errors import GeometryError, PickeroptError, ShotsError
 from pickeropt.io.micrographs import micrograph_shape, read_micrograph
 from pickeropt.models.views import ViewFrame, cut_boxes, make_view
-from pickeropt.pickers.picker_records import LabelledMicrograph, OnProgress, local_maxima
+from pickeropt.pickers.picker_records import LabelledMicrograph, local_maxima
 from pickeropt.prune.filters import relative_domains
-from pickeropt.records import FloatArray
+from pickeropt.records import FloatArray, OnProgress
 
 PATCH = 64
 """Side of a patch, px (section 4.3)."""

@@ -16,10 +16,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from pickeropt.models.fitting import read_state, write_state
-from pickeropt.records import Micrograph, Picks
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+from pickeropt.records import Micrograph, OnProgress, Picks
 
 
 @dataclass(frozen=True)

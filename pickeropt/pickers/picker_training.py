@@ -20,8 +20,8 @@ from pickeropt.models.fitting import choose_device, seed_everything
 from pickeropt.pickers import picker_file as kinds
 from pickeropt.pickers.picker_config import PickTrainConfig, PickTrainReport
 from pickeropt.pickers.picker_file import PickerFile, picker_bytes, read_picker
-from pickeropt.pickers.picker_records import LabelledMicrograph, Material, OnProgress, PickerTrainingJob, TrainedPicker
-from pickeropt.records import PARTICLE
+from pickeropt.pickers.picker_records import LabelledMicrograph, Material, PickerTrainingJob, TrainedPicker
+from pickeropt.records import PARTICLE, OnProgress
 from pickeropt.resumable import TrainingFolder
 from pickeropt.sites import Site, SitedPicks, locate
 

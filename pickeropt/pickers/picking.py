@@ -22,8 +22,8 @@ from pickeropt.io.relion_star import write_star
 from pickeropt.models.fitting import choose_device
 from pickeropt.pickers.picker_config import PickRunConfig, PickRunReport
 from pickeropt.pickers.picker_file import PickerFile, load_picker, read_picker
-from pickeropt.pickers.picker_records import Detections, OnProgress, Picker
-from pickeropt.records import FloatArray
+from pickeropt.pickers.picker_records import Detections, Picker
+from pickeropt.records import FloatArray, OnProgress
 from pickeropt.resumable import Workspace, check_not_input, check_out, open_workspace, record_key
 
 ENDINGS = {"star": "_autopick.star", "box": ".box", "cbox": ".cbox"}

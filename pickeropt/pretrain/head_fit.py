@@ -29,12 +29,11 @@ from pickeropt.pretrain.learner import (
     report_row,
     write_log,
 )
-from pickeropt.pretrain.pretrain_config import OnProgress
 from pickeropt.pretrain.pretrain_recipes import DistilRecipe, point_features
 from pickeropt.pretrain.training_loop import TrainingRun
 from pickeropt.pretrain.training_set import Parents, even_weights
 from pickeropt.pretrain.training_views import TrainingView, ViewStore, missing
-from pickeropt.records import PARTICLE
+from pickeropt.records import PARTICLE, OnProgress
 
 ORIENTATIONS = (EIGHT[0], EIGHT[5])
 """Of each view: as it is, and turned and mirrored."""

@@ -42,7 +42,7 @@ from pickeropt.pretrain.learner import (
     curves_png,
     run_settings,
 )
-from pickeropt.pretrain.pretrain_config import OnProgress, PretrainConfig, PretrainReport, check_config
+from pickeropt.pretrain.pretrain_config import PretrainConfig, PretrainReport, check_config
 from pickeropt.pretrain.pretrain_recipes import STAGES, WINDOWS, DistilRecipe, PaperRecipe
 from pickeropt.pretrain.training_loop import ProcessGroup, TrainingRun, join_process_group, share_batch_norm, train
 from pickeropt.pretrain.training_set import DataSet, Parents, find_unlabelled, read_data_set
@@ -56,6 +56,7 @@ from pickeropt.pretrain.training_views import (
     unlabelled_pieces,
     write_piece,
 )
+from pickeropt.records import OnProgress
 
 FORMAT = "pickeropt backbone 1"
 VIEW_DIAMETER = 62.0

@@ -31,7 +31,8 @@ from pickeropt.pretrain.learner import (
     open_tensorboard,
     report_row,
 )
-from pickeropt.pretrain.pretrain_config import OnProgress, PretrainConfig
+from pickeropt.pretrain.pretrain_config import PretrainConfig
+from pickeropt.records import OnProgress
 
 MOST_AVERAGED = 0.995
 """Share of the old average that is kept at a step, at most; less in the first ones."""

@@ -18,8 +18,9 @@ from pickeropt.prune.picker_score import read_labelled_picks
 from pickeropt.prune.plan import PrunePlan, make_plan
 from pickeropt.prune.prune_config import Finish, MicrographScorer, PruneConfig, PruneSummary, recorded_settings
 from pickeropt.prune.prune_summary import NOTHING_KEPT, counts
-from pickeropt.prune.scoring import OnProgress, ScoringSetup, score_all
+from pickeropt.prune.scoring import ScoringSetup, score_all
 from pickeropt.pruned_run import OWN, SCORES, former_evaluation, write_scores, write_summary
+from pickeropt.records import OnCount
 from pickeropt.resumable import open_workspace
 from pickeropt.sites import PickSet
 
@@ -29,7 +30,7 @@ def prune(
     config: PruneConfig,
     scorer: MicrographScorer,
     *,
-    on_progress: OnProgress | None = None,
+    on_progress: OnCount | None = None,
     finish: Finish | None = None,
 ) -> PruneSummary:
     """Score the picks of files, lists or folders, or of what was read of them; make `config.out`.

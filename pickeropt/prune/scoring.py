@@ -3,7 +3,7 @@
 `CheckpointScorer` is the classifier of a model file as `prune` uses it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,10 @@ from pickeropt.models.fitting import choose_device, inference_dtype
 from pickeropt.prune.filters import Measure, domain_sizes, grid_of, pixel_measures
 from pickeropt.prune.plan import PrunePlan
 from pickeropt.prune.prune_config import MicrographScorer, ScorerConfig
-from pickeropt.records import PARTICLE, FloatArray, Micrograph
+from pickeropt.records import PARTICLE, FloatArray, Micrograph, OnCount
 from pickeropt.resumable import Workspace, record_key
 from pickeropt.sites import Site, SitedPicks
 
-OnProgress = Callable[[int, int], None]
 ROUNDING = 1e-3
 """How far the probabilities of a pick may sum from 1."""
 PIECE = 40_000
@@ -46,7 +45,7 @@ class ScoringSetup:
 
 
 def score_all(
-    plan: PrunePlan, setup: ScoringSetup, workspace: Workspace, on_progress: OnProgress
+    plan: PrunePlan, setup: ScoringSetup, workspace: Workspace, on_progress: OnCount
 ) -> tuple[FloatArray, int]:
     """(n, k + q) probabilities and measures, and how many micrographs an earlier run had finished."""
     values = np.full((len(plan.picks), setup.width), np.nan, dtype=np.float32)
@@ -80,7 +79,7 @@ def score_all(
     return values, resumed
 
 
-def score_picks(picks: SitedPicks, scorer: MicrographScorer, on_progress: OnProgress) -> FloatArray:
+def score_picks(picks: SitedPicks, scorer: MicrographScorer, on_progress: OnCount) -> FloatArray:
     """(n, k) probabilities; nothing is written."""
     values = np.full((len(picks), len(scorer.class_names)), np.nan, dtype=np.float32)
     done = 0

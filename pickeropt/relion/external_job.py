@@ -18,6 +18,7 @@ from pickeropt.prune.prune_config import Finish, MicrographScorer, PruneConfig, 
 from pickeropt.prune.pruning import prune
 from pickeropt.prune.rethreshold import rethreshold
 from pickeropt.pruned_run import KEPT, SCORES, read_summary
+from pickeropt.records import OnCount
 from pickeropt.relion.external_args import Coordinates, ExternalJob, read_coordinates
 from pickeropt.relion.job_outputs import (
     COORDINATES,
@@ -38,8 +39,6 @@ from pickeropt.relion.job_outputs import (
 
 INPUT_LIST = "input_coordinates.star"
 """The coordinate files of a `coords_suffix*` input, as a list."""
-
-OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def run_external(
     prepared: Prepared,
     scorer: MicrographScorer,
     check_abort: Callable[[], None],
-    on_progress: OnProgress | None = None,
+    on_progress: OnCount | None = None,
     finish: Finish | None = None,
 ) -> ExternalReport:
     """Prune, lay the kept picks out for RELION, and tell it of them.

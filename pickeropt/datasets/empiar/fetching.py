@@ -28,7 +28,7 @@ from pickeropt.files import write_bytes_atomically
 from pickeropt.io.delimited import read_cryoppp
 from pickeropt.io.labels import LabelRows, Labels, labels_content, read_labels
 from pickeropt.io.micrographs import AGREE, read_micrograph_header
-from pickeropt.records import PARTICLE
+from pickeropt.records import PARTICLE, OnProgress
 
 LABELS = "labels.star"
 
@@ -184,8 +184,6 @@ def _rows(entry: Entry, parts: Sequence[tuple[str, str, NDArray[np.float64]]]) -
     )
 
 
-OnProgress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done (MB), and how much there is."""
 MB = 10**6
 
 

@@ -57,7 +57,7 @@ from pickeropt.errors import FormatError, GeometryError, OutputError
 from pickeropt.files import write_bytes_atomically
 from pickeropt.io.labels import TruthPoints, join_truth, write_truth
 from pickeropt.io.micrographs import read_micrograph_header, write_mrc
-from pickeropt.records import PARTICLE
+from pickeropt.records import PARTICLE, OnProgress
 
 FORMAT = "pickeropt simulated micrographs 1"
 MARKER = "dataset.json"
@@ -221,9 +221,6 @@ def _watch(parent: int) -> None:
 ALL = "all"
 LEAST_PX = 8
 """Particles are at least so many px across."""
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 def simulate_dataset(
