@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from real_data import DIAMETER_PX, PADDING_PX, Labelled, picks_of, pixels_of, read_all
 
-from pickeropt.frame.evidence import Evidence, choose_picks, judge, look
-from pickeropt.frame.frame_config import IDENTITY, RIGHT, UNSURE, WRONG, Frame, FrameConfig, Opinion, Site
+from pickeropt.frame.evidence import Evidence, choose_picks, collect_evidence, judge
+from pickeropt.frame.frame_config import IDENTITY, RIGHT, UNSURE, WRONG, Frame, FrameConfig, FrameDecision, Site
 
 CONFIG = FrameConfig()
 FRAMES = (
@@ -78,7 +78,7 @@ def spoilt(xy: Points, frame: Frame, shape: tuple[int, int]) -> Points:
     return (found[:, ::-1] if frame.swap else found) / frame.scale
 
 
-def ask(picked: Picked, frame: Frame) -> Opinion:
+def ask(picked: Picked, frame: Frame) -> FrameDecision:
     """What the doctor says of these picks in that frame."""
     shape = picked.evidence[0].shape
     xy = spoilt(picked.xy, frame, shape)
@@ -88,7 +88,7 @@ def ask(picked: Picked, frame: Frame) -> Opinion:
     return max((judge([e], [picked.name], CONFIG) for e in seen), key=lambda v: v.strength).opinion
 
 
-def outcome(opinion: Opinion, frame: Frame) -> str:
+def outcome(opinion: FrameDecision, frame: Frame) -> str:
     """`named`, `missed` or `wrong` of a pair; `alarm` where the frame is right."""
     if frame.is_identity:
         return {RIGHT: "named", UNSURE: "missed", WRONG: "alarm"}[opinion.answer]
@@ -173,13 +173,15 @@ def hollow_table(folder: Path) -> None:
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert("F"), dtype=np.float32)
             truth = np.loadtxt(folder / "truth_noisy" / f"{path.stem}.csv", delimiter=",", skiprows=1)
-            picked = Picked(look(pixels, diameter, truth, CONFIG.cells), path.stem, truth, np.full(len(truth), np.nan))
+            picked = Picked(
+                collect_evidence(pixels, diameter, truth, CONFIG.cells), path.stem, truth, np.full(len(truth), np.nan)
+            )
             counts += Counter(outcome(ask(picked, frame), frame) for frame in FRAMES)
         row = [f"{counts['named']} of {counts.total()}", counts["missed"], counts["wrong"], counts["alarm"]]
         print(f"| {diameter} | {' | '.join(map(str, row))} |", flush=True)
 
 
-def _named(opinion: Opinion, frame: Frame) -> str:
+def _named(opinion: FrameDecision, frame: Frame) -> str:
     if opinion.answer != WRONG:
         return opinion.answer
     return "named" if opinion.frame == frame else "other"
@@ -222,7 +224,7 @@ def main() -> None:
     def see(name: str) -> tuple[Evidence, ...]:
         pixels = pixels_of(data, name)
         begun = time.perf_counter()
-        found = look(pixels, DIAMETER_PX, np.empty((0, 2)), CONFIG.cells)
+        found = collect_evidence(pixels, DIAMETER_PX, np.empty((0, 2)), CONFIG.cells)
         seconds.append(time.perf_counter() - begun)
         return found
 

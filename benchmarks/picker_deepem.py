@@ -29,7 +29,7 @@ from pickeropt.datasets.simulate.simulation_config import DEEPEM_SNR, PRESETS
 from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.pickers.deepem_network import PUBLISHED, STEP, DeepEMNetwork, DeepEMSettings, scan
 from pickeropt.pickers.deepem_training import load, train
-from pickeropt.pickers.picker_records import Job, Labelled, Material, Trained
+from pickeropt.pickers.picker_records import LabelledMicrograph, Material, PickerTrainingJob, TrainedPicker
 from pickeropt.pickers.picker_training import chosen
 
 CPU = torch.device("cpu")
@@ -64,17 +64,17 @@ def speed() -> None:
               f"| {PAPER_SECONDS[name]} s |", flush=True)  # fmt: skip
 
 
-def learnt(material: Material, settings: DeepEMSettings, seed: int) -> tuple[Trained, float]:
+def learnt(material: Material, settings: DeepEMSettings, seed: int) -> tuple[TrainedPicker, float]:
     """A training in a folder of its own, and its seconds."""
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        job = Job(seed, CPU, Path(folder), lambda what, done, total: None)
+        job = PickerTrainingJob(seed, CPU, Path(folder), lambda what, done, total: None)
         trained = train(material, settings, job, None)
     return trained, time.perf_counter() - begun
 
 
 def measured(
-    trained: Trained, test: Sequence[Labelled], radius: float, margin: float
+    trained: TrainedPicker, test: Sequence[LabelledMicrograph], radius: float, margin: float
 ) -> tuple[PickingQuality, float, float]:
     """On micrographs that were not learnt from.
 
@@ -107,7 +107,7 @@ def real(args: argparse.Namespace, settings: DeepEMSettings, folder: Path) -> No
         path = (args.mrc or folder) / f"{one.name}.mrc"
         if not path.is_file():
             write_mrc(path, pixels_of(args.data, one.name), PIXEL_SIZE)
-        labelled.append(Labelled(path, one.truth, PIXEL_SIZE, DIAMETER))
+        labelled.append(LabelledMicrograph(path, one.truth, PIXEL_SIZE, DIAMETER))
     picks = {path.stem for path in (args.data / "empiar10017" / "picks" / "crYOLO").glob("*.box")}
     test = [one for one in labelled if one.path.stem in picks]
     rest = [one for one in labelled if one.path.stem not in picks]
@@ -128,7 +128,7 @@ def real(args: argparse.Namespace, settings: DeepEMSettings, folder: Path) -> No
 
 def simulated(
     folder: Path, config: SimulationConfig, species: Species, diameter: float, count: int, seed: int
-) -> list[Labelled]:
+) -> list[LabelledMicrograph]:
     """Micrographs with their truth. diameter : Å, as it is given to the picker"""
     folder.mkdir()
     made = []
@@ -136,13 +136,13 @@ def simulated(
         one = simulate_micrograph(config, species, np.random.default_rng([seed, number]))
         path = folder / f"{number:03d}.mrc"
         write_mrc(path, one.pixels, one.pixel_size)
-        made.append(Labelled(path, one.coordinates, one.pixel_size, diameter))
+        made.append(LabelledMicrograph(path, one.coordinates, one.pixel_size, diameter))
     return made
 
 
 def on_simulated(
-    made: list[Labelled], test: int, settings: DeepEMSettings, seed: int
-) -> tuple[Trained, PickingQuality, float, int]:
+    made: list[LabelledMicrograph], test: int, settings: DeepEMSettings, seed: int
+) -> tuple[TrainedPicker, PickingQuality, float, int]:
     """Learnt from all but the last `test` micrographs (some held back), measured on those."""
     material = Material(tuple(made[: -test - HELD_BACK]), tuple(made[-test - HELD_BACK : -test]))
     trained, _ = learnt(material, settings, seed)

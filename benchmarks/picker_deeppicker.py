@@ -35,7 +35,7 @@ from pickeropt.errors import ShotsError
 from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.pickers.deeppicker_network import CALIBRATION, DeepPickerSettings, calibrated
 from pickeropt.pickers.deeppicker_training import AGREES, iterate, load, train
-from pickeropt.pickers.picker_records import Job, Labelled, Material, Trained
+from pickeropt.pickers.picker_records import LabelledMicrograph, Material, PickerTrainingJob, TrainedPicker
 from pickeropt.pickers.picker_training import chosen
 
 CPU = torch.device("cpu")
@@ -59,22 +59,22 @@ class Bench:
     def settings(self, particles: int) -> DeepPickerSettings:
         return DeepPickerSettings(particles=particles, epochs=self.args.epochs)
 
-    def job(self) -> Job:
+    def job(self) -> PickerTrainingJob:
         self.count += 1
         folder = self.work / f"job{self.count}"
         folder.mkdir()
-        return Job(self.args.seed, CPU, folder, lambda what, done, total: None)
+        return PickerTrainingJob(self.args.seed, CPU, folder, lambda what, done, total: None)
 
-    def train(self, material: Material, particles: int, initial: Trained | None = None) -> Trained:
+    def train(self, material: Material, particles: int, initial: TrainedPicker | None = None) -> TrainedPicker:
         begun = time.perf_counter()
         made = train(material, self.settings(particles), self.job(), initial and initial.state)
         print(f"{time.perf_counter() - begun:.0f} s, {made.figures}", file=sys.stderr, flush=True)
         return made
 
-    def iterate(self, made: Trained, micrographs: Sequence[Labelled], particles: int) -> Trained:
+    def iterate(self, made: TrainedPicker, micrographs: Sequence[LabelledMicrograph], particles: int) -> TrainedPicker:
         return iterate(made, micrographs, self.settings(particles), self.job())
 
-    def simulated(self, name: str, count: int, seed: int, empty: bool = False) -> tuple[Labelled, ...]:
+    def simulated(self, name: str, count: int, seed: int, empty: bool = False) -> tuple[LabelledMicrograph, ...]:
         """Micrographs of one species, 46 px a diameter; empty ones have no particle, carbon or ice."""
         species = real_species((name,))[0]
         snr = self.args.snr
@@ -92,11 +92,11 @@ class Bench:
             path = self.work / f"{name}{'_empty' * empty}_{seed}_{number}.mrc"
             one = simulate_micrograph(config, species, np.random.default_rng([self.args.seed, seed, number]))
             write_mrc(path, one.pixels, one.pixel_size)
-            made.append(Labelled(path, one.coordinates, one.pixel_size, one.diameter_angstrom))
+            made.append(LabelledMicrograph(path, one.coordinates, one.pixel_size, one.diameter_angstrom))
         return tuple(made)
 
 
-def picked(made: Trained, micrographs: Sequence[Labelled], margin: float = 0.0) -> list[Picked]:
+def picked(made: TrainedPicker, micrographs: Sequence[LabelledMicrograph], margin: float = 0.0) -> list[Picked]:
     """All candidates of each micrograph beside its particles."""
     picker = load(made.settings, made.state, made.threshold, CPU)
     found = []
@@ -109,7 +109,7 @@ def picked(made: Trained, micrographs: Sequence[Labelled], margin: float = 0.0) 
     return found
 
 
-def species_table(bench: Bench) -> Trained:
+def species_table(bench: Bench) -> TrainedPicker:
     """Print the cross-molecule table; return the picker of two species."""
     args = bench.args
     names = sorted({name for target, others in TARGETS.items() for name in (target, *others)})
@@ -120,7 +120,7 @@ def species_table(bench: Bench) -> Trained:
     print(f"{args.particles} particles in each training, of {counts}\n")
     print("| target | training | recall at 0.5 | precision at 0.5 | recall, as many picks as particles "
           "| average precision | centre error |\n|---|---|---|---|---|---|---|")  # fmt: skip
-    two: Trained | None = None
+    two: TrainedPicker | None = None
     for target, others in TARGETS.items():
         for count in (1, 2, 3, 4, 0):
             kinds = others[:count] or (target,)
@@ -142,12 +142,12 @@ def species_table(bench: Bench) -> Trained:
     return two
 
 
-def half_of(made: Trained) -> float:
+def half_of(made: TrainedPicker) -> float:
     """The score that stands for 0.5 of the network's own, the paper's threshold."""
     return calibrated(PAPER, tuple(made.state[CALIBRATION].tolist()))
 
 
-def two_species(bench: Bench) -> Trained:
+def two_species(bench: Bench) -> TrainedPicker:
     """A picker of the first two species that stand beside the first target."""
     kinds = next(iter(TARGETS.values()))[:2]
     seen = tuple(one for kind in kinds for one in bench.simulated(kind, bench.args.micrographs, 1))
@@ -156,7 +156,7 @@ def two_species(bench: Bench) -> Trained:
     return bench.train(Material(seen, held), bench.args.particles)
 
 
-def species_row(target: str, made: Trained, fresh: Sequence[Labelled], name: str) -> None:
+def species_row(target: str, made: TrainedPicker, fresh: Sequence[LabelledMicrograph], name: str) -> None:
     box = DeepPickerSettings().box_diameters * fresh[0].diameter_px
     here = picked(made, fresh, box / 2)
     at = picking_quality(here, half_of(made), AGREES * box)
@@ -174,20 +174,20 @@ def real_table(bench: Bench) -> None:
     for one in read_all(data):
         path = bench.work / f"{one.name}.mrc"
         write_mrc(path, pixels_of(data, one.name), PIXEL_SIZE)
-        (unseen if one.name in test else own).append(Labelled(path, one.truth, PIXEL_SIZE, DIAMETER))
+        (unseen if one.name in test else own).append(LabelledMicrograph(path, one.truth, PIXEL_SIZE, DIAMETER))
     held = (own.pop(),)
     everything = sum(len(one.coordinates) for one in own)
     print("| training | threshold | picks | precision | recall | F1 | average precision | centre error "
           "| recall at 0.5 |\n|---|---|---|---|---|---|---|---|---|")  # fmt: skip
 
-    def row(name: str, made: Trained) -> None:
+    def row(name: str, made: TrainedPicker) -> None:
         at, half = (_real_quality(made, unseen, t) for t in (made.threshold, half_of(made)))
         box = DeepPickerSettings().box_diameters * DIAMETER / PIXEL_SIZE
         numbers = (at.precision, at.recall, at.f1, at.average_precision, at.centre_error / box, half.recall)
         cells = " | ".join(f"{n:.3f}" for n in numbers)
         print(f"| {name} | {made.threshold:.2f} | {at.picks} | {cells} |", flush=True)
 
-    def semi(count: int, initial: Trained | None = None) -> Trained:
+    def semi(count: int, initial: TrainedPicker | None = None) -> TrainedPicker:
         return bench.train(Material(chosen(own, count, bench.args.seed), held), count, initial)
 
     for count in (400, 1000, everything):
@@ -205,11 +205,11 @@ def real_table(bench: Bench) -> None:
     row("the same without the iteration, then 400 own particles", semi(400, cross))
 
 
-def _real_quality(made: Trained, unseen: Sequence[Labelled], threshold: float) -> PickingQuality:
+def _real_quality(made: TrainedPicker, unseen: Sequence[LabelledMicrograph], threshold: float) -> PickingQuality:
     return picking_quality(picked(made, unseen, PADDING_PX), threshold, RADIUS_PX)
 
 
-def noise_table(bench: Bench, made: Trained) -> None:
+def noise_table(bench: Bench, made: TrainedPicker) -> None:
     """Print where the scores of picks lie on micrographs of nothing."""
     side, count = bench.args.side, bench.args.test_micrographs
     like = bench.simulated("spike", count, 3)
@@ -275,7 +275,7 @@ def main() -> None:
         sys.exit("picker_deeppicker.py: give the folder that holds empiar10017/ with --data or $PICKEROPT_DATA")
     with tempfile.TemporaryDirectory() as work:
         bench = Bench(args, Path(work))
-        two: Trained | None = None
+        two: TrainedPicker | None = None
         if "species" in parts:
             two = species_table(bench)
         if "noise" in parts:

@@ -1,8 +1,7 @@
-"""The whole of pickeropt on simulated micrographs whose truth is known: `pickeropt demo`.
+"""The demonstration: label, fine-tune, prune and evaluate on simulated micrographs with known particles.
 
-Some micrographs are labelled, others are pruned, all of one seed. The simulation is simpler
-than any real data set: what comes out shows that everything works, not how well it works on
-your data.
+Some micrographs are labelled, others are pruned; one seed determines all of them. The simulation is simpler
+than real data: the result shows that everything works, not how well it works on your data.
 
 ::
 
@@ -17,8 +16,6 @@ your data.
       table.csv         before and after pruning
       overlay.png       one micrograph with its picks, as picked and as classified
       pickeropt_demo.json   settings; marks the folder as ours
-
-One micrograph with its picks, as picked and as classified.
 """
 
 import csv
@@ -50,7 +47,7 @@ from pickeropt.datasets.simulate import (
     simulate_picks,
 )
 from pickeropt.errors import OutputError
-from pickeropt.evaluate.evaluation import Evaluation, Quality, Ranking, evaluate_scores, write_evaluation
+from pickeropt.evaluate.evaluation import Evaluation, PickQuality, Ranking, evaluate_scores, write_evaluation
 from pickeropt.evaluate.truth import micrograph_stem
 from pickeropt.files import write_bytes_atomically
 from pickeropt.finetune.finetune_config import MODEL_FILE, FinetuneConfig, FinetuneReport
@@ -283,7 +280,7 @@ def _table(evaluation: Evaluation) -> str:
     return buffer.getvalue()
 
 
-def _figures(quality: Quality, ranking: Ranking | None) -> list[object]:
+def _figures(quality: PickQuality, ranking: Ranking | None) -> list[object]:
     shares: list[float | None] = [quality.precision, quality.recall, quality.f1]
     shares += [None, None] if ranking is None else [ranking.average_precision, ranking.false_removed]
     return [quality.picks, quality.true_picks, *("" if s is None else f"{s:.4f}" for s in shares)]

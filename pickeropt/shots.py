@@ -1,9 +1,7 @@
-"""What can be wrong with labelled shots, found before anything is computed.
+"""The user's labelled shots, read and checked: points on micrographs, or boxes cut by another program.
 
-The user's labelled shots: points on micrographs, or boxes cut by another program.
-
-Three sources: one STAR file with a class in each row, coordinate files of one class each,
-or a folder of boxes for each class.
+They come as one STAR file with a class in each row, as coordinate files of one class each, or as a folder of
+boxes for each class.
 """
 
 from collections.abc import Mapping, Sequence

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pickeropt.io.micrographs import write_mrc
 from pickeropt.io.relion_star import write_coordinate_star
-from pickeropt.pickers.picker_records import Detections, Job, Material, Trained
+from pickeropt.pickers.picker_records import Detections, Material, PickerTrainingJob, TrainedPicker
 from pickeropt.records import Micrograph
 
 PIXEL_SIZE = 2.0
@@ -53,10 +53,12 @@ def fake_load(
     return FakePicker(threshold)
 
 
-def fake_train(material: Material, settings: FakeSettings, job: Job, initial: Mapping[str, Tensor] | None) -> Trained:
+def fake_train(
+    material: Material, settings: FakeSettings, job: PickerTrainingJob, initial: Mapping[str, Tensor] | None
+) -> TrainedPicker:
     job.on_progress("training", 1, 1)
     count = sum(len(one.coordinates) for one in material.training)
-    return Trained(asdict(settings), {"weight": torch.tensor(4.0)}, 0.7, {"particles_seen": float(count)})
+    return TrainedPicker(asdict(settings), {"weight": torch.tensor(4.0)}, 0.7, {"particles_seen": float(count)})
 
 
 def make_micrograph(path: Path, peaks: Sequence[tuple[int, int, float]], shape: tuple[int, int] = (64, 80)) -> Path:

@@ -61,13 +61,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def opens(root: Path, code: str, *words: str) -> Counter[str]:
-    """How often code opens each file of a folder, by its path there; `words` are its arguments."""
+def opens(root: Path, code: str, *words: str, most: int = 0) -> Counter[str]:
+    """How often code opens each file of a folder, by its path there; `words` are its arguments.
+
+    most : the highest exit code that is right
+    """
     log = root / "opens.json"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", WATCHED, code, str(log), *words]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1), done.stderr  # 1: `check` has a warning
+    assert done.returncode <= most, done.stderr
     paths = [Path(path) for path in json.loads(log.read_text())]
     return Counter(path.relative_to(root).as_posix() for path in paths if path.is_relative_to(root))
 
@@ -77,7 +80,7 @@ def of_folder(found: Counter[str], folder: str) -> list[int]:
     return [count for path, count in sorted(found.items()) if path.startswith(f"{folder}/")]
 
 
-@pytest.mark.parametrize("picks", ["picks", "autopick.star"])
+@pytest.mark.parametrize("picks", ["picks"])
 def test_prune_opens_each_input_once_and_a_micrograph_for_header_sample_and_pixels(world: Path, picks: str) -> None:
     found = opens(world, PRUNE, picks)
     assert of_folder(found, "picks") == [1] * MICROGRAPHS
@@ -86,9 +89,9 @@ def test_prune_opens_each_input_once_and_a_micrograph_for_header_sample_and_pixe
     assert opened == [2, 3, 3, 3]  # the frame of the picks is judged by a sample of three
 
 
-@pytest.mark.parametrize("picks", ["picks", "autopick.star"])
+@pytest.mark.parametrize("picks", ["picks"])
 def test_check(world: Path, picks: str) -> None:
-    found = opens(world, COMMAND, "check", picks, "--diameter", "200", "--micrographs", "mics")
+    found = opens(world, COMMAND, "check", picks, "--diameter", "200", "--micrographs", "mics", most=1)  # a warning
     assert of_folder(found, "picks") == [1] * MICROGRAPHS
     assert found["autopick.star"] == (picks == "autopick.star")
     assert of_folder(found, "mics") == [2] * MICROGRAPHS  # header, then the pixels of the sample

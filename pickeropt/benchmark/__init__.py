@@ -1,1 +1,1 @@
-"""The paper's tables on any data sets: few shots, many draws, with confidence intervals."""
+"""The tables of the paper on any data sets: few shots, many draws, confidence intervals."""

@@ -1,4 +1,4 @@
-"""What `pickeropt benchmark` can be told and what it returns; its defaults stand here only."""
+"""The settings and the report of `pickeropt benchmark`; all defaults stand here."""
 
 import math
 from dataclasses import dataclass
@@ -103,11 +103,11 @@ def check_config(config: BenchmarkConfig) -> None:
         raise ShotsError(f"{what}; give {2 * max(config.shots)} or more, or 0 for all")
     for weights in (config.loss_weights, *config.loss_choices):
         _check_loss_weights(weights)
-    for flag, table, told in (
+    for flag, table, changed in (
         ("--rows", 3, bool(config.rows)),
         ("--loss-choice", 4, config.loss_choices != BenchmarkConfig.loss_choices),
     ):
-        if told and table not in config.tables:
+        if changed and table not in config.tables:
             raise PickeroptError(f"{flag} is for table {table}: add {table} to --tables, or leave {flag} out")
     _check_material(config)
 

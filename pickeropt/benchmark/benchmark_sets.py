@@ -1,24 +1,15 @@
 """The data sets of a benchmark, read and checked before anything is computed.
 
-How what is on disk becomes data sets:
-
-- A labelled STAR file, or a folder with `truth.star` as `dataset simulate` writes it: one data set for
-  each source class of particles (the species, or the EMPIAR entry), of all points on the micrographs that
-  it is on, other particles left out. The classes are those of `_pickeroptClass`. Without source classes
-  the file is one data set.
-- Class folders with `dataset.json`, as `dataset build` writes them (`folders.py`): one data set for each
-  entry that has particles.
-- Class folders without it: one data set of the classes as they are, one of them `particle`.
-
-One data set of a benchmark, and what the readers of `sets` and `folders` make it with.
-
-Data sets from the class folders of `dataset build`: 36 source classes, taken apart by entry.
-
-A data set is an entry that has particles. Its contaminant, carbon and background are the entry's own
-source classes of that kind, as in a set of EMPIAR entries. Where it has none they are the source classes
-that belong to no entry with particles, as in simulated sets, where all species share the junk: the boxes
-from the micrographs of the entry's own particles if those are enough, because `pretrain --exclude ENTRY`
-leaves these micrographs out; else all, and a note says so.
+- A labelled STAR file, or a folder with `truth.star` from `dataset simulate`, gives one data set for each
+  source class of particles (species or EMPIAR entry): all points on its micrographs, without the particles
+  of other source classes. The classes are those of `_pickeroptClass`. A file without source classes is one
+  data set.
+- Class folders with `dataset.json`, from `dataset build`, give one data set for each entry with particles.
+  Contaminant, carbon and background come from the entry's own source classes. Where it has none, as in
+  simulated sets, they come from the source classes of entries without particles: those on the micrographs of
+  the entry's own particles if they are enough, because `pretrain --exclude ENTRY` leaves these micrographs
+  out; otherwise all, and a note says so.
+- Class folders without `dataset.json` are one data set with the classes as they are, one of them `particle`.
 """
 
 import hashlib
@@ -78,7 +69,9 @@ class BenchmarkSet:
         return MICROGRAPH if self.groups.any() else BOX
 
 
-def taken(boxes: BoxShots, class_names: tuple[str, ...], labels: Sequence[int], rows: Sequence[int]) -> BoxShots:
+def subset_of_boxes(
+    boxes: BoxShots, class_names: tuple[str, ...], labels: Sequence[int], rows: Sequence[int]
+) -> BoxShots:
     """Some of the boxes, under new labels."""
     return replace(
         boxes,
@@ -173,7 +166,7 @@ def _set_of(entry: str, boxes: list[_Box], data: DataSet, diameter_px: float, co
     found = [data.boxes[box.row] for box in members]
     shots = BoxShots(class_names, labels[chosen], tuple(b.pixels for b in found), tuple(b.source for b in found))
     loose = hold_loose(shots, FinetuneConfig(diameter_px, 1.0, invert=False))
-    return loose_set(entry, loose, _groups(members), (*notes, *_told(entry, shared, class_names)))
+    return loose_set(entry, loose, _groups(members), (*notes, *_shared_notes(entry, shared, class_names)))
 
 
 def _members(entry: str, boxes: list[_Box]) -> tuple[list[_Box], list[str]]:
@@ -193,7 +186,7 @@ def _members(entry: str, boxes: list[_Box]) -> tuple[list[_Box], list[str]]:
     return members, shared
 
 
-def _told(entry: str, shared: list[str], class_names: tuple[str, ...]) -> tuple[str, ...]:
+def _shared_notes(entry: str, shared: list[str], class_names: tuple[str, ...]) -> tuple[str, ...]:
     left = [kind for kind in shared if kind in class_names]
     if not left:
         return ()
@@ -290,9 +283,9 @@ def _read_plain(path: Path, config: BenchmarkConfig) -> BenchmarkSet:
         raise GeometryError(f"{path}: boxes without {DESCRIPTION}; give --diameter (Å) and --pixel-size (Å/px)")
     names = [boxes.class_names[label] for label in boxes.labels.tolist()]
     class_names, kept, notes = choose_classes(path.resolve().name, names)
-    boxes = taken(boxes, class_names, [class_names.index(names[i]) for i in kept], kept)
+    boxes = subset_of_boxes(boxes, class_names, [class_names.index(names[i]) for i in kept], kept)
     chosen = choose_shots(boxes.labels, np.zeros_like(boxes.labels), config.per_class or None, config.seed).tolist()
-    boxes = taken(boxes, class_names, [int(boxes.labels[i]) for i in chosen], chosen)
+    boxes = subset_of_boxes(boxes, class_names, [int(boxes.labels[i]) for i in chosen], chosen)
     finetuning = FinetuneConfig(config.diameter_angstrom, config.pixel_size, invert=False)
     loose = hold_loose(boxes, finetuning)
     return loose_set(path.resolve().name, loose, np.zeros_like(boxes.labels), notes)

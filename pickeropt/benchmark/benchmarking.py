@@ -1,4 +1,4 @@
-"""Fit every classifier that the tables need, once, and write the tables: `pickeropt benchmark`."""
+"""The benchmark: every classifier that the tables need, fitted once, and the files written from them."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ import torch
 from pickeropt.benchmark.benchmark_config import BenchmarkConfig, BenchmarkReport, check_config
 from pickeropt.benchmark.benchmark_sets import BenchmarkSet, read_sets
 from pickeropt.benchmark.fits import (
-    Bench,
+    DrawFitter,
     Method,
     OnProgress,
     Start,
@@ -23,8 +23,8 @@ from pickeropt.benchmark.fits import (
     leave_out_notes,
     needed,
 )
-from pickeropt.benchmark.results import Key, Record, Results, key_of, read_records, write_records
-from pickeropt.benchmark.tables import Told, markdown
+from pickeropt.benchmark.results import DrawRecord, DrawResults, Key, key_of, read_records, write_records
+from pickeropt.benchmark.tables import TableContext, markdown
 from pickeropt.errors import OutputError
 from pickeropt.evaluate.classification import classification
 from pickeropt.files import write_bytes_atomically
@@ -33,13 +33,13 @@ from pickeropt.records import Scores
 
 CSV, TEXT = "benchmark.csv", "benchmark.md"
 SAVE_SECONDS = 5.0
-"""How often what is done is written down."""
+"""How often the finished draws are saved."""
 FEW_QUERIES = 10
 """Below so many of a class in a draw the tables say so."""
 
 
 @dataclass(frozen=True)
-class Job:
+class FitTask:
     """One classifier to fit."""
 
     data: BenchmarkSet
@@ -53,14 +53,14 @@ class Job:
 
 
 @dataclass
-class _Book:
-    """What is done, by key; written down now and then."""
+class _DrawLog:
+    """The finished draws by key, saved to benchmark.csv every few seconds."""
 
     path: Path
-    done: dict[Key, Record]
+    done: dict[Key, DrawRecord]
     saved: float = field(default_factory=time.monotonic)
 
-    def add(self, record: Record) -> None:
+    def add(self, record: DrawRecord) -> None:
         self.done[record.key] = record
         if time.monotonic() - self.saved >= SAVE_SECONDS:
             self.save()
@@ -92,26 +92,26 @@ def benchmark(
     choose_device(config.device)
     sets = read_sets(data, config, micrographs)
     starts = find_starts([one.name for one in sets], [method for method, _ in pairs], config)
-    book = _Book(out / CSV, {record.key: record for record in read_records(out / CSV)})
-    jobs = [Job(one, *pair, number) for one in sets for number in range(config.draws) for pair in pairs]
-    _check_earlier(book, sets, starts, config)
-    todo = [job for job in jobs if job.key not in book.done]
-    _fit_all(todo, starts, book, config, on_progress or (lambda what, done, of: None))
-    told = Told(config, sets, starts, (*_notes(sets, book, jobs), *leave_out_notes(starts, config)))
-    text, written = _write(out, book, told)
+    log = _DrawLog(out / CSV, {record.key: record for record in read_records(out / CSV)})
+    tasks = [FitTask(one, *pair, number) for one in sets for number in range(config.draws) for pair in pairs]
+    _check_earlier(log, sets, starts, config)
+    todo = [task for task in tasks if task.key not in log.done]
+    _fit_all(todo, starts, log, config, on_progress or (lambda what, done, of: None))
+    context = TableContext(config, sets, starts, (*_notes(sets, log, tasks), *leave_out_notes(starts, config)))
+    text, written = _write(out, log, context)
     return BenchmarkReport(
-        data_sets=tuple(told.names),
-        fits=len(jobs),
-        earlier=len(jobs) - len(todo),
+        data_sets=tuple(context.names),
+        fits=len(tasks),
+        earlier=len(tasks) - len(todo),
         text=text,
         written=written,
-        warnings=told.notes,
+        warnings=context.notes,
         seconds=time.perf_counter() - begun,
     )
 
 
 def _check_earlier(
-    book: _Book,
+    log: _DrawLog,
     sets: Sequence[BenchmarkSet],
     starts: Mapping[tuple[str, str], Start],
     config: BenchmarkConfig,
@@ -119,7 +119,7 @@ def _check_earlier(
     """Raises OutputError where the earlier draws cannot stand beside the new ones, or be written down."""
     digests = {one.name: one.digest for one in sets}
     splits = {one.name: one.split for one in sets}
-    for record in book.done.values():
+    for record in log.done.values():
         start = starts.get((record.data_set, record.method.start))
         what = ""
         if record.seed != config.seed:
@@ -134,14 +134,14 @@ def _check_earlier(
         elif start is not None and record.weights != start.digest:
             what = f"draws of {record.data_set} with other weights than {start.title}"
         if what:
-            raise OutputError(f"{book.path}: has {what}; give the settings it was begun with, or another --out")
-    book.save()
+            raise OutputError(f"{log.path}: has {what}; give the settings it was begun with, or another --out")
+    log.save()
 
 
 def _fit_all(
-    jobs: Sequence[Job],
+    tasks: Sequence[FitTask],
     starts: Mapping[tuple[str, str], Start],
-    book: _Book,
+    log: _DrawLog,
     config: BenchmarkConfig,
     on_progress: OnProgress,
 ) -> None:
@@ -149,41 +149,41 @@ def _fit_all(
     device = choose_device(config.device)
     try:
         for paper in (False, True):
-            mine = [job for job in jobs if (job.method.recipe == "paper") == paper]
+            mine = [task for task in tasks if (task.method.recipe == "paper") == paper]
             say = partial(on_progress, f"fitting, recipe {'paper' if paper else 'default'}")
             for done, record in enumerate(_fits(mine, starts, device, config, on_progress), start=1):
-                book.add(record)
+                log.add(record)
                 say(done, len(mine))
     finally:
-        book.save()
+        log.save()
 
 
 def _fits(
-    jobs: Sequence[Job],
+    tasks: Sequence[FitTask],
     starts: Mapping[tuple[str, str], Start],
     device: torch.device,
     config: BenchmarkConfig,
     on_progress: OnProgress,
-) -> Iterator[Record]:
-    for name, mine in groupby(jobs, key=lambda job: job.data.name):
+) -> Iterator[DrawRecord]:
+    for name, mine in groupby(tasks, key=lambda task: task.data.name):
         own = {kind: start for (of, kind), start in starts.items() if of == name}
-        bench: Bench | None = None
-        for job in mine:
-            bench = bench or Bench(job.data, own, device, on_progress)
-            yield _fit(job, bench, own[job.method.start], config.seed)
+        fitter: DrawFitter | None = None
+        for task in mine:
+            fitter = fitter or DrawFitter(task.data, own, device, on_progress)
+            yield _fit(task, fitter, own[task.method.start], config.seed)
 
 
-def _fit(job: Job, bench: Bench, start: Start, seed: int) -> Record:
-    data = job.data
-    chosen = draw(data.labels, data.groups, job.shots, draw_seed(seed, data.name, job.draw))
-    probabilities = bench.answer(job.method, chosen).astype(np.float32)
+def _fit(task: FitTask, fitter: DrawFitter, start: Start, seed: int) -> DrawRecord:
+    data = task.data
+    chosen = draw(data.labels, data.groups, task.shots, draw_seed(seed, data.name, task.draw))
+    probabilities = fitter.probabilities_of(task.method, chosen).astype(np.float32)
     found = classification(data.labels[chosen.queries], Scores(data.class_names, probabilities))
     learnt = np.bincount(data.labels[chosen.shots], minlength=len(data.class_names))
-    return Record(
+    return DrawRecord(
         data_set=data.name,
-        method=job.method,
-        shots=job.shots,
-        draw=job.draw,
+        method=task.method,
+        shots=task.shots,
+        draw=task.draw,
         seed=seed,
         macro_f1=found.macro_f1,
         accuracy=found.accuracy,
@@ -197,23 +197,23 @@ def _fit(job: Job, bench: Bench, start: Start, seed: int) -> Record:
     )
 
 
-def _notes(sets: Sequence[BenchmarkSet], book: _Book, jobs: Sequence[Job]) -> tuple[str, ...]:
+def _notes(sets: Sequence[BenchmarkSet], log: _DrawLog, tasks: Sequence[FitTask]) -> tuple[str, ...]:
     """What a reader must know: of each data set, and where shots or queries were lacking."""
     notes = [note for one in sets for note in one.notes]
     for one in sets:
-        mine = [book.done[job.key] for job in jobs if job.data is one]
+        mine = [log.done[task.key] for task in tasks if task.data is one]
         notes += [f"{one.name}: {note}" for i in range(len(one.class_names)) for note in _lacking(one, mine, i)]
     return tuple(notes)
 
 
-def _lacking(data: BenchmarkSet, records: Sequence[Record], label: int) -> Iterator[str]:
+def _lacking(data: BenchmarkSet, records: Sequence[DrawRecord], label: int) -> Iterator[str]:
     """Of one class: too few shots, no queries, few queries."""
     name = data.class_names[label]
     short = [record for record in records if record.learnt[label] < record.shots]
     if short:
         least = min(record.learnt[label] for record in short)
         asked = ", ".join(map(str, sorted({record.shots for record in short})))
-        yield f"{name} had but {least} shots in a draw where {asked} are asked for"
+        yield f"{name} had only {least} shots in a draw where {asked} were requested"
     queries = [sum(record.confusion[label]) for record in records]
     if 0 in queries:
         yield f"{name} is not asked about in {queries.count(0)} of {len(queries)} fits"
@@ -221,12 +221,12 @@ def _lacking(data: BenchmarkSet, records: Sequence[Record], label: int) -> Itera
         yield f"{name} rests on {np.mean(queries):.0f} queries a draw, so its share of macro-F1 is uncertain"
 
 
-def _write(out: Path, book: _Book, told: Told) -> tuple[str, tuple[Path, ...]]:
+def _write(out: Path, log: _DrawLog, context: TableContext) -> tuple[str, tuple[Path, ...]]:
     from pickeropt.benchmark.tables import pictures
 
-    results = Results(book.done.values())
-    text = markdown(results, told)
-    drawn = pictures(results, told.names, told.config)
+    results = DrawResults(log.done.values())
+    text = markdown(results, context)
+    drawn = pictures(results, context.names, context.config)
     write_bytes_atomically(out / TEXT, text.encode())
     for name, content in drawn.items():
         write_bytes_atomically(out / name, content)

@@ -1,13 +1,7 @@
-"""One classifier of one draw: learnt from the shots, asked about the queries.
+"""The fit of one classifier: its method, its draw of shots and queries, its initial weights, its probabilities.
 
-The predicted class is the most probable one, as in the paper: every row answers by the same rule, without
-the temperature and the share of particles that `prune` reckons with.
-
-What a draw learns from and what it is asked about: never boxes of one micrograph for both, if known.
-
-The rows of the tables: ways to make a classifier, and which of them a benchmark needs.
-
-Where the backbone of a row starts from, found and tried before anything is computed.
+The predicted class is the most probable one, as in the paper: all methods follow this rule, without the
+temperature and the class prior of `prune`. Shots and queries never share a micrograph where it is known.
 """
 
 import hashlib
@@ -268,8 +262,8 @@ def _excluded(path: Path) -> list[str]:
     """What `pretrain --exclude` left out, as the file says."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            said = json.loads((file.metadata() or {}).get("pickeropt", "{}"))
-        return [str(name) for name in said["provenance"]["exclude"]]
+            described = json.loads((file.metadata() or {}).get("pickeropt", "{}"))
+        return [str(name) for name in described["provenance"]["exclude"]]
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return []
 
@@ -309,8 +303,8 @@ OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
 
-class Bench:
-    """One data set, seen once for all its fits.
+class DrawFitter:
+    """The fits of one data set, whose features are computed once.
 
     starts : by the start of a method
     The features of frozen backbones and the boxes of the paper's recipe are kept as long as this lives.
@@ -320,14 +314,14 @@ class Bench:
         self, data: BenchmarkSet, starts: Mapping[str, Start], device: torch.device, on_progress: OnProgress
     ) -> None:
         self._data, self._starts, self._device, self._on_progress = data, starts, device, on_progress
-        self._seen: dict[str, tuple[PickClassifier, Tensor]] = {}
+        self._features: dict[str, tuple[PickClassifier, Tensor]] = {}
         self._boxes: dict[str, Tensor] = {}
 
-    def answer(self, method: Method, draw: Draw) -> NDArray[np.float64]:
+    def probabilities_of(self, method: Method, draw: Draw) -> NDArray[np.float64]:
         """Probabilities (m, k) of the draw's queries, by a classifier that learnt from its shots."""
         if method.recipe == "paper":
             return self._paper(method, draw)
-        made, features = self._look(method.start)
+        made, features = self._features_of(method.start)
         shots, queries = features[draw.shots], features[draw.queries]
         labels = self._data.labels[draw.shots]
         if method.recipe == FROZEN:
@@ -343,21 +337,21 @@ class Bench:
         box_diameters = source.box_diameters if isinstance(source, LooseShots) else None
         return make_classifier(config, self._data.class_names, box_diameters)
 
-    def _look(self, start: str) -> tuple[PickClassifier, Tensor]:
+    def _features_of(self, start: str) -> tuple[PickClassifier, Tensor]:
         """The default recipe's features (n, d) of all boxes, computed at the first call."""
-        if start not in self._seen:
+        if start not in self._features:
             made = self._make(Method(start, "default", (1.0,)))
             backbone = inference_copy(made.backbone, self._device, inference_dtype(self._device))
-            features = self._data.source.features(backbone, made.spec, self._looking)
-            self._seen[start] = made, features.clone()  # no longer an inference tensor
-        return self._seen[start]
+            features = self._data.source.features(backbone, made.spec, self._on_boxes)
+            self._features[start] = made, features.clone()  # no longer an inference tensor
+        return self._features[start]
 
     def _paper(self, method: Method, draw: Draw) -> NDArray[np.float64]:
         config = finetuning(self._starts[method.start], method.recipe, method.loss_weights, draw.seed)
         seed_everything(draw.seed)
         classifier = self._make(method, draw.seed)
         if method.start not in self._boxes:
-            self._boxes[method.start] = self._data.source.boxes(classifier.spec, self._looking)
+            self._boxes[method.start] = self._data.source.boxes(classifier.spec, self._on_boxes)
         boxes = self._boxes[method.start]
         shots = ShotBoxes(boxes[draw.shots], torch.from_numpy(self._data.labels[draw.shots]))
         fit_paper(classifier, shots, config, self._device, lambda epoch, of: None)
@@ -370,12 +364,12 @@ class Bench:
             ]
         return _probabilities(classifier.to("cpu"), torch.cat(features))
 
-    def _looking(self, done: int, total: int) -> None:
-        self._on_progress(f"looking at {self._data.name}", done, total)
+    def _on_boxes(self, done: int, total: int) -> None:
+        self._on_progress(f"computing features of {self._data.name}", done, total)
 
 
 def with_losses(made: PickClassifier, loss_weights: tuple[float, ...]) -> PickClassifier:
-    """The same backbone and opinion with a fresh head of other branches."""
+    """The same backbone and source head with a fresh head of other branches."""
     classifier = PickClassifier(replace(made.spec, loss_weights=loss_weights), made.backbone)
     if made.opinion is not None and classifier.opinion is not None:
         classifier.opinion.load_state_dict(made.opinion.state_dict())

@@ -1,7 +1,4 @@
-"""The figures of single draws, in benchmark.csv: a row a draw, all that is needed to compute them again.
-
-Mean, spread and confidence interval over draws.
-"""
+"""The results of single draws: the rows of benchmark.csv, and their mean and confidence interval."""
 
 import csv
 import io
@@ -29,7 +26,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Record:
+class DrawRecord:
     """One classifier of one draw.
 
     shots : asked for; learnt : (k,) there were; draw : its number, from 0; seed : of the benchmark
@@ -74,7 +71,7 @@ def key_of(data_set: str, method: Method, shots: int, draw: int) -> Key:
     return (data_set, method.recipe, method.start, method.loss_weights, shots, draw)
 
 
-def write_records(path: Path, records: Iterable[Record]) -> None:
+def write_records(path: Path, records: Iterable[DrawRecord]) -> None:
     """Write all rows in the order of their keys, whole or not at all."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -83,7 +80,7 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     write_bytes_atomically(path, text.getvalue().encode())
 
 
-def _cells(record: Record) -> list[str]:
+def _cells(record: DrawRecord) -> list[str]:
     method = record.method
     return [
         record.data_set,
@@ -109,7 +106,7 @@ def _joined(values: Sequence[object]) -> str:
     return " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
 
-def read_records(path: Path) -> list[Record]:
+def read_records(path: Path) -> list[DrawRecord]:
     """The rows of a benchmark.csv, none where there is no such file. Raises FormatError naming the line."""
     if not path.is_file():
         return []
@@ -117,10 +114,10 @@ def read_records(path: Path) -> list[Record]:
     return [_record(table, row) for row in range(len(table))]
 
 
-def _record(table: CsvTable, row: int) -> Record:
+def _record(table: CsvTable, row: int) -> DrawRecord:
     cell = {name: table.columns[name][row] for name in COLUMNS}
     try:
-        return Record(
+        return DrawRecord(
             data_set=cell["data_set"],
             method=Method(cell["start"], cell["recipe"], tuple(map(float, cell["loss_weights"].split()))),
             shots=int(cell["shots"]),
@@ -144,11 +141,11 @@ def _record(table: CsvTable, row: int) -> Record:
 CONFIDENCE = 0.95
 
 ByDraw = Mapping[int, float]
-Figure = Callable[[Record], float]
+Figure = Callable[[DrawRecord], float]
 
 
 @dataclass(frozen=True)
-class Summary:
+class DrawSummary:
     """n values: mean, standard deviation (n - 1), and Student's confidence interval of the mean.
 
     spread, low, high : None for one value
@@ -161,26 +158,26 @@ class Summary:
     high: float | None
 
 
-def summary(values: Sequence[float]) -> Summary:
+def summary(values: Sequence[float]) -> DrawSummary:
     """Of n values, n at least 1."""
     count, mean = len(values), float(np.mean(values))
     if count < 2:
-        return Summary(count, mean, None, None, None)
+        return DrawSummary(count, mean, None, None, None)
     spread = float(np.std(values, ddof=1))
     half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * spread / math.sqrt(count)
-    return Summary(count, mean, spread, mean - half, mean + half)
+    return DrawSummary(count, mean, spread, mean - half, mean + half)
 
 
-class Results:
+class DrawResults:
     """All draws that there are, to be asked for by table."""
 
-    def __init__(self, records: Iterable[Record]) -> None:
-        self._records: dict[tuple[str, Method, int], dict[int, Record]] = {}
+    def __init__(self, records: Iterable[DrawRecord]) -> None:
+        self._records: dict[tuple[str, Method, int], dict[int, DrawRecord]] = {}
         for record in records:
             place = self._records.setdefault((record.data_set, record.method, record.shots), {})
             place[record.draw] = record
 
-    def draws(self, data_set: str, method: Method, shots: int) -> Mapping[int, Record]:
+    def draws(self, data_set: str, method: Method, shots: int) -> Mapping[int, DrawRecord]:
         """By number of the draw."""
         return self._records.get((data_set, method, shots), {})
 

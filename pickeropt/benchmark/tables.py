@@ -1,7 +1,4 @@
-"""benchmark.md: the paper's tables as they came out.
-
-The tables as pictures: points with the 95 % confidence interval of each mean.
-"""
+"""The tables of benchmark.md and their figures, with the 95 % confidence interval of each mean."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +10,7 @@ from matplotlib.figure import Figure
 from pickeropt.benchmark.benchmark_config import BenchmarkConfig
 from pickeropt.benchmark.benchmark_sets import BenchmarkSet
 from pickeropt.benchmark.fits import STARTS, Row, Start, losses, main_start, table_2, table_3, table_4, text_of
-from pickeropt.benchmark.results import ByDraw, Record, Results, Summary, differences, summary
+from pickeropt.benchmark.results import ByDraw, DrawRecord, DrawResults, DrawSummary, differences, summary
 
 CAPTION = (
     "mean ± standard deviation over draws [95 % confidence interval of the mean, Student's t over draws]; "
@@ -22,8 +19,8 @@ CAPTION = (
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the tables are about, beside the figures."""
+class TableContext:
+    """Settings, data sets, initial weights and notes that the tables state beside the results."""
 
     config: BenchmarkConfig
     sets: Sequence[BenchmarkSet]
@@ -35,29 +32,29 @@ class Told:
         return [one.name for one in self.sets]
 
 
-def macro_f1(record: Record) -> float:
+def macro_f1(record: DrawRecord) -> float:
     return record.macro_f1
 
 
-def accuracy(record: Record) -> float:
+def accuracy(record: DrawRecord) -> float:
     return record.accuracy
 
 
-def pruning_f1(record: Record) -> float:
+def pruning_f1(record: DrawRecord) -> float:
     return record.pruning_f1
 
 
-def markdown(results: Results, told: Told) -> str:
+def markdown(results: DrawResults, context: TableContext) -> str:
     """The whole file, of the tables asked for."""
-    makers: dict[int, Callable[[Results, Told], list[str]]] = {2: _table_2, 3: _table_3, 4: _table_4}
-    lines = ["# Benchmark", "", *_about(told)]
-    for table in sorted(set(told.config.tables)):
-        lines += ["", *makers[table](results, told)]
+    makers: dict[int, Callable[[DrawResults, TableContext], list[str]]] = {2: _table_2, 3: _table_3, 4: _table_4}
+    lines = ["# Benchmark", "", *_about(context)]
+    for table in sorted(set(context.config.tables)):
+        lines += ["", *makers[table](results, context)]
     return "\n".join([*lines, ""])
 
 
-def _about(told: Told) -> list[str]:
-    config = told.config
+def _about(context: TableContext) -> list[str]:
+    config = context.config
     lines = [
         f'Seed {config.seed}. Figures: {CAPTION}; "n" where draws are not {config.draws}. Every method has '
         "the same shots and queries in a draw. benchmark.csv has the draws.",
@@ -65,12 +62,12 @@ def _about(told: Told) -> list[str]:
         "| data set | boxes of each class | shots and queries share no | backbone |",
         "|---|---|---|---|",
     ]
-    for one in told.sets:
+    for one in context.sets:
         counts = [f"{name} {(one.labels == i).sum()}" for i, name in enumerate(one.class_names)]
-        start = told.starts.get((one.name, main_start(config)))
+        start = context.starts.get((one.name, main_start(config)))
         lines.append(f"| {one.name} | {', '.join(counts)} | {one.split} | {start.title if start else '-'} |")
     left = f"Left out of all data sets: {', '.join(config.ignore)}" if config.ignore else ""
-    notes = [_backbone_note(config), left, *told.notes]
+    notes = [_backbone_note(config), left, *context.notes]
     return [*lines, "", *(f"- {note}." for note in notes if note)]
 
 
@@ -82,8 +79,8 @@ def _backbone_note(config: BenchmarkConfig) -> str:
     return "One backbone for all data sets, not leave-one-out: it may have seen what it is asked about"
 
 
-def _table_2(results: Results, told: Told) -> list[str]:
-    config, method = told.config, table_2(told.config)
+def _table_2(results: DrawResults, context: TableContext) -> list[str]:
+    config, method = context.config, table_2(context.config)
     shots = sorted(set(config.shots))
     head = [f"{k} shots: {what}" for k in shots for what in ("macro-F1", "accuracy", "particle or not")]
     lines = [
@@ -93,7 +90,7 @@ def _table_2(results: Results, told: Told) -> list[str]:
         "",
         *_head("data set", head),
     ]
-    for label, names in _groups(told.names):
+    for label, names in _groups(context.names):
         cells = [
             _cell(results.values(names, method, k, figure), config)
             for k in shots
@@ -103,10 +100,10 @@ def _table_2(results: Results, told: Told) -> list[str]:
     return lines
 
 
-def _table_3(results: Results, told: Told) -> list[str]:
-    config, shots = told.config, sorted(set(told.config.shots))
+def _table_3(results: DrawResults, context: TableContext) -> list[str]:
+    config, shots = context.config, sorted(set(context.config.shots))
     lines = ["## Table 3: pretraining and multi-loss, macro-F1"]
-    for label, names in _groups(told.names):
+    for label, names in _groups(context.names):
         lines += ["", *_head(label, [f"{k} shots" for k in shots])]
         for row in table_3(config):
             values = [results.values(names, row.method, k, macro_f1) for k in shots]
@@ -114,9 +111,9 @@ def _table_3(results: Results, told: Told) -> list[str]:
     return lines
 
 
-def _table_4(results: Results, told: Told) -> list[str]:
-    config, shots, rows = told.config, max(told.config.shots), table_4(told.config)
-    groups = _groups(told.names)
+def _table_4(results: DrawResults, context: TableContext) -> list[str]:
+    config, shots, rows = context.config, max(context.config.shots), table_4(context.config)
+    groups = _groups(context.names)
     own = text_of(config.loss_weights)
     head = [*(label for label, _ in groups), f"{groups[0][0]}, less that of {own}, paired"]
     columns = {label: _column(results, rows, names, shots) for label, names in groups}
@@ -137,7 +134,7 @@ def _table_4(results: Results, told: Told) -> list[str]:
     return lines
 
 
-def _column(results: Results, rows: Sequence[Row], names: list[str], shots: int) -> dict[str, ByDraw]:
+def _column(results: DrawResults, rows: Sequence[Row], names: list[str], shots: int) -> dict[str, ByDraw]:
     return {row.key: results.values(names, row.method, shots, macro_f1) for row in rows}
 
 
@@ -180,7 +177,7 @@ def _difference(values: list[float]) -> str:
     return f"{found.mean:+.4f}" if found.spread is None else f"{found.mean:+.4f} {_interval(found, '+.4f')}"
 
 
-def _interval(found: Summary, form: str) -> str:
+def _interval(found: DrawSummary, form: str) -> str:
     return f"[{found.low:{form}}, {found.high:{form}}]"
 
 
@@ -192,62 +189,62 @@ COLOURS = ("#c2571a", "#5a8f29", "#0b6aa8", "#7b4ea3", "#444444")
 
 
 @dataclass(frozen=True)
-class Dots:
+class DotPlot:
     """rows : names, top to bottom; series : by its name a point a row, None where there is none"""
 
     title: str
     rows: Sequence[str]
-    series: Mapping[str, Sequence[Summary | None]]
+    series: Mapping[str, Sequence[DrawSummary | None]]
 
 
-def pictures(results: Results, names: Sequence[str], config: BenchmarkConfig) -> dict[str, bytes]:
+def pictures(results: DrawResults, names: Sequence[str], config: BenchmarkConfig) -> dict[str, bytes]:
     """PNG by file name, of each table asked for that has a figure."""
     made = {2: _of_table_2, 3: _of_table_3, 4: _of_table_4}
-    dots = {f"table{table}.png": made[table](results, names, config) for table in sorted(set(config.tables))}
-    return {name: dots_png(one) for name, one in dots.items() if any(any(s) for s in one.series.values())}
+    plot = {f"table{table}.png": made[table](results, names, config) for table in sorted(set(config.tables))}
+    return {name: plot_png(one) for name, one in plot.items() if any(any(s) for s in one.series.values())}
 
 
-def _of_table_2(results: Results, names: Sequence[str], config: BenchmarkConfig) -> Dots:
+def _of_table_2(results: DrawResults, names: Sequence[str], config: BenchmarkConfig) -> DotPlot:
     method = table_2(config)
     series = {
         f"{k} shots": [_point(results.values([name], method, k, macro_f1)) for name in names]
         for k in sorted(set(config.shots))
     }
-    return Dots(f"macro-F1, recipe {config.recipe}, {STARTS[method.start]}", list(names), series)
+    return DotPlot(f"macro-F1, recipe {config.recipe}, {STARTS[method.start]}", list(names), series)
 
 
-def _of_table_3(results: Results, names: Sequence[str], config: BenchmarkConfig) -> Dots:
+def _of_table_3(results: DrawResults, names: Sequence[str], config: BenchmarkConfig) -> DotPlot:
     rows = table_3(config)
     series = {
         f"{k} shots": [_point(results.values(names, row.method, k, macro_f1)) for row in rows]
         for k in sorted(set(config.shots))
     }
-    return Dots(f"macro-F1, {_which(names)}", [row.title for row in rows], series)
+    return DotPlot(f"macro-F1, {_which(names)}", [row.title for row in rows], series)
 
 
-def _of_table_4(results: Results, names: Sequence[str], config: BenchmarkConfig) -> Dots:
+def _of_table_4(results: DrawResults, names: Sequence[str], config: BenchmarkConfig) -> DotPlot:
     rows, shots = table_4(config), max(config.shots)
     points = [_point(results.values(names, row.method, shots, macro_f1)) for row in rows]
     start = STARTS[main_start(config)]
     title = f"macro-F1 by loss weights, {_which(names)}, recipe {config.recipe}, {start}"
-    return Dots(title, [row.title for row in rows], {f"{shots} shots": points})
+    return DotPlot(title, [row.title for row in rows], {f"{shots} shots": points})
 
 
 def _which(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"mean of {len(names)} data sets"
 
 
-def _point(values: Mapping[int, float]) -> Summary | None:
+def _point(values: Mapping[int, float]) -> DrawSummary | None:
     return summary(list(values.values())) if values else None
 
 
-def dots_png(dots: Dots) -> bytes:
+def plot_png(plot: DotPlot) -> bytes:
     """A PNG, 1200 px wide, a line a row."""
-    figure = Figure(figsize=(8, 1.6 + 0.32 * len(dots.rows)), dpi=150, layout="constrained")
+    figure = Figure(figsize=(8, 1.6 + 0.32 * len(plot.rows)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for number, (name, points) in enumerate(dots.series.items()):
-        shift = (number - (len(dots.series) - 1) / 2) * 0.2
+    for number, (name, points) in enumerate(plot.series.items()):
+        shift = (number - (len(plot.series) - 1) / 2) * 0.2
         there = [(row + shift, point) for row, point in enumerate(points) if point is not None]
         half = [0.0 if point.high is None else point.high - point.mean for _, point in there]
         axes.errorbar(
@@ -260,12 +257,12 @@ def dots_png(dots: Dots) -> bytes:
             capsize=2,
             label=name,
         )
-    axes.set_yticks(range(len(dots.rows)), list(dots.rows), fontsize=8)
-    axes.set_ylim(len(dots.rows) - 0.5, -0.5)
+    axes.set_yticks(range(len(plot.rows)), list(plot.rows), fontsize=8)
+    axes.set_ylim(len(plot.rows) - 0.5, -0.5)
     axes.set_xlabel("macro-F1, mean over draws with 95 % confidence interval")
-    axes.set_title(dots.title, fontsize=10)
+    axes.set_title(plot.title, fontsize=10)
     axes.grid(axis="x", alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=len(dots.series) or 1, frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=len(plot.series) or 1, frameon=False, fontsize=8)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""`pickeropt benchmark`: its options, and what it says. `cli` hooks `run_benchmark` in."""
+"""`pickeropt benchmark`: options, call and output."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,28 +12,26 @@ DEFAULT = BenchmarkConfig()
 LOSS_WEIGHTS = ",".join(f"{weight:g}" for weight in DEFAULT.loss_weights)
 
 Data = Annotated[list[Path], typer.Argument(metavar="DATA", help="Class folders, labelled STAR files, simulated sets.")]
-Tables = Annotated[str, given.option("--tables", "2,3,4", "Which of the paper's.")]
-Shots = Annotated[str, given.option("--shots", "K[,…]", "Labelled boxes a class to learn from.")]
+Tables = Annotated[str, given.option("--tables", "2,3,4", "Tables of the paper to compute.")]
+Shots = Annotated[str, given.option("--shots", "K[,…]", "Labelled boxes per class to learn from.")]
 Draws = Annotated[int, given.option("--draws", "N", "Random choices of shots and queries.", min=1)]
-Rows = Annotated[str | None, given.option("--rows", "NAMES", "Of table 3, such as cryo,frozen,default; else all.")]
-Recipe = Annotated[str, given.option("--recipe", "default|paper", "How to train, in tables 2 and 4.")]
+Rows = Annotated[str | None, given.option("--rows", "NAMES", "Rows of table 3, such as cryo,frozen; default: all.")]
+Recipe = Annotated[str, given.option("--recipe", "default|paper", "Training recipe of tables 2 and 4.")]
 Backbones = Annotated[
     str | None,
-    given.option("--backbones", "PATTERN", f"Leave-one-out: a file a data set, {ENTRY} stands for its name."),
+    given.option("--backbones", "PATTERN", f"Leave-one-out: a weights file per data set; {ENTRY} is its name."),
 ]
 LossText = Annotated[str, given.option("--loss-weights", "W1[,W2[,W3]]", "The multi-loss of tables 2 and 3.")]
 LossChoices = Annotated[
     list[str] | None,
-    given.option("--loss-choice", "W1[,W2[,W3]]", "A row of table 4, may be repeated; else eleven."),
+    given.option("--loss-choice", "W1[,W2[,W3]]", "A row of table 4; may be repeated; default: eleven."),
 ]
 Ignore = Annotated[list[str] | None, given.option("--ignore", "CLASS", "Leave out a source class; may be repeated.")]
 Apart = Annotated[
-    str, given.option("--split", "|".join(SPLITS), "What shots and queries do not share; the paper's: box.")
+    str, given.option("--split", "|".join(SPLITS), "What shots and queries never share; the paper uses box.")
 ]
-PerClass = Annotated[
-    int, given.option("--per-class", "N", "Cut a data set's classes down to N boxes; 0 takes all.", min=0)
-]
-Diameter = Annotated[float | None, given.option("--diameter", "Å", "Where the labels do not say it.")]
+PerClass = Annotated[int, given.option("--per-class", "N", "Use at most N boxes of each class; 0 uses all.", min=0)]
+Diameter = Annotated[float | None, given.option("--diameter", "Å", "Particle diameter where the labels give none.")]
 
 
 def run_benchmark(
@@ -62,9 +60,9 @@ def run_benchmark(
 
     DATA are class folders of `dataset build`, folders of `dataset simulate`, or labelled STAR
     files; each species or EMPIAR entry in them is a data set. DIR gets benchmark.md,
-    benchmark.csv (a row a draw) and a PNG a table. The rows of recipe paper take about a
-    minute a fit on two cores. A run that was stopped goes on when the same command is given
-    again, and later ones add to it.
+    benchmark.csv (one row per draw) and one PNG per table. Recipe paper takes about one
+    minute per fit on two cores. The same command continues a stopped run; later runs add to
+    the results.
     """
     config = BenchmarkConfig(
         tables=tuple(_whole(part, "--tables") for part in tables.split(",")),

@@ -20,7 +20,7 @@ from pickeropt.records import PARTICLE
 
 if TYPE_CHECKING:
     from pickeropt.demonstration import DemoReport
-    from pickeropt.evaluate.evaluation import Evaluation, Quality, Ranking
+    from pickeropt.evaluate.evaluation import Evaluation, PickQuality, Ranking
     from pickeropt.finetune.finetune_config import FinetuneReport
     from pickeropt.prune.prune_config import PruneSummary
 
@@ -196,12 +196,12 @@ def show_demo(report: "DemoReport") -> None:
     _lines([f"all in {duration(report.seconds)}"])
 
 
-def _quality(quality: "Quality") -> list[str]:
+def _quality(quality: "PickQuality") -> list[str]:
     figures = (quality.precision, quality.recall, quality.f1)
     return [f"{quality.picks:,}", f"{quality.true_picks:,}", *(f"{figure:.3f}" for figure in figures)]
 
 
-def _change(before: "Quality", after: "Quality") -> list[str]:
+def _change(before: "PickQuality", after: "PickQuality") -> list[str]:
     return [f"{getattr(before, n):.3f} → {getattr(after, n):.3f}" for n in ("precision", "recall", "f1")]
 
 

@@ -1,7 +1,4 @@
-"""`pickeropt dataset …`: data sets to train on. Style and errors as in `cli`, which mounts this.
-
-`pickeropt dataset build` and `pickeropt dataset empiar`: hooked into the sub-app `dataset` by cli.py.
-"""
+"""`pickeropt dataset simulate`, `build` and `empiar`: options, calls and output."""
 
 import os
 import sys
@@ -29,12 +26,15 @@ dataset_app = typer.Typer(
 
 
 DatasetOut = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")]
-Count = Annotated[int, option("--micrographs", "N", "How many.", min=1)]
+Count = Annotated[int, option("--micrographs", "N", "Number of micrographs.", min=1)]
 Size = Annotated[int, option("--size", "PX", "Side of a micrograph.", min=64)]
-PixelSize = Annotated[str, option("--pixel-size", "Å/PX", "One value, or LOW-HIGH to draw from.")]
-Diameter = Annotated[str | None, option("--diameter", "Å", "Scale all particles to it (or LOW-HIGH); else their own.")]
+PixelSize = Annotated[str, option("--pixel-size", "Å/PX", "One value, or a range LOW-HIGH.")]
+Diameter = Annotated[
+    str | None,
+    option("--diameter", "Å", "Scale particles to this diameter or LOW-HIGH."),
+]
 SpeciesNames = Annotated[
-    str | None, option("--species", "NAMES", "With commas between, or all; else 14 that differ most.")
+    str | None, option("--species", "NAMES", "Names separated by commas, or all; default: the 14 that differ most.")
 ]
 Structures = Annotated[Path | None, option("--structures", "DIR", "More molecules: a folder of mmCIF or PDB files.")]
 Preset = Annotated[str, option("--preset", "NAME", "Imaging: default, cryolo or deepem.")]
@@ -42,17 +42,20 @@ Snr = Annotated[str | None, option("--snr", "RATIO[,…]", "Signal-to-noise rati
 Occupancy = Annotated[
     str | None, option("--occupancy", "N", "Particles per squared diameter of free ice, or LOW-HIGH.")
 ]
-Points = Annotated[int, option("--points", "N", "Points a class on junk and empty ice, each micrograph.")]
+Points = Annotated[int, option("--points", "N", "Points per class on contaminants and empty ice in each micrograph.")]
 GridKinds = Annotated[
     int | None,
     option(
         "--grid-kinds",
         "N",
-        "A species' micrographs share N kinds of contaminant and, on 8 of 14 species, one film.",
+        "Micrographs of one species share N kinds of contaminant and, for 8 of 14 species, one carbon film.",
         min=1,
     ),
 ]
-Workers = Annotated[int | None, option("--workers", "N", "Processes; changes no result. Else one a core.", min=1)]
+Workers = Annotated[
+    int | None,
+    option("--workers", "N", "Processes; does not change the result.", min=1),
+]
 
 
 @dataset_app.callback()
@@ -78,10 +81,10 @@ def run_simulate(
     structures: Structures = DatasetConfig.structures,
     overwrite: Overwrite = False,
 ) -> None:
-    """Simulate micrographs whose truth is known.
+    """Simulate micrographs with known particle positions.
 
-    OUT gets micrographs/NAME.mrc, masks/NAME.png, truth.star and dataset.json. A run that was
-    stopped goes on when the same command is given again.
+    OUT gets micrographs/NAME.mrc, masks/NAME.png, truth.star and dataset.json. The same command
+    continues a stopped run.
     """
     config = DatasetConfig(
         micrographs=micrographs,
@@ -136,8 +139,8 @@ def _cores() -> int:
 LabelFiles = Annotated[
     list[Path], typer.Argument(metavar="LABELS.star", help="Labelled STAR files; truth.star is one.")
 ]
-LabelDiameter = Annotated[float | None, option("--diameter", "Å", "Of particles whose labels say none.")]
-LabelPixelSize = Annotated[float | None, option("--pixel-size", "Å/PX", "Else from labels and MRC headers.")]
+LabelDiameter = Annotated[float | None, option("--diameter", "Å", "Diameter of particles whose labels give none.")]
+LabelPixelSize = Annotated[float | None, option("--pixel-size", "Å/PX", "By default from the labels and MRC headers.")]
 PerClass = Annotated[int, option("--per-class", "N", "At most N boxes a class.", min=2)]
 BoxDiameters = Annotated[float, option("--box-diameters", "D", "Side of a box in particle diameters.")]
 By = Annotated[str, option("--by", "source|class", "What makes a class.")]

@@ -1,4 +1,4 @@
-"""`pickeropt demo`: its options, and what it shows."""
+"""`pickeropt demo`: options and call."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ from pickeropt.commands import options as given
 
 
 def run_demonstration(out: given.Out = Path("demo"), seed: given.Seed = 0) -> None:
-    """Do all of it on simulated micrographs.
+    """Run the whole workflow on simulated micrographs.
 
     Simulates micrographs and a picker's picks, labels 20 shots of each class, fine-tunes,
-    prunes, evaluates, and leaves all files and pictures in DIR.
+    prunes and evaluates, and writes all files and pictures to DIR.
     """
     from pickeropt.commands.console import show_demo, stage
     from pickeropt.demonstration import run_demo

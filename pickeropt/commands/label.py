@@ -1,4 +1,4 @@
-"""`pickeropt label`: its options. `cli` hooks `run_label` in."""
+"""The verb `label`: its options and one call."""
 
 from functools import partial
 from pathlib import Path
@@ -8,15 +8,23 @@ from pickeropt.commands import options as given
 from pickeropt.label.label_config import LabelConfig
 
 _option = given.option
-LabelsOut = Annotated[Path, _option("--out", "FILE", "The labelled STAR file; read first where it is there.")]
+LabelsOut = Annotated[Path, _option("--out", "FILE", "The labelled STAR file; continued where it exists.")]
 LabelModel = Annotated[
-    Path | None, _option("--model", "FILE", "That the page's buttons write and use; else beside the labels.")
+    Path | None,
+    _option(
+        "--model", "FILE", "The model that the page writes and uses. [default: model.safetensors beside the labels]"
+    ),
 ]
-Classes = Annotated[list[str] | None, _option("--class", "NAME", "A class of your own; may be repeated.")]
-Host = Annotated[str, _option("--host", "ADDRESS", "To serve on; others than this machine's own are open.")]
-Port = Annotated[int | None, _option("--port", "N", "0 takes a free one; else that of the labels.", min=0, max=65535)]
+Classes = Annotated[list[str] | None, _option("--class", "NAME", "A further class; may be repeated.")]
+Host = Annotated[
+    str, _option("--host", "ADDRESS", "Address to serve on; any but the default is open to other machines.")
+]
+Port = Annotated[
+    int | None,
+    _option("--port", "N", "Port to serve on; 0 takes a free one. [default: one per labels' file]", min=0, max=65535),
+]
 TrustFrame = Annotated[
-    bool, _option("--trust-frame", None, "Prune without a check whether picks are flipped, swapped or binned.")
+    bool, _option("--trust-frame", None, "Prune without the check whether picks are flipped, swapped or binned.")
 ]
 
 
@@ -36,7 +44,7 @@ def run_label(
     """Label picks in the browser.
 
     Serves a page with the picks in their micrographs and prints its address. Labels are saved at every
-    click; the same command goes on with them. Runs until Ctrl-C.
+    click; the same command continues with them. Runs until Ctrl-C.
     """
     config = LabelConfig(
         out=out,
@@ -56,7 +64,7 @@ def run_label(
 
 
 def _with_report(folder: Path) -> tuple[str, ...]:
-    """The report of a pruning from the page; imported then, not before the first box is shown."""
+    """The report of a pruning from the page; imported only then."""
     from pickeropt.report.reporting import finish_with_report
 
     return finish_with_report(folder)

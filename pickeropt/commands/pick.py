@@ -1,4 +1,4 @@
-"""`pickeropt pick …`: the pickers of the literature. `cli` mounts this."""
+"""`pickeropt pick train`, `run` and `settings`: options, calls and output."""
 
 import math
 import shlex
@@ -25,30 +25,33 @@ pick_app = typer.Typer(
 PICKER = Path("picker.safetensors")
 """Where `pick train` writes and `pick run` looks where the user does not say."""
 
-Kind = Annotated[str, option("--picker", "|".join(KINDS), "Which network.")]
+Kind = Annotated[str, option("--picker", "|".join(KINDS), "The network.")]
 Coords = Annotated[
     list[Path] | None,
-    option("--coords", "FILE_OR_DIR", "Coordinates of particles, any format; may be repeated."),
+    option("--coords", "FILE_OR_DIR", "Particle coordinates in any format; may be repeated."),
 ]
-Diameter = Annotated[float | None, option("--diameter", "Å", "Particle diameter; else as the labels name it.")]
-OtherDiameter = Annotated[float | None, option("--diameter", "Å", "Particle diameter; else the picker's.")]
+Diameter = Annotated[float | None, option("--diameter", "Å", "Particle diameter; default: that of the labels.")]
+OtherDiameter = Annotated[float | None, option("--diameter", "Å", "Particle diameter; default: that of training.")]
 Out = Annotated[Path, option("--out", "FILE", "The picker file to write.")]
 Particles = Annotated[
-    int | None, option("--particles", "N", "Learn from N of the particles, drawn at random; else all.", min=1)
+    int | None, option("--particles", "N", "Train on N particles drawn at random; default: on all.", min=1)
 ]
-HeldBack = Annotated[float, option("--held-back", "SHARE", "Share of the micrographs that choose the threshold.")]
-Init = Annotated[Path | None, option("--init", "FILE", "A picker of the same kind to start from, its settings too.")]
+HeldBack = Annotated[float, option("--held-back", "SHARE", "Fraction of micrographs held back for the threshold.")]
+Init = Annotated[Path | None, option("--init", "FILE", "Start from this picker of the same kind and its settings.")]
 Settings = Annotated[
     list[str] | None,
     option("--set", "NAME=VALUE", "A setting of the network; may be repeated. `pick settings` lists them."),
 ]
 Targets = Annotated[list[Path], typer.Argument(metavar="MICROGRAPHS", help="Micrographs, or folders of them.")]
-PickerFile = Annotated[Path, option("--picker", "FILE", "Of pick train.")]
+PickerFile = Annotated[Path, option("--picker", "FILE", "A picker file written by `pick train`.")]
 Picks = Annotated[Path, option("--out", "DIR", "The folder to write.")]
-Format = Annotated[str, option("--format", "|".join(FORMATS), "Of the files, one a micrograph.")]
-Threshold = Annotated[str, option("--threshold", "auto|T", "Least score of a pick; auto is the training's.")]
-Prune = Annotated[Path | None, option("--prune", "MODEL", "Prune the picks at once, with a model of finetune.")]
-Pruned = Annotated[Path | None, option("--pruned", "DIR", "Where to; else DIR of --out with _pruned after it.")]
+Format = Annotated[str, option("--format", "|".join(FORMATS), "Format of the coordinate files, one per micrograph.")]
+Threshold = Annotated[str, option("--threshold", "auto|T", "Lowest score of a pick; auto: that of training.")]
+Prune = Annotated[Path | None, option("--prune", "MODEL", "Prune the picks afterwards with this model of `finetune`.")]
+Pruned = Annotated[
+    Path | None,
+    option("--pruned", "DIR", "Folder of the pruned picks; default: OUT_pruned."),
+]
 
 
 @pick_app.callback()
@@ -74,9 +77,9 @@ def run_pick_train(
 ) -> None:
     """Train a picker from coordinates of particles.
 
-    Some micrographs are held back to choose the threshold. A run that was stopped goes on
-    when the same command is given again. A deeppicker of --init goes on without --coords:
-    on the best of its own picks on the micrographs.
+    Some micrographs are held back to choose the threshold. The same command continues
+    a stopped run. A DeepPicker given with --init can train without --coords, on the best of
+    its own picks on the micrographs.
     """
     config = PickTrainConfig(
         picker=picker,
@@ -115,8 +118,8 @@ def run_pick_run(
 ) -> None:
     """Pick on micrographs.
 
-    DIR gets a file of picks for each micrograph, and summary.json. A run that was stopped
-    goes on when the same command is given again. With --prune the picks go on to `prune`.
+    DIR gets a file of picks for each micrograph, and summary.json. The same command
+    continues a stopped run. With --prune the picks are then pruned.
     """
     if pruned is not None and prune is None:
         raise typer.BadParameter("give --prune MODEL with it", param_hint="--pruned")

@@ -1,4 +1,4 @@
-"""`pickeropt pretrain`: its options, and what it says. `cli` hooks `run_pretrain` in."""
+"""`pickeropt pretrain`: options, call and output."""
 
 import os
 from pathlib import Path
@@ -16,12 +16,12 @@ def _option(name: str, metavar: str | None, help_text: str, **more: Any) -> Any:
     return typer.Option(name, metavar=metavar, help=help_text, **more)
 
 
-DataSet = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of `dataset simulate` or `dataset build`.")]
+DataSet = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder from `dataset simulate` or `dataset build`.")]
 Out = Annotated[Path, _option("--out", "FILE", "The weights to write, safetensors.")]
-Recipe = Annotated[str, _option("--recipe", "|".join(RECIPES), "How to train: our way, or the paper's.")]
-Init = Annotated[str, _option("--init", "imagenet|none|shipped|PATH", "Where the weights start from.")]
-Weights = Annotated[Path | None, _option("--weights", "FILE", "ImageNet weights, where no network is.")]
-Backbone = Annotated[str, _option("--backbone", "NAME", "Any ResNet of timm.")]
+Recipe = Annotated[str, _option("--recipe", "|".join(RECIPES), "Training recipe: our default or that of the paper.")]
+Init = Annotated[str, _option("--init", "imagenet|none|shipped|PATH", "Initial weights.")]
+Weights = Annotated[Path | None, _option("--weights", "FILE", "File of ImageNet weights, if there is no network.")]
+Backbone = Annotated[str, _option("--backbone", "NAME", "Name of a ResNet in timm.")]
 Exclude = Annotated[
     list[str] | None, _option("--exclude", "ENTRY", "Leave out an entry or source class; may be repeated.")
 ]
@@ -29,19 +29,19 @@ Ignore = Annotated[
     list[str] | None, _option("--ignore", "CLASS", "Drop the labels of a source class; may be repeated.")
 ]
 Unlabelled = Annotated[
-    Path | None, _option("--unlabelled", "DIR", "Real micrographs or pictures to learn from without labels.")
+    Path | None, _option("--unlabelled", "DIR", "Real micrographs or images to train on without labels.")
 ]
 Views = Annotated[
     int,
-    _option("--views", "N", "Training views of each micrograph or box, for the default recipe.", min=1),
+    _option("--views", "N", "Training views of each micrograph or box (default recipe).", min=1),
 ]
 DistilFirst = Annotated[
     float,
-    _option("--distil-first", "SHARE", "Of the steps, that only keep what ImageNet knows; for the default recipe."),
+    _option("--distil-first", "SHARE", "Fraction of steps that only distil ImageNet (default recipe)."),
 ]
-Epochs = Annotated[int | None, _option("--epochs", "N", "How long; else the recipe's.", min=1)]
-Steps = Annotated[int | None, _option("--steps", "N", "How long, in batches; else the recipe's.", min=1)]
-BatchSize = Annotated[int | None, _option("--batch-size", "N", "Over all processes.", min=1)]
+Epochs = Annotated[int | None, _option("--epochs", "N", "Number of epochs; default: that of the recipe.", min=1)]
+Steps = Annotated[int | None, _option("--steps", "N", "Number of steps; default: that of the recipe.", min=1)]
+BatchSize = Annotated[int | None, _option("--batch-size", "N", "Total batch size; default: that of the recipe.", min=1)]
 Seed = Annotated[int, _option("--seed", "N", "The same seed gives the same result.", min=0)]
 Device = Annotated[str, _option("--device", "NAME", "auto, cpu, cuda or cuda:N.")]
 TensorBoard = Annotated[bool, _option("--tensorboard", None, "Write a TensorBoard log as well.")]
@@ -71,8 +71,8 @@ def run_pretrain(
     """Train a backbone on a labelled data set.
 
     DATASET is a folder of simulated micrographs with truth.star, or of class folders with
-    dataset.json. `finetune --init FILE` starts from what is written. A run that was stopped
-    goes on when the same command is given again. More than one GPU: torchrun
+    dataset.json. `finetune --init FILE` starts from what is written. The same command
+    continues a stopped run. For several GPUs: torchrun
     --nproc-per-node N -m pickeropt pretrain ...
     """
     from pickeropt.commands.console import progress

@@ -1,8 +1,6 @@
-"""Convert files of picks: read any format, write any other.
+"""The conversion of files of picks: read any format, put the picks in the frame of the output, write any format.
 
-The picks of all inputs by micrograph, in the frame of the output.
-
-The formats that can be written: their endings, and what each cannot hold.
+`OUTPUT_FORMATS` lists the formats that can be written, with their endings and what each cannot hold.
 """
 
 import math
@@ -33,7 +31,7 @@ from pickeropt.sites import Micrographs
 
 
 @dataclass(frozen=True)
-class Target:
+class OutputFormat:
     """A format to write.
 
     file : what follows a micrograph's stem in the name of its file in a folder
@@ -52,18 +50,18 @@ class Target:
     shapes: bool = False
 
 
-TARGETS = {
-    "star": Target("_autopick.star", several=True),
-    "topaz": Target(".txt", several=True),
-    "box": Target(".box", boxes=True),
-    "cbox": Target(".cbox", boxes=True),
-    "eman2": Target("_info.json"),
-    "xmipp": Target(".pos", decimals=False),
-    "csv": Target(".csv", several=True),
-    "xy": Target(".txt"),
-    "cryoppp": Target(".csv", scores=False, rows_from_top=True),
-    "cryosparc": Target(".cs", several=True, shapes=True),
-    "deeppicker": Target(".pickle", several=True),
+OUTPUT_FORMATS = {
+    "star": OutputFormat("_autopick.star", several=True),
+    "topaz": OutputFormat(".txt", several=True),
+    "box": OutputFormat(".box", boxes=True),
+    "cbox": OutputFormat(".cbox", boxes=True),
+    "eman2": OutputFormat("_info.json"),
+    "xmipp": OutputFormat(".pos", decimals=False),
+    "csv": OutputFormat(".csv", several=True),
+    "xy": OutputFormat(".txt"),
+    "cryoppp": OutputFormat(".csv", scores=False, rows_from_top=True),
+    "cryosparc": OutputFormat(".cs", several=True, shapes=True),
+    "deeppicker": OutputFormat(".pickle", several=True),
 }
 _BY_ENDING = {
     ".star": "star",
@@ -80,9 +78,9 @@ _BY_ENDING = {
 
 def choose_target(out: Path, to: str | None) -> str:
     """The format of an output: as told, else by its ending. Raises PickeroptError where neither says it."""
-    known = ", ".join(TARGETS)
+    known = ", ".join(OUTPUT_FORMATS)
     if to is not None:
-        if to not in TARGETS:
+        if to not in OUTPUT_FORMATS:
             raise PickeroptError(f"--to is {to!r}; give one of {known}")
         return to
     ending = out.suffix.lower()
@@ -128,7 +126,7 @@ def encode(
 
 def losses(target: str, picks: Picks) -> list[str]:
     """What the format cannot hold of these picks, a sentence each."""
-    kind = TARGETS[target]
+    kind = OUTPUT_FORMATS[target]
     found = []
     shift = float(np.abs(picks.coordinates - np.rint(picks.coordinates)).max(initial=0))
     if shift > 0 and not kind.decimals:
@@ -170,7 +168,9 @@ class FilePart:
     header: MicrographHeader | None
 
 
-def gather(files: Sequence[PicksFile], config: ConvertConfig, kind: Target, listed: Mapping[Path, str]) -> list[Group]:
+def gather(
+    files: Sequence[PicksFile], config: ConvertConfig, kind: OutputFormat, listed: Mapping[Path, str]
+) -> list[Group]:
     """The groups, in order of first mention.
 
     kind : the output's format
@@ -232,7 +232,7 @@ def _without_picks(
     return str(path or name or bare_stem(file.path.stem)), FilePart(file, np.empty(0, np.int64), header)
 
 
-def _group(name: str, part: FilePart, config: ConvertConfig, kind: Target) -> Group:
+def _group(name: str, part: FilePart, config: ConvertConfig, kind: OutputFormat) -> Group:
     file, rows, header = part.file, part.rows, part.header
     xy = file.picks.coordinates[rows] * config.scale
     if file.rows_from_top and header is not None:
@@ -315,7 +315,7 @@ def convert(source: Path, out: Path, config: ConvertConfig) -> ConvertReport:
     _check(config)
     target = choose_target(out, config.to)
     inputs = read_inputs([source], empty=True)
-    kind = TARGETS[target]
+    kind = OUTPUT_FORMATS[target]
     files = [item.file for item in inputs.sources]
     groups = gather(files, config, kind, _listed(inputs))
     if out.is_dir() or not out.suffix:
@@ -360,7 +360,7 @@ def _folder(out: Path, target: str, groups: list[Group]) -> tuple[dict[Path, byt
     contents, notes = {}, []
     for group in groups:
         names = (group.stem,) * bool(len(group.picks)) if target == "topaz" else ()
-        contents[out / f"{group.stem}{TARGETS[target].file}"] = encode(
+        contents[out / f"{group.stem}{OUTPUT_FORMATS[target].file}"] = encode(
             target, group.picks, names, group.boxes, _shapes([group])
         )
     notes += losses(target, _together(groups))
@@ -375,7 +375,7 @@ def _folder(out: Path, target: str, groups: list[Group]) -> tuple[dict[Path, byt
 
 def _single(out: Path, target: str, groups: list[Group]) -> tuple[dict[Path, bytes], list[str]]:
     """One file for all."""
-    kind = TARGETS[target]
+    kind = OUTPUT_FORMATS[target]
     if len(groups) > 1 and not kind.several:
         what = f"{out}: {len(groups)} micrographs, and a {target} file holds one"
         raise PickeroptError(f"{what}; give a folder, with --to {target}")

@@ -8,7 +8,7 @@ from pathlib import Path
 class ConvertConfig:
     """The settings of `pickeropt convert`.
 
-    to : a name of `targets.TARGETS`; None: by the ending of the output
+    to : a name of `conversion.OUTPUT_FORMATS`; None: by the ending of the output
     scale : factor on coordinates and boxes, from the input's pixels to the output's
     swap_xy : x for y, after scaling
     flip_x, flip_y : mirror in the micrograph, ``y = height - 1 - y``, after that
@@ -35,7 +35,7 @@ class ConvertConfig:
 class ConvertReport:
     """What came of a conversion.
 
-    format : of the output, a name of `targets.TARGETS`
+    format : of the output, a name of `conversion.OUTPUT_FORMATS`
     files : that were written
     notes : what the output could not hold, a sentence each
     """

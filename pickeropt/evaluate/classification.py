@@ -1,7 +1,4 @@
-"""How well the classes are told apart, for labelled boxes: scikit-learn, in our words.
-
-Do the probabilities mean what they say: calibration error and Brier score.
-"""
+"""Quality of a classification of labelled boxes by scikit-learn, and the calibration of its probabilities."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -96,7 +96,7 @@ def read_scored_picks(path: Path) -> ScoredPicks:
 
 
 @dataclass(frozen=True)
-class Quality:
+class PickQuality:
     """One set of picks against the truth. Precision is 0 where there are no picks, recall
     where there are no particles, F1 where either is so."""
 
@@ -140,8 +140,8 @@ class Part:
 
     name: str
     truths: int
-    before: Quality
-    after: Quality
+    before: PickQuality
+    after: PickQuality
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,8 @@ class Evaluation:
     micrographs: int
     picks: int
     truths: int
-    before: Quality
-    after: Quality
+    before: PickQuality
+    after: PickQuality
     ranking: Ranking
     picker_ranking: Ranking | None
     at_equal_recall: EqualRecall | None
@@ -185,9 +185,9 @@ class Evaluation:
         return plain
 
 
-def quality(picks: int, true_picks: int, truths: int) -> Quality:
+def quality(picks: int, true_picks: int, truths: int) -> PickQuality:
     """Precision, recall and F1 from counts; F1 = 2 TP / (picks + particles)."""
-    return Quality(
+    return PickQuality(
         picks=picks,
         true_picks=true_picks,
         precision=true_picks / picks if picks else 0.0,
@@ -326,7 +326,7 @@ def _ranking(case: _Case, scores: NDArray[np.float64], is_true: Flags) -> Rankin
     return Ranking(average_precision(curve), f1, threshold, removed, curve)
 
 
-def _at_equal_recall(after: Quality, picker: Ranking | None) -> EqualRecall | None:
+def _at_equal_recall(after: PickQuality, picker: Ranking | None) -> EqualRecall | None:
     if picker is None or not after.true_picks:
         return None
     curve = picker.curve
@@ -357,7 +357,7 @@ def _parts(
     pick_part: NDArray[np.int64],
     truth_part: NDArray[np.int64],
 ) -> tuple[Part, ...]:
-    """Quality of each name that has picks; pick_part (n,) and truth_part (len(truths),) into names."""
+    """The quality of each name that has picks; pick_part (n,) and truth_part (len(truths),) into names."""
 
     def count(rows: Flags) -> list[int]:
         counts: list[int] = np.bincount(pick_part[rows], minlength=len(names)).tolist()
@@ -441,7 +441,7 @@ def _draw_curve(axes: Axes, ranking: Ranking, label: str, color: str) -> None:
     axes.plot(recall, precision, drawstyle="steps-pre", color=color, linewidth=1.8, label=label)
 
 
-def _draw_point(axes: Axes, quality: Quality, label: str, marker: str, color: str) -> None:
+def _draw_point(axes: Axes, quality: PickQuality, label: str, marker: str, color: str) -> None:
     label = f"{label}: precision {quality.precision:.3f}, recall {quality.recall:.3f}, F1 {quality.f1:.3f}"
     axes.plot(
         [quality.recall],

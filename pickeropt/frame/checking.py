@@ -1,4 +1,4 @@
-"""`check`: all that can be the matter with the frame of some files of picks, and what to do."""
+"""The check of picks: everything that can be wrong with files of picks and their micrographs, and what to do."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""What is under the picks: the rank of local contrast, and how it adds up under each frame.
+"""The evidence for a frame: the rank of local contrast under the picks, and what it says about every frame.
 
 A micrograph is binned until the particle is some 12 cells across, and filtered by a difference of
 Gaussians: dark blobs of the particle's size come out high. The values are replaced by their rank
@@ -6,14 +6,10 @@ among all cells, -1 to 1: under a wrong frame the ranks of the picks are as good
 (mean 0, variance 1/3), whatever ice, carbon or hot pixels are there. Where particles are bright all
 of it changes sign.
 
-From the evidence under each frame to an answer with a probability.
-
-Under a wrong frame the mean rank of what is under the picks is normal around 0 with a known error;
-under the right one it may be anything above. The weight of a frame is its prior times
-``exp(z² / 2)``, z its evidence in standard errors (0 where negative): the likelihood of the signal
-that fits best against that of none. Probabilities are weights over their sum.
-
-Micrographs and picks to look at, and the verdict on them. Reads some pixels; no network is needed.
+The mean rank under a wrong frame is therefore normal around 0 with a known error; under the right one it may be
+anything above. The weight of a frame is its prior times ``exp(z² / 2)``, z its evidence in standard errors (0
+where negative): the likelihood of the signal that fits best against that of none. Probabilities are weights
+over their sum.
 """
 
 import math
@@ -38,8 +34,8 @@ from pickeropt.frame.frame_config import (
     Candidate,
     Frame,
     FrameConfig,
+    FrameDecision,
     FrameSite,
-    Opinion,
     Score,
     Verdict,
 )
@@ -52,7 +48,7 @@ WIDTHS = (1.0, 1.6)
 """Factors on both. A solid particle stands out by the narrow ones, a hollow one by the wide ones."""
 GRID = 20
 """Places across a micrograph that a classifier is asked about, to know what chance gives."""
-Ask = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+ScoreAt = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """P(particle), (m,), at (m, 2) x, y px."""
 
 
@@ -87,7 +83,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Tally:
+class FrameSums:
     """Sums over picks, one value a frame, float64; sums over micrographs are sums of these.
 
     ranks : sum of the ranks of the picks inside
@@ -110,7 +106,9 @@ class Tally:
         return np.sqrt(1 / 3 / np.maximum(self.places, 1))
 
 
-def look(pixels: FloatArray, diameter_px: float, coordinates: NDArray[np.float64], cells: int) -> tuple[Evidence, ...]:
+def collect_evidence(
+    pixels: FloatArray, diameter_px: float, coordinates: NDArray[np.float64], cells: int
+) -> tuple[Evidence, ...]:
     """The evidence in a micrograph, (h, w) float32, for particles of a diameter in px: one for each width."""
     cell = max(1, round(diameter_px / cells))
     rows, columns = (side // cell for side in pixels.shape)
@@ -138,7 +136,7 @@ def _ranks(values: FloatArray) -> FloatArray:
     return ranks.reshape(values.shape)
 
 
-def tally(evidence: Evidence, frames: Sequence[Frame]) -> Tally:
+def tally(evidence: Evidence, frames: Sequence[Frame]) -> FrameSums:
     """What is under the picks of one micrograph, for each frame."""
     sums = np.zeros((4, len(frames)))
     side = max(1, round(evidence.diameter_px / evidence.cell))
@@ -149,10 +147,10 @@ def tally(evidence: Evidence, frames: Sequence[Frame]) -> Tally:
         outside = len(inside) - len(cells)
         places = len(np.unique(coarse[:, 1] * across + coarse[:, 0])) + outside
         sums[:, i] = evidence.ranks[cells[:, 1], cells[:, 0]].sum(), len(cells), outside, places
-    return Tally(*sums)
+    return FrameSums(*sums)
 
 
-def tally_scores(evidence: Evidence, frames: Sequence[Frame], score: Ask, picks: int) -> Tally:
+def tally_scores(evidence: Evidence, frames: Sequence[Frame], score: ScoreAt, picks: int) -> FrameSums:
     """As `tally`, with P(particle) in place of contrast, ranked among places all over the micrograph.
 
     picks : at most so many are asked about under each frame
@@ -174,13 +172,13 @@ def tally_scores(evidence: Evidence, frames: Sequence[Frame], score: Ask, picks:
         outside = len(few) - len(part)
         squares = len(np.unique(xy // evidence.diameter_px, axis=0)) + outside
         sums[:, i] = (below / GRID**2 - 1).sum(), len(part), outside, squares
-    return Tally(*sums)
+    return FrameSums(*sums)
 
 
-def total(tallies: Sequence[Tally]) -> Tally:
+def total(tallies: Sequence[FrameSums]) -> FrameSums:
     """The sums over micrographs."""
     rows = [(t.ranks, t.inside, t.outside, t.places) for t in tallies]
-    return Tally(*np.sum(rows, axis=0))
+    return FrameSums(*np.sum(rows, axis=0))
 
 
 def shift_sums(evidence: Evidence, frames: Sequence[Frame], reach: int) -> NDArray[np.float64]:
@@ -212,7 +210,7 @@ def judge(
     evidence: Sequence[Evidence],
     names: Sequence[str],
     config: FrameConfig,
-    asks: Sequence[Ask] | None = None,
+    asks: Sequence[ScoreAt] | None = None,
 ) -> Verdict:
     """The frame that the picks of these micrographs are in, taken together.
 
@@ -231,10 +229,10 @@ def judge(
         pairs = zip(evidence, asks, strict=True)
         tallies, sign = [tally_scores(e, frames, ask, config.scored) for e, ask in pairs], 1
     candidates = _candidates(frames, total(tallies), sign)
-    opinion = _opinion(candidates, config)
+    opinion = _decide(candidates, config)
     odd = []
     for name, alone in zip(names, tallies, strict=True) if len(names) > 1 else ():
-        said = _opinion(_candidates(frames, alone, sign), config)
+        said = _decide(_candidates(frames, alone, sign), config)
         if said.answer in (RIGHT, WRONG) and said.frame != opinion.frame:
             odd.append((name, said.frame))
     shown = tuple(sorted(candidates, key=lambda c: (-c.probability, -c.evidence))[:SHOWN])
@@ -243,10 +241,10 @@ def judge(
     return Verdict(opinion, shown, sign > 0, tuple(odd), picks, len(evidence), diameter)
 
 
-def _too_few(picks: int) -> Opinion:
+def _too_few(picks: int) -> FrameDecision:
     """No verdict."""
     reason = f"{picks} picks are too few to tell" if picks else "there are no picks to look at"
-    return Opinion(UNSURE, IDENTITY, 0.0, reason, doubtful=False)
+    return FrameDecision(UNSURE, IDENTITY, 0.0, reason, doubtful=False)
 
 
 def _best_shifts(evidence: Sequence[Evidence], config: FrameConfig) -> tuple[Frame, ...]:
@@ -270,13 +268,13 @@ def _best_shifts(evidence: Sequence[Evidence], config: FrameConfig) -> tuple[Fra
     return tuple(dict.fromkeys(found))
 
 
-def _sign(sums: Tally) -> int:
+def _sign(sums: FrameSums) -> int:
     """1 where particles are dark, -1 where they are bright: under which the best frame is better."""
     best = {sign: float((sums.evidence(sign) / sums.error()).max()) for sign in (1, -1)}
     return 1 if best[1] >= best[-1] else -1
 
 
-def _candidates(frames: Sequence[Frame], sums: Tally, sign: int) -> list[Candidate]:
+def _candidates(frames: Sequence[Frame], sums: FrameSums, sign: int) -> list[Candidate]:
     """All frames with their probabilities, in the order given."""
     evidence, error = sums.evidence(sign), sums.error()
     weights = np.log(_priors(frames)) + np.maximum(evidence / error, 0) ** 2 / 2
@@ -294,23 +292,23 @@ def _priors(frames: Sequence[Frame]) -> NDArray[np.float64]:
     return np.array([GIVEN if f.is_identity else others * s for f, s in zip(frames, share, strict=True)])
 
 
-def _opinion(candidates: Sequence[Candidate], config: FrameConfig) -> Opinion:
+def _decide(candidates: Sequence[Candidate], config: FrameConfig) -> FrameDecision:
     """The first candidate is the frame as given."""
     given, best = candidates[0], max(candidates, key=lambda c: c.probability)
     sure = min(best.probability, MOST)
     believed = best.above_chance >= config.chance
     if best is given and believed and best.probability >= config.right:
-        return Opinion(RIGHT, IDENTITY, sure, "the picks sit on what looks like particles", False)
+        return FrameDecision(RIGHT, IDENTITY, sure, "the picks sit on what looks like particles", False)
     if best is not given and believed and best.probability >= config.wrong:
         reason = f"under the picks as given there is {_amount(given)}; {best.frame.name}: {_amount(best)}"
-        return Opinion(WRONG, best.frame, sure, reason, False)
+        return FrameDecision(WRONG, best.frame, sure, reason, False)
     if given.outside > config.outside:
         reason = f"{100 * given.outside:.0f} % of the picks lie outside, but no frame fits them clearly"
-        return Opinion(UNSURE, best.frame, sure, reason, True)
+        return FrameDecision(UNSURE, best.frame, sure, reason, True)
     if best is not given:
-        return Opinion(UNSURE, best.frame, sure, f"{best.frame.name} fits better, but not clearly", True)
+        return FrameDecision(UNSURE, best.frame, sure, f"{best.frame.name} fits better, but not clearly", True)
     reason = "what is under the picks differs little from what is elsewhere"
-    return Opinion(UNSURE, best.frame, sure, reason, False)
+    return FrameDecision(UNSURE, best.frame, sure, reason, False)
 
 
 def _amount(candidate: Candidate) -> str:
@@ -334,7 +332,7 @@ def judge_frame(sites: Sequence[FrameSite], config: FrameConfig, score: Score | 
     seen: list[tuple[FrameSite, list[Evidence]]] = []
     chosen = choose_sites(sites, config)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for site, found in zip(chosen, pool.map(partial(_look, config=config), chosen), strict=True):
+        for site, found in zip(chosen, pool.map(partial(_collect_evidence, config=config), chosen), strict=True):
             if found:
                 seen.append((site, found))
     if not seen:
@@ -377,7 +375,7 @@ def choose_picks(site: FrameSite, config: FrameConfig) -> NDArray[np.float64]:
     return site.coordinates[:: -(-count // config.unranked)]
 
 
-def _look(site: FrameSite, config: FrameConfig) -> list[Evidence]:
+def _collect_evidence(site: FrameSite, config: FrameConfig) -> list[Evidence]:
     """At all widths of the diameter, or of several where it is not known; none where nothing can be seen."""
     side = min(site.shape)
     diameters = [side / part for part in GUESSES] if site.diameter_px is None else [site.diameter_px]
@@ -389,4 +387,4 @@ def _look(site: FrameSite, config: FrameConfig) -> list[Evidence]:
     if pixels.shape != site.shape:
         return []
     picks = choose_picks(site, config)
-    return [e for diameter in diameters for e in look(pixels, diameter, picks, config.cells)]
+    return [e for diameter in diameters for e in collect_evidence(pixels, diameter, picks, config.cells)]

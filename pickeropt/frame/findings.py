@@ -1,8 +1,6 @@
-"""What else can be the matter with a file of picks: names, pixel sizes, boxes, places, duplicates.
+"""The findings of a check: names, pixel sizes, boxes, picks outside, duplicates, and the frame in words.
 
-Names of micrographs that match no file: the rule that would make them match.
-
-The verdict in words, with what to do.
+For names that match no file, the rule that would make them match is proposed.
 """
 
 import re

@@ -1,11 +1,9 @@
-"""What the frame doctor is told, what it looks at, and what it says.
+"""The frames that coordinates may be in, and the records of a check: its settings, its samples and its verdict.
 
-The frames that coordinates may be in: flips, transpose, binning, a constant shift.
-
-``x, y`` of the file times `scale`, swapped where `swap`, counted from the other side where
-`flip_x` or `flip_y`, plus `shift`, is ``x, y`` px of the micrograph with rows as stored.
-``H - y`` and ``H - 1 - y`` differ by one pixel of some hundred in a particle: no picture can tell
-them apart, and both are `flip_y` here.
+A frame is a flip, a transpose, a binning or a constant shift. ``x, y`` of the file times `scale`, swapped where
+`swap`, counted from the other side where `flip_x` or `flip_y`, plus `shift`, is ``x, y`` px of the micrograph
+with rows as stored. ``H - y`` and ``H - 1 - y`` differ by one pixel of some hundred in a particle: no picture
+can tell them apart, and both are `flip_y` here.
 """
 
 from collections.abc import Callable
@@ -196,7 +194,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Opinion:
+class FrameDecision:
     """What frame the picks are in.
 
     answer : `right`, `wrong` or `unsure`
@@ -223,7 +221,7 @@ class Verdict:
     diameter_px : that was looked for, of the first micrograph
     """
 
-    opinion: Opinion
+    opinion: FrameDecision
     candidates: tuple[Candidate, ...]
     dark: bool
     odd: tuple[tuple[str, Frame], ...]

@@ -1,4 +1,4 @@
-"""The files of picks that a user means, in and under folders and in lists, and the name of each in an output."""
+"""The input files of picks: those that a user means, in folders and lists too, and the name each is written under."""
 
 import os
 import re
@@ -129,13 +129,13 @@ def read_inputs(inputs: Sequence[Path], empty: bool = False) -> Inputs:
     return Inputs(tuple(sources), tuple(lists), found.warnings())
 
 
-def find_files(inputs: Sequence[Path], keep: bool = False) -> "tuple[Found, dict[Path, list[Path]]]":
+def find_files(inputs: Sequence[Path], keep: bool = False) -> "tuple[FoundFiles, dict[Path, list[Path]]]":
     """The files that `read_inputs` reads, and those of each list's rows.
 
     keep : what is read of them to tell lists from picks is kept, so that each file is opened once; it is all
         of the file then, else its start
     """
-    found = Found(keep)
+    found = FoundFiles(keep)
     for path in inputs:
         if path.is_dir():
             found.add_folder(path)
@@ -149,7 +149,7 @@ def find_files(inputs: Sequence[Path], keep: bool = False) -> "tuple[Found, dict
 
 
 @dataclass
-class Found:
+class FoundFiles:
     """Files by real folder and name, so that a file reached by two ways is one.
 
     contents : of files that are not parsed yet, with `keep`

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pickeropt.errors import MicrographError, PickeroptError
 from pickeropt.io.micrographs import read_micrograph
-from pickeropt.label.gallery import Results
+from pickeropt.label.gallery import PickResults
 from pickeropt.label.jobs import OnProgress
 from pickeropt.label.label_store import UNLABELLED
 from pickeropt.label.session import Session
@@ -167,7 +167,7 @@ class FeaturePool:
 class Suggester:
     """Fits the few-shot model and chooses what to label next. torch is imported on first use."""
 
-    def __init__(self, session: Session, results: Results) -> None:
+    def __init__(self, session: Session, results: PickResults) -> None:
         self._session, self._results = session, results
         self._pool = FeaturePool(session)
         self._classifier: PickClassifier | None = None

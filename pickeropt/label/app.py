@@ -1,14 +1,11 @@
-"""The routes. Only whole numbers and names of classes come from the page; no part of a path ever does.
-
-What the page shows of a server, as JSON.
-"""
+"""The web application: its routes and the JSON of the page. Requests hold numbers and class names, never a path."""
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from numpy.typing import NDArray
@@ -23,16 +20,12 @@ from pickeropt.label.label_store import UNLABELLED, Box
 from pickeropt.label.pictures import DisplaySettings
 from pickeropt.label.server import LabelServer
 
-if TYPE_CHECKING:
-    from pickeropt.label.server import LabelServer
-
-
 BOX_DIAMETERS = 1.5
-"""Width of a box where the page does not say, in particle diameters."""
+"""Default width of a box, in particle diameters."""
 
 
-def page_state(server: "LabelServer", browser: str) -> dict[str, Any]:
-    """All that the head of the page shows."""
+def page_state(server: LabelServer, browser: str) -> dict[str, Any]:
+    """The state of the session, for the head of the page."""
     session, store, loader = server.session, server.session.store, server.loader
     size = _pixel_size(server)
     diameter = None if size is None else server.config.diameter_angstrom / size
@@ -62,7 +55,7 @@ def page_state(server: "LabelServer", browser: str) -> dict[str, Any]:
         }
 
 
-def listed_micrographs(server: "LabelServer") -> dict[str, Any]:
+def listed_micrographs(server: LabelServer) -> dict[str, Any]:
     session = server.session
     with session.lock:
         sites = list(session.micrographs.entries)
@@ -79,7 +72,7 @@ def listed_micrographs(server: "LabelServer") -> dict[str, Any]:
     }
 
 
-def micrograph_details(server: "LabelServer", index: int) -> dict[str, Any]:
+def micrograph_details(server: LabelServer, index: int) -> dict[str, Any]:
     """One micrograph with all its picks, as columns."""
     session, store = server.session, server.session.store
     server.check_micrograph(index)
@@ -107,8 +100,8 @@ def micrograph_details(server: "LabelServer", index: int) -> dict[str, Any]:
         }
 
 
-def label_changes(server: "LabelServer", since: int) -> dict[str, Any]:
-    """What is labelled otherwise than at a revision; nothing of the future."""
+def label_changes(server: LabelServer, since: int) -> dict[str, Any]:
+    """Labels changed since a revision."""
     store = server.session.store
     with server.session.lock:
         boxes = [(key, store.place(key)) for key in store.changes(since)]
@@ -131,7 +124,7 @@ def label_changes(server: "LabelServer", since: int) -> dict[str, Any]:
         }
 
 
-def _pixel_size(server: "LabelServer") -> float | None:
+def _pixel_size(server: LabelServer) -> float | None:
     """Å/px of the first micrograph that can be read."""
     for index in range(min(len(server.session.micrographs), 20)):
         try:
@@ -148,16 +141,31 @@ def _numbers(values: NDArray[np.floating]) -> list[float | None]:
 PAGE = Path(__file__).parent / "page"
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 MAX_LABELS = 100_000
-"""Of one request."""
+"""In one request."""
 
 Id = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(max_length=100)]
 ActionId = Annotated[str, Field(max_length=64)]
-"""By which an action is known that the page sends again, as no answer came."""
+"""Identifies an action that the page sends again because its answer was lost."""
 PicturePixels = Annotated[int, Query(ge=16, le=1024)]
 Diameters = Annotated[float, Query(ge=0.2, le=20)]
 Angstrom = Annotated[float, Query(ge=0, le=1000)]
 Sigmas = Annotated[float, Query(ge=0.1, le=100)]
+
+
+def _browser(request: Request) -> str:
+    return str(request.scope.get("state", {}).get("browser", ""))
+
+
+def _display(
+    lowpass: Angstrom = DisplaySettings.lowpass, contrast: Sigmas = DisplaySettings.contrast
+) -> DisplaySettings:
+    return DisplaySettings(lowpass, contrast)
+
+
+Browser = Annotated[str, Depends(_browser)]
+"""The name of the browser, from its cookie."""
+Display = Annotated[DisplaySettings, Depends(_display)]
 
 
 class LabelBody(BaseModel):
@@ -195,7 +203,7 @@ class ThresholdBody(BaseModel):
 
 
 def make_app(server: LabelServer) -> FastAPI:
-    """The application, without the guard that `serve` puts before it."""
+    """The application, without the access check of `serving.Guard`."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     _add_errors(app)
     _add_page(app)
@@ -206,16 +214,12 @@ def make_app(server: LabelServer) -> FastAPI:
     return app
 
 
-def _browser(request: Request) -> str:
-    return str(request.scope.get("state", {}).get("browser", ""))
-
-
 def _error(status: int, text: str) -> JSONResponse:
     return JSONResponse({"error": " ".join(text.splitlines())}, status)
 
 
 def _add_errors(app: FastAPI) -> None:
-    """Each error as one line of JSON."""
+    """Errors as JSON with one line of text."""
 
     @app.exception_handler(PickeroptError)
     def users(request: Request, error: PickeroptError) -> JSONResponse:
@@ -233,7 +237,7 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    """The files of the page, by a list that is made before the first request."""
+    """A route for each file of the page, fixed before the first request."""
     files = {path.name: path for path in sorted(PAGE.iterdir()) if path.suffix in KINDS}
     for name, path in files.items():
         route = "/" if name == "index.html" else f"/{name}"
@@ -249,8 +253,8 @@ def _file_route(path: Path):  # type: ignore[no-untyped-def]
 
 def _add_picks(app: FastAPI, server: LabelServer) -> None:
     @app.get("/api/state")
-    def state(request: Request) -> JSONResponse:
-        return JSONResponse(page_state(server, _browser(request)))
+    def state(browser: Browser) -> JSONResponse:
+        return JSONResponse(page_state(server, browser))
 
     @app.get("/api/micrographs")
     def micrographs() -> JSONResponse:
@@ -281,46 +285,30 @@ def _add_pictures(app: FastAPI, server: LabelServer) -> None:
     headers = {"cache-control": "private, max-age=3600"}
 
     @app.get("/api/box/{key}.png")
-    def box(
-        key: int,
-        px: PicturePixels = 128,
-        view: Diameters = 1.5,
-        lowpass: Angstrom = DisplaySettings.lowpass,
-        contrast: Sigmas = DisplaySettings.contrast,
-    ) -> Response:
-        data = server.pictures.box(server.place(key), px, view, DisplaySettings(lowpass, contrast))
+    def box(key: int, display: Display, px: PicturePixels = 128, view: Diameters = BOX_DIAMETERS) -> Response:
+        data = server.pictures.box(server.place(key), px, view, display)
         return Response(data, media_type="image/png", headers=headers)
 
     @app.get("/api/micrograph/{index}/tile/{level}/{tx}/{ty}.png")
-    def tile(
-        index: int,
-        level: int,
-        tx: int,
-        ty: int,
-        lowpass: Angstrom = DisplaySettings.lowpass,
-        contrast: Sigmas = DisplaySettings.contrast,
-    ) -> Response:
-        data = server.tile(index, (level, tx, ty), DisplaySettings(lowpass, contrast))
+    def tile(index: int, level: int, tx: int, ty: int, display: Display) -> Response:
+        data = server.tile(index, (level, tx, ty), display)
         return Response(data, media_type="image/png", headers=headers)
 
 
 def _add_labels(app: FastAPI, server: LabelServer) -> None:
     @app.post("/api/labels")
-    def labels(body: LabelsBody, request: Request) -> JSONResponse:
+    def labels(body: LabelsBody, browser: Browser) -> JSONResponse:
         given = [(label.id, label.class_name) for label in body.labels]
-        browser = _browser(request)
         return JSONResponse(server.once(browser, body.action, partial(server.label, given, browser)))
 
     @app.post("/api/add")
-    def add(body: AddBody, request: Request) -> JSONResponse:
+    def add(body: AddBody, browser: Browser) -> JSONResponse:
         box = Box(body.micrograph, body.x, body.y)
-        browser = _browser(request)
         act = partial(server.add, box, body.class_name, browser)
         return JSONResponse(server.once(browser, body.action, act))
 
     @app.post("/api/undo")
-    def undo(request: Request, body: UndoBody | None = None) -> JSONResponse:
-        browser = _browser(request)
+    def undo(browser: Browser, body: UndoBody | None = None) -> JSONResponse:
         action = "" if body is None else body.action
         return JSONResponse(server.once(browser, action, partial(server.undo, browser)))
 

@@ -1,7 +1,4 @@
-"""Which picks the gallery shows, in which order.
-
-What models say of the picks: the few-shot model's guesses, and the results of a pruning.
-"""
+"""The gallery: the order and filters of the picks shown, and the models' results for them."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +17,11 @@ from pickeropt.pruned_run import PROBABILITIES, SCORES, ScoresTable, read_summar
 
 ORDERS = ("file", "random", "merit", "score", "suggested", "uncertain", "labelled")
 KEPT = ("all", "kept", "rejected")
-_CACHED = 6
+CACHED = 6
+"""Orders and answers that are kept."""
+_COLUMNS = ("file", "row", "x", "y", "class", "score", PROBABILITIES, "kept")
+BINS = 100
+"""Of the histogram of scores."""
 
 Rows = NDArray[np.int64]
 
@@ -36,7 +37,7 @@ class GalleryQuery:
 
 
 class Gallery:
-    """Answers queries; the last few answers and orders are kept. Not locked: the session's lock is held.
+    """Answers queries; the last answers and orders are kept. Not locked: the session's lock is held.
 
     suggested : ids to label next, the best first
     asked : grows whenever guesses and scores are new
@@ -50,22 +51,18 @@ class Gallery:
         self._answers: OrderedDict[object, Rows] = OrderedDict()
 
     def ids(self, query: GalleryQuery) -> Rows:
-        """(m,) int64 ids. Boxes added by hand come last, but where the order is that of labelling.
+        """(m,) int64 ids. Added boxes come last, except in the order of labelling.
 
-        Raises PickeroptError for an order or a filter that there is not.
+        Raises PickeroptError for an unknown order or filter.
         """
         if query.order not in ORDERS or query.kept not in KEPT:
             raise PickeroptError(f"no order {query.order[:20]!r} or filter {query.kept[:20]!r}; load the page again")
-        wanted = self._wanted(query.class_name)
+        name = query.class_name
+        wanted = None if not name else UNLABELLED if name == UNSEEN else self._store.index(name)
         moving = query.class_name or query.order in ("labelled", "suggested")
         revision = self._store.revision if moving or self._store.added else -1
         key = (query, len(self._store.table), self.asked, revision)
         return _cached(self._answers, key, lambda: self._answer(query, wanted))
-
-    def _wanted(self, name: str) -> int | None:
-        if not name:
-            return None
-        return UNLABELLED if name == UNSEEN else self._store.index(name)
 
     def _answer(self, query: GalleryQuery, wanted: int | None) -> Rows:
         columns = self._store.table.columns
@@ -73,7 +70,8 @@ class Gallery:
         if listed is not None:
             keys = [key for key in listed if self._fits(query, wanted, key)]
             return np.array(keys, dtype=np.int64)
-        order = self._order(query.order, columns)
+        key = (query.order, len(columns), self.asked)
+        order = _cached(self._orders, key, lambda: _sorted(query.order, columns))
         chosen = _mask(query, wanted, columns)
         rows = order if chosen is None else order[chosen[order]]
         added = [key for key in self._store.added if key in self._store.labels and self._fits(query, wanted, key)]
@@ -92,14 +90,9 @@ class Gallery:
             return False
         return query.kept == "all" or (pick and columns.kept[key] == (query.kept == "kept"))
 
-    def _order(self, order: str, columns: Columns) -> Rows:
-        """All picks, or for `uncertain` those with a score, by an order; worst known last."""
-        key = (order, len(columns), self.asked)
-        return _cached(self._orders, key, lambda: _sorted(order, columns))
-
 
 def _mask(query: GalleryQuery, wanted: int | None, columns: Columns) -> NDArray[np.bool_] | None:
-    """(n,) which picks pass the filters, None where all do. A class is that of the label, else the guess."""
+    """(n,) whether picks pass the filters, None where all do. The class is that of the label, else the guess."""
     parts: list[NDArray[np.bool_]] = []
     if wanted in (UNLABELLED, SKIPPED):
         parts.append(columns.label == wanted)
@@ -113,6 +106,7 @@ def _mask(query: GalleryQuery, wanted: int | None, columns: Columns) -> NDArray[
 
 
 def _sorted(order: str, columns: Columns) -> Rows:
+    """All picks in an order, or for `uncertain` those with a score."""
     count = len(columns)
     if order == "file":
         return np.arange(count)
@@ -126,7 +120,7 @@ def _sorted(order: str, columns: Columns) -> Rows:
 
 
 def _scrambled(count: int) -> NDArray[np.uint64]:
-    """(n,) a number for each id that does not change while more picks are read (splitmix64)."""
+    """(n,) a pseudo-random number for each id, which stays while more picks are read (splitmix64)."""
     z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -137,7 +131,7 @@ def _cached(cache: OrderedDict[object, Rows], key: object, make: Callable[[], Ro
     found = cache.get(key)
     if found is None:
         found = cache[key] = make()
-        while len(cache) > _CACHED:
+        while len(cache) > CACHED:
             cache.popitem(last=False)
     else:
         cache.move_to_end(key)
@@ -145,9 +139,9 @@ def _cached(cache: OrderedDict[object, Rows], key: object, make: Callable[[], Ro
 
 
 def items(store: LabelStore, ids: Sequence[int], names: Sequence[str]) -> list[dict[str, object]]:
-    """Picks as the page gets them.
+    """Picks for the page.
 
-    names : of the micrographs, which another run of the server may number otherwise
+    names : of the micrographs, whose numbers may differ in another run of the server
     """
     columns = store.table.columns
     found = [_item(store, columns, key) for key in ids]
@@ -171,13 +165,8 @@ def _item(store: LabelStore, columns: Columns, key: int) -> dict[str, object]:
 
 
 def number(value: float) -> float | None:
-    """JSON knows no NaN."""
+    """None for NaN, which JSON does not have."""
     return value if np.isfinite(value) else None
-
-
-_COLUMNS = ("file", "row", "x", "y", "class", "score", PROBABILITIES, "kept")
-BINS = 100
-"""Of the histogram of scores."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +186,7 @@ class _ScoredRows:
         return there and bool(np.allclose(columns.xy[self.ids], self.xy, rtol=0, atol=0.01))
 
 
-class Results:
+class PickResults:
     """model, pruned : as `/api/state` has them"""
 
     def __init__(self, session: Session, loader: Loader, gallery: Gallery) -> None:

@@ -1,7 +1,4 @@
-"""One long job at a time, in a thread, with progress; it can be stopped.
-
-The page's buttons: what the commands `finetune` and `prune` do, from the labels of this session.
-"""
+"""Jobs of the page: one long job at a time, in a thread, with progress; fine-tuning and pruning from the session."""
 
 import traceback
 from collections.abc import Callable, Sequence
@@ -12,7 +9,7 @@ from typing import Any
 
 from pickeropt.errors import OutputError, PickeroptError
 from pickeropt.files import partial_name
-from pickeropt.label.gallery import Results
+from pickeropt.label.gallery import PickResults
 from pickeropt.label.labels_file import digest, keep_copy
 from pickeropt.label.session import Session
 from pickeropt.prune.prune_config import Finish
@@ -21,18 +18,18 @@ from pickeropt.pruned_run import read_summary
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 JobFunction = Callable[[OnProgress], str]
-"""A job: reports its progress, returns a line on what came of it."""
+"""A job: reports its progress, returns one line that says the outcome."""
 
 
-class Stopped(Exception):  # noqa: N818 - no error: the user wanted it
+class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
     """Raised within a job, by its next report of progress, after it was stopped."""
 
 
 @dataclass(frozen=True)
 class JobStatus:
-    """number : of the jobs of this server, from 1 on
+    """number : counts the jobs of this server, from 1
     kind : suggest, finetune or prune; state : running, done or failed
-    error : one line where it failed; text : what came of it
+    error : one line where it failed; text : the outcome
     """
 
     number: int
@@ -58,7 +55,7 @@ class Jobs:
         """The job as it starts. Raises PickeroptError where another one is running."""
         with self._lock:
             if self._job is not None and self._job.state == "running":
-                raise PickeroptError(f"{self._job.kind} is running; wait for it, or stop it")
+                raise PickeroptError(f"{self._job.kind} is running; wait for it or stop it")
             self._stop.clear()
             begun = self._job = JobStatus(1 if self._job is None else self._job.number + 1, kind)
             self._thread = Thread(target=self._run, args=(work,), name=kind, daemon=True)
@@ -71,11 +68,11 @@ class Jobs:
         return None if job is None else asdict(job)
 
     def stop(self) -> None:
-        """Ask the job to end; it does so at its next report of progress."""
+        """Request the job to end, at its next report of progress."""
         self._stop.set()
 
     def wait(self, seconds: float) -> bool:
-        """Until the job has ended, or so long; whether it has."""
+        """Wait at most so long for the job; whether it has ended."""
         if self._thread is not None:
             self._thread.join(seconds)
         return self._thread is None or not self._thread.is_alive()
@@ -107,19 +104,19 @@ class ModelJobs:
     """Fine-tunes and prunes. torch is imported by the first use.
 
     inputs : the files of picks, as the user gave them
-    finish : as `prune` calls it
+    finish : the last step of a pruning, as `prune` calls it
     """
 
     def __init__(
-        self, session: Session, results: Results, inputs: Sequence[Path], finish: Finish | None = None
+        self, session: Session, results: PickResults, inputs: Sequence[Path], finish: Finish | None = None
     ) -> None:
         self._session, self._results, self._inputs, self._finish = session, results, inputs, finish
-        self._own_model: bytes | None = None  # digest of what this session wrote
+        self._own_model: bytes | None = None  # digest of the model that this session wrote
 
     def finetune(self, on_progress: OnProgress) -> str:
-        """Learn a model from all labels, and write it; a line on how good it is.
+        """Fit a model to all labels and write it; one line with its quality.
 
-        A model that is there and that this session did not write is kept under another name.
+        An existing model that this session did not write is kept under another name.
         Raises PickeroptError as `read_labelled_star` and `finetune` do.
         """
         on_progress("reading the labels", 0, 0)
@@ -135,7 +132,7 @@ class ModelJobs:
             pixel_size=config.pixel_size or next(optics, None),
             shots_per_class=None,
             device=config.device,
-            trust_frame=True,  # whoever labelled has seen the boxes
+            trust_frame=True,  # the user has seen the labelled boxes
         )
         new = partial_name(config.model_file)
         report = finetune(shots, settings, new, overwrite=True, on_progress=on_progress)
@@ -146,7 +143,7 @@ class ModelJobs:
         return f"{config.model_file} learnt from {count} labels{quality}{kept}{warnings}"
 
     def _publish(self, new: Path) -> str:
-        """Put a new model in its place; a remark on where the one is that another program put there."""
+        """Move a new model to its place; a remark with the new name of a model that this session did not write."""
         model = self._session.config.model_file
         remark = ""
         try:
@@ -161,7 +158,7 @@ class ModelJobs:
         return remark
 
     def prune(self, threshold: float, on_progress: OnProgress) -> str:
-        """Prune all picks with the model, the general one where there is none; a line on what came of it.
+        """Prune all picks with the model, or the general one; one line with the outcome.
 
         Raises PickeroptError as `prune` does, OutputError for a folder of another model or other picks.
         """
@@ -195,14 +192,14 @@ class ModelJobs:
         return f"{summary.kept:,} of {summary.picks:,} picks kept, in {config.pruned}{warnings}"
 
     def threshold(self, threshold: float) -> dict[str, Any]:
-        """Another threshold for the pruning. Raises PickeroptError where there is none, or now another."""
+        """Apply another threshold to the pruning. Raises PickeroptError where there is none, or not one of ours."""
         if self._results.pruned is None:
             raise PickeroptError("nothing was pruned yet; prune first")
         self._check_own()
         return self._results.rethreshold(self._session.config.pruned, threshold, self._finish)
 
-    def earlier(self) -> None:
-        """Take over the pruning of an earlier session; one that does not fit these picks is left alone."""
+    def read_earlier(self) -> None:
+        """Read the pruning of an earlier session; one that does not fit these picks is ignored."""
         folder = self._session.config.pruned
         try:
             self._check_own()
@@ -212,8 +209,7 @@ class ModelJobs:
             return
 
     def _check_own(self) -> None:
-        """Raises OutputError for a pruning that is not of this session's model or the general one, or not of
-        its picks."""
+        """Raises OutputError for a pruning by neither this session's model nor the general one, or of other picks."""
         folder, model = self._session.config.pruned, self._session.config.model_file
         if not folder.exists():
             return
@@ -229,7 +225,7 @@ class ModelJobs:
             raise OutputError(f"{folder}: is there already, and is not of these picks; move it away")
 
     def _folders(self) -> tuple[Path, ...]:
-        """Where the micrographs are: the user's folders, and those where they were found."""
+        """The folders of the micrographs: those given, and those where labelled ones were found."""
         session = self._session
         with session.lock:
             places = {session.store.place(key).micrograph for key in session.store.labels}

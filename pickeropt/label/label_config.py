@@ -1,4 +1,4 @@
-"""What `pickeropt label` can be told; its defaults stand here only."""
+"""The configuration of `pickeropt label`, with its defaults."""
 
 import ipaddress
 import math
@@ -9,13 +9,13 @@ from pickeropt.errors import GeometryError, OutputError, PickeroptError
 from pickeropt.finetune.finetune_config import MODEL_FILE
 
 USUAL_CLASSES = ("particle", "contaminant", "carbon", "background")
-"""In the order of their keys; the user's own come after them."""
+"""In the order of their keys; classes of the user follow."""
 COLOURS = (
     "#009E73", "#D55E00", "#0072B2", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#999999", "#7F3C8D",
 )  # fmt: skip
-"""Of the classes in turn, from the palette of Okabe and Ito, which colour-blind people can tell apart."""
+"""Of the classes in turn, from the colour-blind safe palette of Okabe and Ito."""
 TARGETS = (10, 20, 30)
-"""Labels a class to count towards."""
+"""Labels per class that the page counts towards."""
 LOOPBACK = "127.0.0.1"
 
 
@@ -23,14 +23,14 @@ LOOPBACK = "127.0.0.1"
 class LabelConfig:
     """One session of labelling.
 
-    out : the labelled STAR file, which is read first where it is there already
+    out : the labelled STAR file, which is read first where it exists
     diameter_angstrom : particle diameter, Å
     micrographs : folders to look for the micrographs in
     pixel_size : Å/px; None: from optics block and header
     model : the file that fine-tuning writes and pruning reads; None: model.safetensors beside `out`
-    class_names : of the user's own, after the usual four
+    class_names : of the user, after the usual four
     host, port : to serve on; 0 takes a free port, None that of `out`, which is the same every time
-    trust_frame : prune without looking whether the picks are in the frame of the micrographs
+    trust_frame : prune without the check whether picks are flipped, swapped or binned
     """
 
     out: Path
@@ -55,12 +55,12 @@ class LabelConfig:
 
     @property
     def skipped_file(self) -> Path:
-        """Picks that were passed over, beside the labels; `finetune` never reads them."""
+        """Skipped picks, beside the labels; `finetune` never reads them."""
         return self.out.with_name(f"{self.out.stem}.skipped.star")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Whether an address is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

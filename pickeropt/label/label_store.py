@@ -1,7 +1,4 @@
-"""Who is labelled what: classes, labels, boxes added by hand, and each browser's way back.
-
-The picks of a session as columns that grow while files are still being read.
-"""
+"""The label store of a session: the picks as growing columns, classes, labels, added boxes, and undo by browser."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,21 +13,21 @@ from pickeropt.shots import is_class_name
 
 UNLABELLED = -1
 SKIPPED = -2
-"""Seen and passed over."""
+"""Shown to the user, who gave no label."""
 NO_GUESS = -1
-_FIRST = 4096
+_CAPACITY = 4096
 
 
 @dataclass(frozen=True)
 class Columns:
     """n picks, by id; views of the table, which may be written to under the session's lock.
 
-    xy : (n, 2) float64 px, rows as stored, as their file has them
+    xy : (n, 2) float64 px, as in their file, rows as stored
     merit : (n,) float32, the picker's score, NaN where it gave none
     micrograph : (n,) int32
     label : (n,) int16 index into the classes, UNLABELLED or SKIPPED
     guess : (n,) int16, the class of the model, or NO_GUESS
-    score : (n,) float32, P(particle), NaN where no model was asked
+    score : (n,) float32, P(particle), NaN without a model
     doubt : (n,) float32, 1 less the probability of the guess, NaN likewise
     kept : (n,) int8, 1 kept and 0 rejected by the pruning, -1 where there was none
     """
@@ -47,12 +44,16 @@ class Columns:
     def __len__(self) -> int:
         return len(self.merit)
 
+    def first(self, count: int) -> "Columns":
+        """Views of the first picks."""
+        return Columns(*(column[:count] for column in vars(self).values()))
+
 
 class PickTable:
     """Columns with room to grow. Not locked: the session's lock is held to write."""
 
     def __init__(self) -> None:
-        self._all = _columns(_FIRST)
+        self._all = _columns(_CAPACITY)
         self._count = 0
 
     def __len__(self) -> int:
@@ -61,16 +62,17 @@ class PickTable:
     @property
     def columns(self) -> Columns:
         """The picks so far."""
-        return _first(self._all, self._count)
+        return self._all.first(self._count)
 
     def write(
         self, start: int, xy: NDArray[np.float64], merit: NDArray[np.floating], micrograph: NDArray[np.integer]
     ) -> None:
-        """Put m picks at the ids from `start` on; what was said of those already there stays."""
+        """Write m picks at the ids from `start` on; labels and scores of those already there stay."""
         stop = start + len(xy)
         if stop > len(self._all):
             grown = _columns(max(stop, 2 * len(self._all)))
-            _copy(self.columns, _first(grown, self._count))
+            for old, new in zip(vars(self.columns).values(), vars(grown).values(), strict=True):
+                new[: self._count] = old
             self._all = grown
         self._all.xy[start:stop] = xy
         self._all.merit[start:stop] = merit
@@ -79,49 +81,25 @@ class PickTable:
 
 
 def _columns(count: int) -> Columns:
-    nothing = np.full(count, np.nan, dtype=np.float32)
     return Columns(
         xy=np.zeros((count, 2)),
-        merit=nothing,
+        merit=np.full(count, np.nan, dtype=np.float32),
         micrograph=np.zeros(count, dtype=np.int32),
         label=np.full(count, UNLABELLED, dtype=np.int16),
         guess=np.full(count, NO_GUESS, dtype=np.int16),
-        score=nothing.copy(),
-        doubt=nothing.copy(),
+        score=np.full(count, np.nan, dtype=np.float32),
+        doubt=np.full(count, np.nan, dtype=np.float32),
         kept=np.full(count, -1, dtype=np.int8),
     )
-
-
-def _first(columns: Columns, count: int) -> Columns:
-    c = columns
-    return Columns(
-        c.xy[:count],
-        c.merit[:count],
-        c.micrograph[:count],
-        c.label[:count],
-        c.guess[:count],
-        c.score[:count],
-        c.doubt[:count],
-        c.kept[:count],
-    )
-
-
-def _copy(source: Columns, target: Columns) -> None:
-    for old, new in zip(_arrays(source), _arrays(target), strict=True):
-        new[:] = old
-
-
-def _arrays(c: Columns) -> tuple[NDArray[np.generic], ...]:
-    return (c.xy, c.merit, c.micrograph, c.label, c.guess, c.score, c.doubt, c.kept)
 
 
 FIRST_ADDED = 1_000_000_000
 """The id of the first box added by hand; picks have theirs from 0 on."""
 SKIP = "skip"
 UNSEEN = "unlabelled"
-"""Neither of the two can be a class."""
+"""Names that no class can have."""
 MAX_STEPS = 1000
-"""Actions that a browser can take back."""
+"""Actions that a browser can undo."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +117,7 @@ class Action:
 
     changes : each id, with its label before and after
     owners : by id, the revision of the action that its label before came from
-    undone : the action that this one takes back
+    undone : the action that this one undoes
     """
 
     revision: int
@@ -188,7 +166,7 @@ class LabelStore:
         return Box(int(columns.micrograph[key]), x, y)
 
     def index(self, name: str | None) -> int:
-        """The number of a class as the page names it. Raises PickeroptError for one that is not there."""
+        """The index of a class by the page's name for it. Raises PickeroptError for an unknown one."""
         if name is None:
             return UNLABELLED
         if name == SKIP:
@@ -225,7 +203,7 @@ class LabelStore:
         return key
 
     def undo(self, browser: str) -> Action:
-        """Take back this browser's last action, except what another has labelled since; may be empty."""
+        """Undo this browser's last action, except what another has labelled since; may be empty."""
         self.revision += 1
         while self._steps[browser]:
             last = self._steps[browser].pop()
@@ -239,7 +217,7 @@ class LabelStore:
         return Action(self.revision, ())
 
     def revert(self, action: Action, browser: str) -> None:
-        """Take back an action that could not be saved, as if it had not been."""
+        """Remove an action that could not be saved, and restore this browser's undo steps."""
         for key, before, _ in action.changes:
             self._put(key, before, action.owners[key])
         if action.undone is not None:
@@ -251,7 +229,7 @@ class LabelStore:
         return bool(self._steps.get(browser))
 
     def move(self, pairs: Mapping[int, int]) -> None:
-        """Give the labels of added boxes to the picks that they turn out to be; the order stays."""
+        """Move the labels of added boxes to the picks that they match: old id to new; the order stays."""
         self.revision += 1
         self.labels = {pairs.get(key, key): label for key, label in self.labels.items()}
         for steps in self._steps.values():
@@ -273,10 +251,10 @@ class LabelStore:
     def skipped(self) -> int:
         return sum(label == SKIPPED for label in self.labels.values())
 
-    def rows(self, skipped: bool) -> tuple[list[int], list[Box], list[int]]:
-        """Ids, places and labels, those that were skipped or all others, in the order they were given."""
+    def rows(self, skipped: bool) -> tuple[list[Box], list[int]]:
+        """Places and labels, of those skipped or of all others, in the order they were given."""
         keys = [key for key, label in self.labels.items() if (label == SKIPPED) == skipped]
-        return keys, [self.place(key) for key in keys], [self.labels[key] for key in keys]
+        return [self.place(key) for key in keys], [self.labels[key] for key in keys]
 
     def _put(self, key: int, label: int, owner: int) -> None:
         if label == UNLABELLED:
@@ -290,14 +268,14 @@ class LabelStore:
 
 
 def _renamed(action: Action, pairs: Mapping[int, int]) -> Action:
-    """An action on boxes that have other ids now."""
+    """An action with the new ids of its boxes."""
     changes = tuple((pairs.get(key, key), before, after) for key, before, after in action.changes)
     owners = {pairs.get(key, key): owner for key, owner in action.owners.items()}
     return replace(action, changes=changes, owners=owners)
 
 
 def describe_classes(names: Sequence[str], counts: NDArray[np.int64]) -> list[dict[str, object]]:
-    """The classes as the page gets them: name, key, colour, number of labels."""
+    """The classes for the page: name, key, colour, number of labels."""
     return [
         {"name": name, "key": str(i + 1) if i < 9 else "", "colour": COLOURS[i % len(COLOURS)], "count": int(counts[i])}
         for i, name in enumerate(names)

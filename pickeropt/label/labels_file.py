@@ -1,4 +1,4 @@
-"""The labels on disk: whole at every moment, one server at a time, no other program's change lost."""
+"""The labels' file: complete at every moment, one server at a time, changes by other programs never overwritten."""
 
 import fcntl
 import hashlib
@@ -26,7 +26,7 @@ COLUMNS = (MICROGRAPH, X, Y, CLASS)
 class LabelsFile:
     """A labelled STAR file, locked while this object is open.
 
-    copy : where the file is as it was, after it had more than `COLUMNS`, which are all that is written
+    copy : the original, where it had more than `COLUMNS`, which are all that is written
     Raises OutputError where another server has it, or where it cannot be written.
     """
 
@@ -39,7 +39,7 @@ class LabelsFile:
         self._to_keep = _has_more(path)
 
     def close(self) -> None:
-        self._lock_path.unlink(missing_ok=True)
+        lock_path(self.path).unlink(missing_ok=True)
         os.close(self._lock)
 
     def changed(self) -> str | None:
@@ -51,11 +51,11 @@ class LabelsFile:
             self._stamp = stamp
             return None
         done = "removed" if stamp is None else "changed"
-        remedy = "your last label is not saved; stop this server and start it again to go on with what is there"
+        remedy = "your last label is not saved; restart this server to go on with the file as it is"
         return f"{self.path} was {done} by another program; {remedy}"
 
     def write(self, data: bytes) -> None:
-        """Replace the content; what had more columns is kept under another name.
+        """Replace the content; a file with more columns is kept under another name.
 
         Raises OutputError where another program changed it, or the disk is full.
         """
@@ -68,13 +68,9 @@ class LabelsFile:
         self._stamp = _stamp(self.path)
         self._digest = hashlib.sha256(data).digest()
 
-    @property
-    def _lock_path(self) -> Path:
-        return lock_path(self.path)
-
 
 def labelled_star(names: Sequence[str], xy: NDArray[np.float64], class_names: Sequence[str]) -> bytes:
-    """A labelled STAR file as `finetune` reads it; coordinates keep every digit that they have.
+    """A labelled STAR file as `finetune` reads it; coordinates keep every digit.
 
     Not by starfile, which puts no quotes around a value that starts with # or _.
     names, class_names : (n,) each; xy : (n, 2) px
@@ -90,7 +86,7 @@ def labelled_star(names: Sequence[str], xy: NDArray[np.float64], class_names: Se
 
 
 def keep_copy(path: Path) -> Path:
-    """Copy a file to the first free name beside it, NAME-1.star and so on; where it is now.
+    """Copy a file to the first free name beside it, NAME-1.star and so on; returns the copy.
 
     Raises OutputError where that fails.
     """
@@ -112,12 +108,12 @@ def digest(path: Path) -> bytes | None:
 
 
 def lock_path(path: Path) -> Path:
-    """The file that is locked while a server has the labels."""
+    """The lock of a labels' file."""
     return path.with_name(f".{path.name}.lock")
 
 
 def _lock(path: Path) -> int:
-    """An open file, locked until it is closed or the process dies; on a file system without locks, open."""
+    """An open file, locked until it is closed or the process dies; only open on a file system without locks."""
     place = lock_path(path)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -127,11 +123,10 @@ def _lock(path: Path) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        said = os.pread(lock, 64, 0).decode(errors="replace").strip()
+        process = os.pread(lock, 64, 0).decode(errors="replace").strip()
         os.close(lock)
-        who = f"another server (process {said})" if said else "another server"
-        what = f"{path}: {who} is labelling into it"
-        raise OutputError(f"{what}; use that one's page, stop it, or give another --out") from None
+        who = f"another server (process {process})" if process else "another server"
+        raise OutputError(f"{path}: {who} has it open; use its page, stop it, or give another --out") from None
     except OSError:
         return lock
     if _stamp(place) is None or place.stat().st_ino != os.fstat(lock).st_ino:  # removed by its last holder
@@ -152,7 +147,7 @@ def _stamp(path: Path) -> Stamp | None:
 
 
 def _has_more(path: Path) -> bool:
-    """Whether a STAR file has columns, be it in another block, that a labelled one has not."""
+    """Whether a STAR file has other columns than `COLUMNS`, in any block."""
     try:
         lines = path.read_bytes().splitlines()
     except OSError:

@@ -1,7 +1,4 @@
-"""PNG pictures of boxes and tiles. The last stored row is on top, as RELION, EMAN and IMOD show it.
-
-Pixels of a session's micrographs: windows cut on demand, samples, binned copies.
-"""
+"""Pictures of boxes and tiles as PNG, from pixels read on demand; the last stored row is on top, as in RELION."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -32,16 +29,16 @@ from pickeropt.records import FloatArray
 from pickeropt.sites import Micrographs
 
 MAX_BYTES = 160 * 2**20
-"""Of TIFF micrographs and binned copies that are kept."""
+"""Of cached TIFF micrographs and binned copies."""
 TILE = 256
 DIRECT = 2048
-"""px across of what is read of a file to be binned."""
+"""Largest side, px, that is read from a file to be binned; beyond it a whole binned copy is cached."""
 BAND = 512
-"""Rows that are read of a micrograph at once."""
+"""Rows read at once."""
 
 
 class ArrayCache:
-    """Arrays by key, the least used of which go when there are too many bytes."""
+    """Arrays by key; the least recently used are dropped above `most` bytes."""
 
     def __init__(self, most: int) -> None:
         self._most, self._bytes = most, 0
@@ -49,7 +46,7 @@ class ArrayCache:
         self._lock = Lock()
 
     def get(self, key: object, make: Callable[[], NDArray[np.generic]]) -> NDArray[np.generic]:
-        """The array, made where it is not there; two threads may make it at once."""
+        """The array, made where it is missing; two threads may both make it."""
         with self._lock:
             if key in self._arrays:
                 self._arrays.move_to_end(key)
@@ -69,7 +66,7 @@ class MicrographPixels:
 
     def __init__(self, micrographs: Micrographs) -> None:
         self._micrographs = micrographs
-        self._kept = ArrayCache(MAX_BYTES)
+        self._cache = ArrayCache(MAX_BYTES)
         self._making = Lock()
 
     def window(self, index: int, top: int, left: int, shape: tuple[int, int]) -> FloatArray:
@@ -80,7 +77,7 @@ class MicrographPixels:
         return cut(self.mapped(index), top, left, shape)
 
     def levels(self, index: int) -> int:
-        """How many sizes there are, each half the one before; the last one fits a tile."""
+        """The number of levels, each half the size of the one before; the last fits a tile."""
         longest = max(self._micrographs.header(index).shape)
         return 1 + max(0, (longest - 1) // TILE).bit_length()
 
@@ -103,7 +100,7 @@ class MicrographPixels:
 
         The rows are those of the picture: the last stored one first.
         """
-        found = self._kept.get((index, level), lambda: self._binned(index, level))
+        found = self._cache.get((index, level), lambda: self._binned(index, level))
         return found.astype(np.float32, copy=False)
 
     def _binned(self, index: int, level: int) -> NDArray[np.generic]:
@@ -115,13 +112,13 @@ class MicrographPixels:
             return np.concatenate(bands)
 
     def mapped(self, index: int) -> NDArray[np.generic]:
-        """(h, w) of the file's own type, rows as stored; of an MRC file only what is used is read.
+        """(h, w) of the file's own type, rows as stored; an MRC file is mapped.
 
         Raises MicrographError as `map_micrograph` does.
         """
         path = self._micrographs.path(index)
         if path.suffix.lower() in (".tif", ".tiff"):
-            return self._kept.get(("whole", index), lambda: map_micrograph(path))
+            return self._cache.get(("whole", index), lambda: map_micrograph(path))
         return map_micrograph(path)
 
 
@@ -135,18 +132,15 @@ def halved(pixels: FloatArray) -> FloatArray:
 
 
 SAMPLES, SAMPLE = 3, 192
-"""Places along each side of a level where its grey and noise are measured, and px of the square there."""
+"""Places along each side of a level where its grey scale is measured, and px of the square there."""
 PATCH = 96
-"""px of the squares that the look of boxes is measured on: 12 ms, for the first box of a micrograph."""
+"""px of the squares that the grey scale of boxes is measured on: 12 ms, at the first box of a micrograph."""
 MAX_SCALES = 100_000
 
 
 @dataclass(frozen=True)
 class DisplaySettings:
-    """How a picture is to be shown.
-
-    lowpass : Å, 0 for none; contrast : noise units from grey to black, and to white
-    """
+    """lowpass : Å, 0 for none; contrast : noise units from grey to black, and to white"""
 
     lowpass: float = LOWPASS
     contrast: float = CONTRAST
@@ -158,7 +152,7 @@ class Pictures:
     def __init__(self, micrographs: Micrographs, diameter_angstrom: float) -> None:
         self._micrographs, self._diameter = micrographs, diameter_angstrom
         self.pixels = MicrographPixels(micrographs)
-        self._looks: dict[tuple[int, int, float], GreyScale] = {}
+        self._scales: dict[tuple[int, int, float], GreyScale] = {}
 
     def box(self, box: Box, size: int, view: float, settings: DisplaySettings) -> bytes:
         """A picture of `size` px square, `view` particle diameters wide, around a point.
@@ -169,13 +163,13 @@ class Pictures:
         shown = Filter(self._micrographs.pixel_size(index), settings.lowpass)
         side = max(8, round(view * self._diameter / shown.pixel_size))
         pixels = self.pixels.mapped(index)
-        look = self._look((index, -1, settings.lowpass), lambda: micrograph_grey_scale(pixels, shown, PATCH))
-        return as_png(display_box(pixels, (box.x, box.y), (side, size), shown, look, settings.contrast))
+        scale = self._grey_scale((index, -1, settings.lowpass), lambda: micrograph_grey_scale(pixels, shown, PATCH))
+        return as_png(display_box(pixels, (box.x, box.y), (side, size), shown, scale, settings.contrast))
 
     def tile(self, index: int, place: tuple[int, int, int], settings: DisplaySettings) -> bytes:
         """Tile (level, column, row) of `TILE` px, counted from the picture's upper left corner.
 
-        Tiles at the far edges are smaller. Raises PickeroptError for a tile that there is not.
+        Tiles at the far edges are smaller. Raises PickeroptError for a tile that does not exist.
         """
         level, column, row = place
         if not 0 <= level < self.pixels.levels(index):
@@ -185,8 +179,10 @@ class Pictures:
             raise PickeroptError(f"there is no tile {level}/{column}/{row}; load the page again")
         shape = min(TILE, height - row * TILE), min(TILE, width - column * TILE)
         shown = self._filtered(index, level, (row * TILE, column * TILE), shape, settings.lowpass)
-        look = self._look((index, level, settings.lowpass), lambda: self._measured(index, level, settings.lowpass))
-        return as_png(grey(shown, look, settings.contrast))
+        scale = self._grey_scale(
+            (index, level, settings.lowpass), lambda: self._measure(index, level, settings.lowpass)
+        )
+        return as_png(grey(shown, scale, settings.contrast))
 
     def _shape(self, index: int, level: int) -> tuple[int, int]:
         height, width = self._micrographs.header(index).shape
@@ -195,7 +191,7 @@ class Pictures:
     def _filtered(
         self, index: int, level: int, corner: tuple[int, int], shape: tuple[int, int], lowpass: float
     ) -> FloatArray:
-        """(h, w) of the picture at a level, from its corner on, low-passed with what is around it."""
+        """(h, w) of the picture at a level, from a corner, low-pass filtered with a margin around it."""
         length = Filter(self._micrographs.pixel_size(index) * 2**level, lowpass).length
         margin = ceil(length)
         (top, left), (h, w) = corner, shape
@@ -207,16 +203,16 @@ class Pictures:
             window = low_passed(window, length)
         return np.ascontiguousarray(window[margin : margin + h, margin : margin + w])
 
-    def _look(self, key: tuple[int, int, float], measure: Callable[[], GreyScale]) -> GreyScale:
-        """Grey and noise of a level (-1: of boxes) as a filter leaves them, measured once."""
-        found = self._looks.get(key)
+    def _grey_scale(self, key: tuple[int, int, float], measure: Callable[[], GreyScale]) -> GreyScale:
+        """The grey scale of a level (-1: of boxes) after a low-pass filter, measured once."""
+        found = self._scales.get(key)
         if found is None:
-            if len(self._looks) >= MAX_SCALES:
-                self._looks.clear()
-            found = self._looks[key] = measure()
+            if len(self._scales) >= MAX_SCALES:
+                self._scales.clear()
+            found = self._scales[key] = measure()
         return found
 
-    def _measured(self, index: int, level: int, lowpass: float) -> GreyScale:
+    def _measure(self, index: int, level: int, lowpass: float) -> GreyScale:
         height, width = self._shape(index, level)
         h, w = min(SAMPLE, height), min(SAMPLE, width)
         shares = (np.arange(SAMPLES) + 0.5) / SAMPLES

@@ -1,4 +1,4 @@
-"""What the routes answer: one session, its gallery, its pictures and its jobs."""
+"""The server's state and actions: one session with its gallery, pictures and jobs, without HTTP."""
 
 import secrets
 from collections import OrderedDict
@@ -10,24 +10,24 @@ from typing import Any
 
 from pickeropt.errors import OutputError, PickeroptError
 from pickeropt.label.active_learning import Suggester
-from pickeropt.label.gallery import Gallery, GalleryQuery, Results, items
+from pickeropt.label.gallery import Gallery, GalleryQuery, PickResults, items
 from pickeropt.label.jobs import Jobs, ModelJobs
 from pickeropt.label.label_config import LabelConfig, check_config
 from pickeropt.label.label_store import UNLABELLED, Box, describe_classes
-from pickeropt.label.pictures import Pictures
+from pickeropt.label.pictures import DisplaySettings, Pictures
 from pickeropt.label.session import Loader, Session
 from pickeropt.prune.prune_config import Finish
 
 SHUTDOWN_SECONDS = 2.0
-"""Seconds that what is running has to end when the server does."""
+"""Seconds that a running job has to end when the server does."""
 MAX_ANSWERS = 1000
-"""To actions of the pages, kept for those that ask again."""
+"""Answers to the pages' actions that are kept, for pages that send an action again."""
 
 
 class LabelServer:
     """Opens a session and begins to read the picks. Raises PickeroptError as `Session` and `Loader` do.
 
-    finish : what a pruning from the page does in the end, as `prune` calls it
+    finish : the last step of a pruning, as `prune` calls it
     """
 
     def __init__(self, inputs: Sequence[Path], config: LabelConfig, finish: Finish | None = None) -> None:
@@ -35,13 +35,13 @@ class LabelServer:
         if config.out.is_symlink():  # the file itself is locked and replaced, not the link
             config = replace(config, out=config.out.resolve())
         self.config = config
-        self.name = secrets.token_hex(8)  # by which the page knows a server that was started again
+        self.name = secrets.token_hex(8)  # tells the page that the server was restarted
         self.session = Session(config)
         self.inputs = tuple(inputs)
-        self.loader = Loader(self.session, inputs, self._loaded)
+        self.loader = Loader(self.session, inputs, lambda: self.model_jobs.read_earlier())
         self.gallery = Gallery(self.session.store)
         self.pictures = Pictures(self.session.micrographs, config.diameter_angstrom)
-        self.results = Results(self.session, self.loader, self.gallery)
+        self.results = PickResults(self.session, self.loader, self.gallery)
         self.jobs = Jobs()
         self.model_jobs = ModelJobs(self.session, self.results, self.inputs, finish)
         self._answers: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
@@ -66,23 +66,19 @@ class LabelServer:
             micrographs.path(0)
 
     def close(self, seconds: float = SHUTDOWN_SECONDS) -> bool:
-        """Stop what is going on in the background, and let others have the labels; whether all has stopped.
+        """Stop background work and unlock the labels; whether all has stopped.
 
-        seconds : how long a job and a refit may take to end
+        seconds : that a job and a refit each may take to end
         """
         self.loader.stop()
         self.jobs.stop()
-        quiet = self.jobs.wait(seconds)
-        quiet = self.suggester.wait(seconds) and quiet
+        stopped = self.jobs.wait(seconds)
+        stopped = self.suggester.wait(seconds) and stopped
         self.session.close()
-        return quiet
-
-    def _loaded(self) -> None:
-        """All picks are read."""
-        self.model_jobs.earlier()
+        return stopped
 
     def problems(self) -> list[str]:
-        """What the user should know of, a line each."""
+        """Warnings for the user, a line each."""
         found = list(self.loader.faults[:20])
         missing = [entry.name for entry in self.session.micrographs.entries if entry.path is None]
         if missing:
@@ -91,7 +87,7 @@ class LabelServer:
             found.append(f"{len(missing)} {verb} missing: {shown}; give their folder with --micrographs")
         changed, copy = self.session.file.changed(), self.session.file.copy
         if copy is not None:
-            found.append(f"{self.config.out} had columns that are no labels; as it was it is now {copy}")
+            found.append(f"{self.config.out} had other columns than labels; the original is kept as {copy}")
         return [*found, *([changed] if changed else [])]
 
     def classes(self) -> list[dict[str, object]]:
@@ -112,7 +108,7 @@ class LabelServer:
             return {"total": len(ids), "items": items(self.session.store, shown, names)}
 
     def check_micrograph(self, index: int) -> None:
-        """Raises PickeroptError for an index that is none."""
+        """Raises PickeroptError for an unknown index."""
         if not 0 <= index < len(self.session.micrographs):
             raise PickeroptError(f"there is no micrograph {index}; load the page again")
 
@@ -120,47 +116,47 @@ class LabelServer:
         with self.session.lock:
             return self.session.store.place(key)
 
-    def tile(self, index: int, tile: tuple[int, int, int], settings: Any) -> bytes:
+    def tile(self, index: int, tile: tuple[int, int, int], settings: DisplaySettings) -> bytes:
         self.check_micrograph(index)
         return self.pictures.tile(index, tile, settings)
 
     def once(self, browser: str, action: str, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What an action of a page comes to; one that it sends again, as no answer came, is not done again.
+        """The answer to a page's action; one that is sent again, because its answer was lost, is not repeated.
 
         action : its id, empty for one that is never sent again
         """
         with self._acting:
-            said = self._answers.get((browser, action))
-            if said is None:
-                said = act()
+            answer = self._answers.get((browser, action))
+            if answer is None:
+                answer = act()
                 if action:
-                    self._answers[browser, action] = said
+                    self._answers[browser, action] = answer
                     while len(self._answers) > MAX_ANSWERS:
                         self._answers.popitem(last=False)
-            return said
+            return answer
 
     def label(self, labels: Sequence[tuple[int, str | None]], browser: str) -> dict[str, Any]:
         with self.session.lock:
             new = {key: self.session.store.index(name) for key, name in labels}
             self.session.set_labels(new, browser)
-            said = self._said()
+            answer = self._status()
         self.suggester.refit_soon(self._idle)
-        return said
+        return answer
 
     def add(self, box: Box, name: str, browser: str) -> dict[str, Any]:
         with self.session.lock:
             label = self.session.store.index(name)
             if label == UNLABELLED:
-                raise PickeroptError("a box that no picker picked needs a class")
+                raise PickeroptError("an added box needs a class")
             key, _ = self.session.add_box(box, label, browser)
-            said = {"id": key, **self._said()}
+            answer = {"id": key, **self._status()}
         self.suggester.refit_soon(self._idle)
-        return said
+        return answer
 
     def undo(self, browser: str) -> dict[str, Any]:
         with self.session.lock:
             action = self.session.undo(browser)
-            return {**self._said(), "ids": [key for key, _, _ in action.changes]}
+            return {**self._status(), "ids": [key for key, _, _ in action.changes]}
 
     def add_class(self, name: str) -> dict[str, Any]:
         with self.session.lock:
@@ -174,31 +170,28 @@ class LabelServer:
         return self.jobs.start("finetune", self.model_jobs.finetune)
 
     def prune(self, threshold: float) -> dict[str, Any]:
-        self._check_loaded()
+        if not self.loader.finished.is_set():
+            raise PickeroptError("the picks are still being read; wait until they are")
         return self.jobs.start("prune", lambda on_progress: self.model_jobs.prune(threshold, on_progress))
 
     def threshold(self, threshold: float) -> dict[str, Any]:
         if not self._idle():
-            raise PickeroptError("a job is running; wait for it, or stop it")
+            raise PickeroptError("a job is running; wait for it or stop it")
         return self.model_jobs.threshold(threshold)
-
-    def _check_loaded(self) -> None:
-        if not self.loader.finished.is_set():
-            raise PickeroptError("the picks are still being read; wait until they are")
 
     def _idle(self) -> bool:
         job = self.jobs.state()
         return job is None or job["state"] != "running"
 
-    def _said(self) -> dict[str, Any]:
+    def _status(self) -> dict[str, Any]:
         return {"revision": self.session.store.revision, "counts": self.counts()}
 
 
 def _check_apart(inputs: Sequence[Path], config: LabelConfig) -> None:
-    """Raises OutputError where the labels would lie among the files of picks."""
+    """Raises OutputError where the labels' file is in a folder of picks, or is a file of picks."""
     real = config.out.resolve()
     for path in inputs:
         if path.is_dir() and real.is_relative_to(path.resolve()):
-            raise OutputError(f"{config.out}: lies in the folder of picks {path}; give another --out")
+            raise OutputError(f"{config.out}: is in the folder of picks {path}; give another --out")
         if path.exists() and path.resolve() == real:
             raise OutputError(f"{config.out}: is the file of picks itself; give another --out")

@@ -1,9 +1,7 @@
-"""The server's process: an address to open, and a clean end.
+"""The web server's process: port, addresses and end; and its guard, who may send requests.
 
-Who may ask: a token, and nobody through another site's page.
-
-A page of another site cannot read our answers without the token, cannot post (Origin), and cannot pass
-for us under its own name by pointing that at this machine (Host: DNS rebinding).
+The guard asks for a token. A page of another site cannot read answers without the token, cannot post (Origin), and
+cannot reach this machine under its own name (Host: DNS rebinding).
 """
 
 import getpass
@@ -27,7 +25,7 @@ from pickeropt.label.label_config import LabelConfig, is_loopback
 from pickeropt.prune.prune_config import Finish
 
 PORTS = range(20_000, 32_000)
-"""Below those that systems give out by themselves."""
+"""Below the ephemeral ports of operating systems."""
 
 
 def serve(
@@ -35,8 +33,7 @@ def serve(
 ) -> None:
     """Serve the page until Ctrl-C. Raises PickeroptError as `LabelServer` does, and for a port that is taken.
 
-    say : called with each line for the user
-    finish : what a pruning from the page does in the end, as `prune` calls it
+    say : called with each line for the user; finish : the last step of a pruning, as `prune` calls it
     """
     try:
         import fastapi  # noqa: F401
@@ -66,15 +63,15 @@ def serve(
     except KeyboardInterrupt:
         pass
     finally:
-        quiet = server.close()
+        stopped = server.close()
     say(f"stopped; the labels are in {config.out}")
-    if not quiet:  # threads within torch would end the interpreter with an abort; all files are whole
+    if not stopped:  # threads in torch would abort the interpreter; all files are complete
         sys.stdout.flush()
         os._exit(0)
 
 
 def addresses(host: str, port: int, token: str) -> list[str]:
-    """What to open, how to get there from another machine, and a warning where others can reach it too."""
+    """The address, the ssh tunnel from another machine, and a warning where other machines can reach the page."""
     shown = f"[{host}]" if ":" in host else host
     lines = [f"open: http://{shown}:{port}/?token={token}"]
     name = socket.gethostname()
@@ -89,7 +86,7 @@ def addresses(host: str, port: int, token: str) -> list[str]:
 
 
 def usual_port(out: Path) -> int:
-    """The port of a file of labels: the browser keeps what is unsent by address, so that must stay."""
+    """The port of a file of labels: the same every time, as the browser keeps unsent labels by address."""
     digest = hashlib.sha256(str(out.resolve()).encode(errors="surrogateescape")).digest()
     return PORTS.start + int.from_bytes(digest[:8]) % len(PORTS)
 
@@ -111,12 +108,12 @@ def _bind(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
         bound.listen(128)
-    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host, such as a..b
+    except (OSError, UnicodeError) as error:  # UnicodeError: not a host name, such as a..b
         if bound is not None:
             bound.close()
         remedy = "give another --port (0 takes a free one), or another --host"
         why = error.strerror if isinstance(error, OSError) else error
-        what = f"{host}, port {port}: cannot be served on ({why})"
+        what = f"{host}, port {port}: cannot be used ({why})"
         raise PickeroptError(f"{what}; {remedy}") from error
     return bound
 
@@ -139,14 +136,14 @@ SAFE = (
     (b"cross-origin-opener-policy", b"same-origin"),
 )  # fmt: skip
 MAX_BODY = 8 * 2**20
-"""Bytes of a request: labels of a lasso around everything."""
+"""Bytes of a request."""
 
 
 class Guard:
-    """ASGI middleware before everything else.
+    """ASGI middleware that checks every request.
 
     token : of this run of the server
-    host : the address that it is bound to; port : for the cookies' names, as cookies know no ports
+    host : the address that it is bound to; port : for the names of the cookies, which are shared by all ports
     """
 
     def __init__(self, app: ASGIApp, token: str, host: str, port: int) -> None:
@@ -177,10 +174,10 @@ class Guard:
             await answer(scope, receive, send_safe)
 
     def _answer(self, scope: Scope, headers: Headers) -> Response | None:
-        """What is said instead of the application's answer; None where it may answer."""
+        """A refusal or a redirection; None where the application may answer."""
         if scope["type"] != "http":
             return _refused("no such connection")
-        if not self._is_ours(headers.get("host", "")):
+        if not self._is_this_machine(headers.get("host", "")):
             return _refused("wrong Host; open the address that the server printed")
         origin = headers.get("origin")
         if origin is not None and origin not in (f"http://{headers['host']}", f"https://{headers['host']}"):
@@ -192,17 +189,17 @@ class Guard:
         given = _query_token(scope)
         if scope["path"] == "/" and scope["method"] == "GET" and given is not None:
             return self._enter(given, self.browser_cookie in _cookies(headers))
-        said = headers.get(HEADER) or _cookies(headers).get(self.token_cookie, "")
-        if not self._right(said):
+        sent = headers.get(HEADER) or _cookies(headers).get(self.token_cookie, "")
+        if not self._is_token(sent):
             return _refused("no token, or that of another run; open the address that the server printed")
         return None
 
     def _enter(self, given: str, known: bool) -> Response:
-        """The first visit: keep the token in a cookie, and take it out of the address.
+        """The first visit: move the token from the address to a cookie.
 
         known : whether this browser has been here before
         """
-        if not self._right(given):
+        if not self._is_token(given):
             return _refused("the token is that of another run; open the address that the server printed")
         answer = RedirectResponse("/", 303)
         answer.set_cookie(self.token_cookie, given, httponly=True, samesite="strict", path="/")
@@ -211,10 +208,10 @@ class Guard:
             answer.set_cookie(self.browser_cookie, name, httponly=True, samesite="strict", path="/")
         return answer
 
-    def _right(self, said: str) -> bool:
-        return secrets.compare_digest(said.encode(), self._token.encode())
+    def _is_token(self, text: str) -> bool:
+        return secrets.compare_digest(text.encode(), self._token.encode())
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_this_machine(self, host: str) -> bool:
         """Whether a Host header has a name of this machine; the port may be that of a tunnel."""
         name = host.rpartition("]")[0][1:] if host.startswith("[") else host.partition(":")[0]
         if name.lower() in self._names:
@@ -223,11 +220,11 @@ class Guard:
             ipaddress.ip_address(name)
         except ValueError:
             return False
-        return self._any_address or is_loopback(name)  # no name server stands behind a bare address
+        return self._any_address or is_loopback(name)  # a bare address cannot be rebound by DNS
 
 
 def _names(host: str) -> frozenset[str]:
-    """The names under which the server may be asked for."""
+    """Host names of this server."""
     names = {"localhost", host.lower()}
     if not is_loopback(host):
         names |= {socket.gethostname().lower(), socket.getfqdn().lower()}

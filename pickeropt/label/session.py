@@ -1,12 +1,7 @@
-"""One labelling session: picks, labels and pictures, under one lock.
-
-Files of picks, read in the background while the first of them are shown already.
-
-A large file of picks, read in a process of its own, so that the server goes on answering.
-"""
+"""The session: picks, labels and micrographs under one lock, and the loader that reads picks in the background."""
 
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import get_context
@@ -18,7 +13,7 @@ import numpy as np
 
 from pickeropt.errors import FormatError, GeometryError, PickeroptError
 from pickeropt.files import write_bytes_atomically
-from pickeropt.io.inputs import Found, find_files
+from pickeropt.io.inputs import FoundFiles, find_files
 from pickeropt.io.picks import read_picks, read_picks_start
 from pickeropt.io.picks_file import PicksFile, placed
 from pickeropt.io.relion_star import CLASS
@@ -28,13 +23,13 @@ from pickeropt.label.labels_file import LabelsFile, labelled_star
 from pickeropt.sites import Micrographs
 
 SAME = 0.01
-"""px: a labelled point that is no farther from a pick is that pick."""
+"""px: a labelled point within this distance of a pick is that pick."""
 
 
 class Session:
-    """What the server serves.
+    """Picks, micrographs and labels; opening it reads the labels of an earlier session.
 
-    Opening it reads the labels of an earlier session. Raises OutputError where another server has them,
+    Raises OutputError where another server has them,
     FormatError where the file is no labelled STAR file, MicrographError as `Micrographs.add` does.
     """
 
@@ -60,7 +55,7 @@ class Session:
         self.file.close()
 
     def put_picks(self, start: int, file: PicksFile) -> int:
-        """Take the picks of a file, with ids from `start` on; the id after the last one.
+        """Add the picks of a file, with ids from `start`; returns the id after the last one.
 
         Raises MicrographError as `Micrographs.add` does, and for a file whose y counts from above and whose
         micrographs are missing.
@@ -83,19 +78,19 @@ class Session:
             return self._saved(self.store.set(new, browser), browser)
 
     def add_box(self, box: Box, label: int, browser: str) -> tuple[int, Action]:
-        """Label a place that no picker picked, and save. Raises GeometryError for one that is outside."""
+        """Add and label a box, and save. Raises GeometryError for one outside the micrograph."""
         if not 0 <= box.micrograph < len(self.micrographs):
             raise PickeroptError(f"there is no micrograph {box.micrograph}; load the page again")
         height, width = self.micrographs.header(box.micrograph).shape
         if not (0 <= box.x < width and 0 <= box.y < height):
-            what = f"x {box.x:g}, y {box.y:g} is outside of the micrograph, {width} x {height} px"
+            what = f"x {box.x:g}, y {box.y:g} is outside the micrograph, {width} x {height} px"
             raise GeometryError(f"{what}; click on it")
         with self.lock:
             key = self.store.add(box)
             return key, self._saved(self.store.set({key: label}, browser), browser)
 
     def undo(self, browser: str) -> Action:
-        """Take back a browser's last action and save."""
+        """Undo a browser's last action and save."""
         with self.lock:
             return self._saved(self.store.undo(browser), browser)
 
@@ -103,17 +98,14 @@ class Session:
         if not action.changes:
             return action
         try:
-            self._save()
+            self.file.write(self._star(skipped=False))
+            skipped = self._star(skipped=True) if self.store.skipped() else b""
+            if skipped != self._skipped:
+                self._write_skipped(skipped)
         except PickeroptError:
             self.store.revert(action, browser)
             raise
         return action
-
-    def _save(self) -> None:
-        self.file.write(self._star(skipped=False))
-        skipped = self._star(skipped=True) if self.store.skipped() else b""
-        if skipped != self._skipped:
-            self._write_skipped(skipped)
 
     def _write_skipped(self, data: bytes) -> None:
         if data:
@@ -123,19 +115,18 @@ class Session:
         self._skipped = data
 
     def _star(self, skipped: bool) -> bytes:
-        _, boxes, labels = self.store.rows(skipped)
+        boxes, labels = self.store.rows(skipped)
         names = [self.micrographs.entries[box.micrograph].name for box in boxes]
         xy = np.array([(box.x, box.y) for box in boxes]).reshape(-1, 2)
         return labelled_star(names, xy, [self.store.name(label) or "" for label in labels])
 
     def _read(self, path: Path, skipped: bool) -> None:
-        """Take the labels of an earlier session as added boxes, until their picks are read."""
+        """Read the labels of an earlier session as added boxes, until their picks are read."""
         if not path.exists() or not path.stat().st_size:
             return
         file = read_picks(path)
         if file.picks.class_names is None:
-            what = f"{path}: no column {CLASS}, so it holds no labels"
-            raise FormatError(f"{what}; give another --out, so that it is not overwritten")
+            raise FormatError(f"{path}: has no column {CLASS}, so it is no file of labels; give another --out")
         places = self.micrographs.add(file)[file.picks.micrograph_index]
         for (x, y), place, name in zip(
             file.picks.coordinates.tolist(), places.tolist(), file.picks.class_names, strict=True
@@ -147,11 +138,11 @@ class Session:
             self._skipped = path.read_bytes()
 
     def _match(self, start: int, micrographs: Sequence[int]) -> None:
-        """Find the picks among those from `start` on that an earlier session labelled."""
+        """Match the labels of an earlier session to the picks from `start` on."""
         pairs: dict[int, int] = {}
         taken = set(self.store.labels)
         columns = self.table.columns
-        for place in self._waiting(micrographs):
+        for place in filter(self._pending.get, micrographs):
             rows = start + np.flatnonzero(columns.micrograph[start:] == place)
             for key, box in list(self._pending[place].items()):
                 apart = np.abs(columns.xy[rows] - (box.x, box.y)).max(axis=1, initial=0)
@@ -161,15 +152,13 @@ class Session:
                     taken.add(pairs[key])
                     del self._pending[place][key]
         if pairs:
-            moved = {old: new for old, new in pairs.items() if old in self.store.labels}
-            self.store.move(moved)
-
-    def _waiting(self, micrographs: Sequence[int]) -> Iterable[int]:
-        return [place for place in micrographs if self._pending.get(place)]
+            self.store.move({old: new for old, new in pairs.items() if old in self.store.labels})
 
 
 def read_apart(path: Path) -> PicksFile:
-    """The picks of a file, without its text: `content` and `row_spans` are empty, and so are the classes.
+    """The picks of a file, read in another process so that the server goes on answering.
+
+    `content`, `row_spans` and the classes are empty.
 
     Raises PickeroptError as `read_picks` does, FormatError where the other process dies.
     """
@@ -185,7 +174,7 @@ def read_apart(path: Path) -> PicksFile:
     try:
         found: PicksFile | PickeroptError = ours.recv()
     except EOFError:
-        what = "the process that was reading it died, perhaps for want of memory"
+        what = "the process that read it died, perhaps out of memory"
         raise FormatError(f"{path}: {what}; free memory and start again") from None
     finally:
         ours.close()
@@ -208,10 +197,10 @@ def _read(connection: Connection, path: Path) -> None:
 
 
 LARGE = 4 * 2**20
-"""Bytes of a file whose start is shown before the rest is read."""
+"""Bytes of a file from which on its first `START` bytes are shown before the rest is read."""
 START = 2**19
 HEAD_START = 0.7
-"""Seconds that the first gallery has before the other files are read."""
+"""Seconds for the first gallery before the other files are read."""
 
 
 class Loader:
@@ -219,7 +208,7 @@ class Loader:
 
     done, total : files; total is 0 until it is known
     starts : first id of each file, by its real path
-    faults : what could not be read, a line each
+    faults : one line for each file that could not be read
     then : called when all are read
     """
 
@@ -235,7 +224,7 @@ class Loader:
         self._error: BaseException | None = None
 
     def start(self) -> None:
-        """Returns when there is something to show. Raises PickeroptError where the first file is faulty."""
+        """Returns once the first picks are read. Raises PickeroptError where the first file is faulty."""
         self._thread.start()
         self._first.wait()
         if self._error is not None:
@@ -251,7 +240,7 @@ class Loader:
             self._read(found)
             if not len(self.session.table) and self._error is None:
                 given = ", ".join(map(str, self._inputs[:3]))
-                raise FormatError(f"{given}: there are no picks in it; give files that have rows")
+                raise FormatError(f"{given}: has no picks; give files that have rows")
             self._first.set()
             self._then()
         except PickeroptError as error:
@@ -263,7 +252,7 @@ class Loader:
             self._first.set()
             self.finished.set()
 
-    def _read(self, found: Found) -> None:
+    def _read(self, found: FoundFiles) -> None:
         start = 0
         inside: set[Path] = set()
         for key in sorted(found.files, key=lambda key: found.paths_out[key].as_posix()):
@@ -279,7 +268,7 @@ class Loader:
                 self._first.set()
                 self._stop.wait(HEAD_START if self.done < self.total else 0)
 
-    def _read_one(self, found: Found, key: Path, start: int, inside: set[Path]) -> int:
+    def _read_one(self, found: FoundFiles, key: Path, start: int, inside: set[Path]) -> int:
         """The id after the last pick of a file."""
         self.starts[key] = start
         head = read_picks_start(key, START) if key.stat().st_size > LARGE else None

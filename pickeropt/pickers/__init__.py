@@ -1,1 +1,1 @@
-"""The pickers of the literature, DeepEM, DeepPicker and YOLO, as upstream sources and baselines."""
+"""Particle pickers from the literature, DeepEM, DeepPicker and YOLO: sources of picks, and baselines."""

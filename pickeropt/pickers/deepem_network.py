@@ -1,29 +1,19 @@
-"""The network: C1, S2, C3, S4, C5, S6 and the output, with initial weights that learn.
+"""The DeepEM network: its settings, its layers, their initial weights, and the scan of a whole micrograph.
 
-Zhu, Ouyang & Mao, BMC Bioinformatics 18, 348 (2017), "Design of the DeepEM algorithm". The paper's initial
-weights between 0 and 1 do not learn: with all weights positive every sigmoid of C3 and C5 sums hundreds
-of positive numbers, is 1 to the last bit, and has no gradient. `initialise` says what stands in their place.
+Zhu, Ouyang & Mao, BMC Bioinformatics 18, 348 (2017), Table 1 and "Training of the DeepEM network". The initial
+weights of the paper, between 0 and 1, do not learn: with positive weights only, every sigmoid of C3 and C5
+sums hundreds of positive numbers, is 1 to the last bit, and has no gradient. `initialise` replaces them.
 
-The sizes of DeepEM's layers: the four that were published, and a rule for any box.
+The scan gives the scores of windows cut at each position, rotated four ways and passed through the network,
+but computes once what windows share:
 
-Zhu, Ouyang & Mao, BMC Bioinformatics 18, 348 (2017), Table 1 and "Training of the DeepEM network".
-
-What a DeepEM is made with; the paper's values where it gives any.
-
-Zhu, Ouyang & Mao, BMC Bioinformatics 18, 348 (2017).
-
-Recognition: the network's scores of all windows of a raster, in one pass of convolutions.
-
-The same numbers as a window cut at each position, turned four ways and given to the network, but what
-windows share is computed once:
-
-- Turning a window and turning the kernels of all layers is the same, because every pool divides its input
-  without rest. So the micrograph stays as it is and four sets of kernels pass over it.
-- Windows start at multiples of the step. As long as a pool divides the step, one pooling of the whole
-  map serves all windows. Where it does not (a pool of 3 and a step of 20), the map is pooled once for each
-  shift of the pool that some window needs, and each such map goes on as one of a batch.
-- The last pool and the output are one linear function of the last convolution's map: a convolution with
-  the output's weights spread over the pool, at the stride of the step.
+- Rotating the kernels of all layers replaces rotating a window, because every pool divides its input without
+  remainder. Four sets of kernels pass over one micrograph.
+- Windows start at multiples of the step. Where a pool divides the step, one pooling of the whole map serves
+  all windows. Where it does not (a pool of 3 and a step of 20), the map is pooled once for each shift that
+  some window needs, and these maps continue as one batch.
+- The last pool and the output are one linear function of the last map: a convolution with the output's
+  weights spread over the pool, at the stride of the step.
 """
 
 import math
@@ -152,7 +142,7 @@ class DeepEMNetwork(nn.Module):
 
 @torch.no_grad()
 def initialise(network: DeepEMNetwork, windows: Tensor, seed: int, spread: float) -> None:
-    """Draw the weights, in place, so that every sigmoid works in its bent middle.
+    """Draw the weights, in place, so that every sigmoid works in its curved part.
 
     windows : (n, 1, box, box), some of those it will learn from
     spread : standard deviation of a map before its sigmoid, over these windows
@@ -224,7 +214,7 @@ class DeepEMSettings:
     std_range: float = 4.0
 
     def __post_init__(self) -> None:
-        """Raises PickeroptError for a value that means nothing, GeometryError for layers that do not fit."""
+        """Raises PickeroptError for a value out of range, GeometryError for layers that do not fit."""
         if self.geometry not in (DERIVED, *PUBLISHED):
             names = ", ".join((DERIVED, *PUBLISHED))
             raise PickeroptError(f"DeepEM's geometry is {self.geometry!r}; give one of {names}")

@@ -1,12 +1,6 @@
-"""The learning process: train, test on other micrographs, add what was wrong, train again.
+"""The DeepEM picker and its training: train, test on other micrographs, add the errors, train again.
 
 Zhu, Ouyang & Mao, BMC Bioinformatics 18, 348 (2017), Fig. 2 and "DeepEM algorithm workflow".
-
-Picking: scan, local maxima, and the window of standard deviations.
-
-Windows to learn from: particles, and places away from them.
-
-The threshold: that of the highest F2 against known particles (the paper's Eq. 6).
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +16,15 @@ from pickeropt.errors import CheckpointError, GeometryError, ShotsError
 from pickeropt.io.micrographs import read_micrograph
 from pickeropt.models.views import ViewFrame, cut_boxes, make_view
 from pickeropt.pickers.deepem_network import DeepEMNetwork, DeepEMSettings, initialise, scan, settings_from
-from pickeropt.pickers.picker_records import Detections, Job, Labelled, Material, Trained, fit, local_maxima
+from pickeropt.pickers.picker_records import (
+    Detections,
+    LabelledMicrograph,
+    Material,
+    PickerTrainingJob,
+    TrainedPicker,
+    fit,
+    local_maxima,
+)
 from pickeropt.records import FloatArray, Micrograph
 
 Coordinates = NDArray[np.float64]
@@ -31,8 +33,8 @@ TRIES = 200
 
 
 @dataclass(frozen=True)
-class Sight:
-    """A micrograph as the network sees it.
+class ResampledMicrograph:
+    """A micrograph resampled and normalised for the network.
 
     view : (1, 1, H, W) in units of the micrograph's own noise, nothing added at its edges
     frame : where its pixels lie on the micrograph
@@ -59,7 +61,7 @@ class Sight:
         return np.column_stack([(x + 0.5) / frame.scale_x - 0.5, (y + 0.5) / frame.scale_y - 0.5])
 
 
-def see(pixels: FloatArray, diameter_px: float, settings: DeepEMSettings) -> Sight:
+def resample_micrograph(pixels: FloatArray, diameter_px: float, settings: DeepEMSettings) -> ResampledMicrograph:
     """A micrograph resampled to the size of the box, its grey level 0 and its noise 1.
 
     By micrograph, not by window: so that all windows are pieces of one image and can pass together.
@@ -75,49 +77,54 @@ def see(pixels: FloatArray, diameter_px: float, settings: DeepEMSettings) -> Sig
             f"{pixels.shape[1]} x {pixels.shape[0]} px; check --diameter (Å) and --pixel-size (Å/px)"
         )
     view = padded[:, :, frame.top : frame.top + rows, frame.left : frame.left + columns].contiguous()
-    return Sight(view, ViewFrame(frame.scale_y, frame.scale_x, 0, 0))
+    return ResampledMicrograph(view, ViewFrame(frame.scale_y, frame.scale_x, 0, 0))
 
 
-def sight_of(one: Labelled, settings: DeepEMSettings) -> Sight:
+def read_resampled(one: LabelledMicrograph, settings: DeepEMSettings) -> ResampledMicrograph:
     """The micrograph of labelled particles. Raises MicrographError, GeometryError."""
-    return see(read_micrograph(one.path).pixels, one.diameter_px, settings)
+    return resample_micrograph(read_micrograph(one.path).pixels, one.diameter_px, settings)
 
 
 def away(
-    sight: Sight, particles: Coordinates, distance: float, box: int, count: int, rng: np.random.Generator
+    resampled: ResampledMicrograph,
+    particles: Coordinates,
+    distance: float,
+    box: int,
+    count: int,
+    rng: np.random.Generator,
 ) -> Coordinates:
     """Up to `count` centres of windows inside the micrograph, uniform where no particle is near.
 
     distance : px of the micrograph, least from any of the `particles`
     returns : (n, 2) x, y px; fewer than `count`, or none, where there is too little room
     """
-    rows, columns = sight.view.shape[-2:]
+    rows, columns = resampled.view.shape[-2:]
     tries = rng.integers(0, [rows - box + 1, columns - box + 1], (TRIES * count, 2)) + box // 2
-    centres = sight.on_micrograph(tries.astype(np.float64))
+    centres = resampled.on_micrograph(tries.astype(np.float64))
     if len(particles) and count:
         centres = centres[cKDTree(particles).query(centres)[0] >= distance]
     return centres[:count]
 
 
 @dataclass(frozen=True)
-class Windows:
+class TrainingWindows:
     """particles, others : (n, 1, box, box), windows with a particle in their middle, and without"""
 
     particles: Tensor
     others: Tensor
 
-    def joined(self, more: "Windows") -> "Windows":
+    def joined(self, more: "TrainingWindows") -> "TrainingWindows":
         """Both sets as one."""
-        return Windows(torch.cat([self.particles, more.particles]), torch.cat([self.others, more.others]))
+        return TrainingWindows(torch.cat([self.particles, more.particles]), torch.cat([self.others, more.others]))
 
 
-def windows_of(one: Labelled, settings: DeepEMSettings, rng: np.random.Generator) -> Windows:
+def windows_of(one: LabelledMicrograph, settings: DeepEMSettings, rng: np.random.Generator) -> TrainingWindows:
     """The particles of a micrograph whose windows lie inside it, and as many windows without."""
-    sight, box = sight_of(one, settings), settings.layers().box
-    centres = one.coordinates[sight.inside(one.coordinates, box)]
+    resampled, box = read_resampled(one, settings), settings.layers().box
+    centres = one.coordinates[resampled.inside(one.coordinates, box)]
     distance = settings.negative_distance * one.diameter_px
-    empty = away(sight, one.known, distance, box, len(centres), rng)
-    return Windows(sight.windows(centres, box), sight.windows(empty, box))
+    empty = away(resampled, one.known, distance, box, len(centres), rng)
+    return TrainingWindows(resampled.windows(centres, box), resampled.windows(empty, box))
 
 
 FLOOR = 0.01
@@ -148,20 +155,20 @@ class DeepEM:
         pixel_size : Å/px of the micrograph
         Raises GeometryError where particle or box do not fit the micrograph.
         """
-        sight = see(micrograph.pixels, diameter_angstrom / pixel_size, self.settings)
-        return self.detect_in(sight)
+        resampled = resample_micrograph(micrograph.pixels, diameter_angstrom / pixel_size, self.settings)
+        return self.detect_resampled(resampled)
 
-    def detect_in(self, sight: Sight) -> Detections:
+    def detect_resampled(self, resampled: ResampledMicrograph) -> Detections:
         """The same of a micrograph that is resampled and normalised already."""
         step, box = self.settings.scan_step(), self.network.geometry.box
         device = self.network.output.weight.device
-        scores = scan(self.network, sight.view.to(device), step).numpy()
+        scores = scan(self.network, resampled.view.to(device), step).numpy()
         radius = self.settings.separation * self.settings.diameter() / step
         rows, columns, values = local_maxima(scores, radius, FLOOR)
         first = np.column_stack([rows, columns]) * step
-        kept = self._plausible(sight.view, first)
+        kept = self._plausible(resampled.view, first)
         # the middle of a window, about which it is turned: between two pixels where the box is even
-        centres = sight.on_micrograph(first[kept] + (box - 1) / 2)
+        centres = resampled.on_micrograph(first[kept] + (box - 1) / 2)
         return Detections(centres, values[kept])
 
     def _plausible(self, view: Tensor, first: np.ndarray) -> np.ndarray:
@@ -204,7 +211,7 @@ BETA = 2.0
 """Recall weighs so many times as much as precision."""
 
 
-def found(picks: Coordinates, particles: Coordinates, radius: float) -> tuple[Flags, Flags]:
+def match_picks(picks: Coordinates, particles: Coordinates, radius: float) -> tuple[Flags, Flags]:
     """Which picks, (n, 2) best first, are true, and which particles, (m, 2), were found.
 
     radius : px, inclusive. Each pick takes the nearest particle that no better one took.
@@ -238,22 +245,24 @@ def best_threshold(scores: NDArray[np.float64], true: Flags, particles: int) -> 
 
 
 RIGHT = 0.5
-"""Scores of this much say particle while it learns (the paper)."""
+"""Least score of a particle during training (the paper)."""
 MATCH_DIAMETERS = 0.5
 """How far a pick may lie from its particle."""
 INITIAL_WINDOWS = 64
 """Of either class, to scale the initial weights by."""
 BATCH = 128
-"""Windows that are judged at once."""
+"""Windows that are scored at once."""
 
 
-def train(material: Material, settings: DeepEMSettings, job: Job, initial: Mapping[str, Tensor] | None) -> Trained:
+def train(
+    material: Material, settings: DeepEMSettings, job: PickerTrainingJob, initial: Mapping[str, Tensor] | None
+) -> TrainedPicker:
     """Train a DeepEM.
 
     The first half of the training micrographs gives the first windows; each round of the cycle tests on its
     part of the other half, so on micrographs that it has not learnt from, and adds false picks and missed
     particles. Without rounds, or with one micrograph, all give the first windows.
-    initial : weights to start from, as `Trained.state` has them
+    initial : weights to start from, as `TrainedPicker.state` has them
     Raises ShotsError where there are no particles to learn from, or nothing but particles;
     CheckpointError for initial weights of other layers.
     """
@@ -274,15 +283,15 @@ def train(material: Material, settings: DeepEMSettings, job: Job, initial: Mappi
     figures: dict[str, float] = {}
     for number in range(settings.rounds + 1):
         _learn(network, learnt, settings, job, f"round {number}")
-        picked = [_judged(picker, one) for one in material.judging]
+        picked = [_matched_picks(picker, one) for one in material.evaluation]
         figures |= {"rounds": float(number), "learning error": learning_error(picked)}
         if figures["learning error"] < settings.target_error or number == settings.rounds:
             break
         for one in parts[number]:
             learnt = learnt.joined(_wrong(picker, one))
     figures |= {"particles": float(len(learnt.particles)), "other windows": float(len(learnt.others))}
-    judged = _gathered(material.judging, settings, np.random.default_rng([job.seed, 3]))
-    figures["window error"] = window_error(network, judged)
+    matches = _gathered(material.evaluation, settings, np.random.default_rng([job.seed, 3]))
+    figures["window error"] = window_error(network, matches)
     threshold, figures["F2"] = best_threshold(
         np.concatenate([one.scores for one in picked]),
         np.concatenate([one.is_true for one in picked]),
@@ -290,11 +299,11 @@ def train(material: Material, settings: DeepEMSettings, job: Job, initial: Mappi
     )
     state = {name: value.detach().cpu().float().contiguous() for name, value in network.state_dict().items()}
     state[STD_WINDOW] = torch.tensor(window)
-    return Trained(asdict(settings), state, threshold, figures)
+    return TrainedPicker(asdict(settings), state, threshold, figures)
 
 
 @dataclass(frozen=True)
-class Judged:
+class DeepEMMatches:
     """All candidates of one micrograph: scores, is_true (n,); particles : known there"""
 
     scores: NDArray[np.float64]
@@ -302,26 +311,26 @@ class Judged:
     particles: int
 
 
-def _judged(picker: DeepEM, one: Labelled) -> Judged:
-    detections = picker.detect_in(sight_of(one, picker.settings))
+def _matched_picks(picker: DeepEM, one: LabelledMicrograph) -> DeepEMMatches:
+    detections = picker.detect_resampled(read_resampled(one, picker.settings))
     radius = MATCH_DIAMETERS * one.diameter_px
-    return Judged(detections.scores, found(detections.coordinates, one.known, radius)[0], len(one.known))
+    return DeepEMMatches(detections.scores, match_picks(detections.coordinates, one.known, radius)[0], len(one.known))
 
 
-def learning_error(judged: Sequence[Judged]) -> float:
+def learning_error(matches: Sequence[DeepEMMatches]) -> float:
     """False picks and missed particles, as a share of all picks and missed particles, at 0.5.
 
     The paper measures single windows. Windows drawn at random are easy: with 4 % of them wrong a quarter
     of the picks can be false.
     """
-    picks = sum(int((one.scores >= RIGHT).sum()) for one in judged)
-    hits = sum(int((one.is_true & (one.scores >= RIGHT)).sum()) for one in judged)
-    all_of_them = picks + sum(one.particles for one in judged) - hits
+    picks = sum(int((one.scores >= RIGHT).sum()) for one in matches)
+    hits = sum(int((one.is_true & (one.scores >= RIGHT)).sum()) for one in matches)
+    all_of_them = picks + sum(one.particles for one in matches) - hits
     return 1.0 - hits / all_of_them if all_of_them else 0.0
 
 
 @torch.inference_mode()
-def window_error(network: DeepEMNetwork, windows: Windows) -> float:
+def window_error(network: DeepEMNetwork, windows: TrainingWindows) -> float:
     """Share of windows whose mean score over four turns is on the wrong side of 0.5; NaN without any."""
     device = network.output.weight.device
     wrong = 0
@@ -333,7 +342,9 @@ def window_error(network: DeepEMNetwork, windows: Windows) -> float:
     return wrong / count if count else float("nan")
 
 
-def _parts(training: Sequence[Labelled], rounds: int) -> tuple[Sequence[Labelled], list[Sequence[Labelled]]]:
+def _parts(
+    training: Sequence[LabelledMicrograph], rounds: int
+) -> tuple[Sequence[LabelledMicrograph], list[Sequence[LabelledMicrograph]]]:
     """The micrographs of the first windows, and those that each round tests on."""
     if not rounds or len(training) == 1:
         return training, [training] * rounds
@@ -345,14 +356,18 @@ def _parts(training: Sequence[Labelled], rounds: int) -> tuple[Sequence[Labelled
     ]
 
 
-def _gathered(labelled: Sequence[Labelled], settings: DeepEMSettings, rng: np.random.Generator) -> Windows:
+def _gathered(
+    labelled: Sequence[LabelledMicrograph], settings: DeepEMSettings, rng: np.random.Generator
+) -> TrainingWindows:
     box = settings.layers().box
     none = torch.empty(0, 1, box, box)
-    parts = [Windows(none, none), *(windows_of(one, settings, rng) for one in labelled)]
-    return Windows(torch.cat([p.particles for p in parts]), torch.cat([p.others for p in parts]))
+    parts = [TrainingWindows(none, none), *(windows_of(one, settings, rng) for one in labelled)]
+    return TrainingWindows(torch.cat([p.particles for p in parts]), torch.cat([p.others for p in parts]))
 
 
-def _learn(network: DeepEMNetwork, windows: Windows, settings: DeepEMSettings, job: Job, stage: str) -> None:
+def _learn(
+    network: DeepEMNetwork, windows: TrainingWindows, settings: DeepEMSettings, job: PickerTrainingJob, stage: str
+) -> None:
     """Gradient descent on half the mean squared error (Eq. 4 and 5), on particles and others in equal number.
 
     Each class is passed through in an order of its own, every window in its four turns.
@@ -385,17 +400,17 @@ def _drawn(windows: Tensor, count: int, step: int, seed: tuple[int, int]) -> Ten
     return torch.cat([torch.rot90(windows[chosen[chosen % 4 == q] // 4], q, (2, 3)) for q in range(4)])
 
 
-def _wrong(picker: DeepEM, one: Labelled) -> Windows:
+def _wrong(picker: DeepEM, one: LabelledMicrograph) -> TrainingWindows:
     """The windows of false picks and of missed particles of a micrograph."""
     box = picker.network.geometry.box
-    sight = sight_of(one, picker.settings)
-    picks = picker.detect_in(sight).above(RIGHT)
+    resampled = read_resampled(one, picker.settings)
+    picks = picker.detect_resampled(resampled).above(RIGHT)
     radius = MATCH_DIAMETERS * one.diameter_px
     particles = one.known
-    is_true, was_found = found(picks.coordinates, particles, radius)
+    is_true, was_found = match_picks(picks.coordinates, particles, radius)
     missed = one.coordinates[~was_found[: len(one.coordinates)]]
-    missed = missed[sight.inside(missed, box)]
-    return Windows(sight.windows(missed, box), sight.windows(picks.coordinates[~is_true], box))
+    missed = missed[resampled.inside(missed, box)]
+    return TrainingWindows(resampled.windows(missed, box), resampled.windows(picks.coordinates[~is_true], box))
 
 
 def _std_window(particles: Tensor, deviations: float) -> tuple[float, float]:

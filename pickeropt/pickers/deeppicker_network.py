@@ -1,24 +1,16 @@
-"""DeepPicker's network on one patch, and on every window of a picture at once.
+"""The DeepPicker network: its settings, its score map, what a score means, and the patches that it learns from.
 
 Wang et al. (2016), section 4.2: four convolutions, each with ReLU and max pooling, two fully connected
-layers, dropout in the first, softmax over two units; patches of 64 x 64. Kernels, maps and units are not
-in the paper ("typically less than 10" for the kernels): here 5, 3, 3, 3, so that each pooling halves an
-even map, as many maps more as a pooling leaves fewer rows, and 128 units.
+layers, dropout in the first, softmax over two units; patches of 64 x 64. The paper gives no kernels, maps or
+units ("typically less than 10" for the kernels). Here the kernels are 5, 3, 3, 3, so that each pooling halves
+an even map; the number of maps doubles with each pooling; and there are 128 units.
 
     layer    C1       S2       C3       S4       C5       S6      C7      S8     F9   F10
     output   8@60x60  8@30x30  16@28x28 16@14x14 32@12x12 32@6x6  64@4x4  64@2x2 128  2
 
-A window every 4 px meets the cells of S2 and S4 that its neighbours meet, so those layers are computed
-once for the whole picture; behind them poolings keep every cell and what follows is spread out by as
-much (dilation 1, 2, 4). The result is that of the single windows (Giusti et al. 2013).
-
-What a DeepPicker is trained and picks with.
-
-What a score means: from the network's log odds to the share of such candidates that are particles.
-
-From the score map to picks: cleaning, filtering, sorting (Wang et al. 2016, sections 2.1 and 4.5).
-
-The micrograph as DeepPicker sees it, and the windows that it learns from.
+Windows every 4 px share cells of S2 and S4, so these layers are computed once for the whole micrograph. The
+later poolings keep every cell, and the layers after them are dilated by as much (1, 2, 4). The result equals
+that of single windows (Giusti et al. 2013).
 """
 
 from collections.abc import Sequence
@@ -34,7 +26,7 @@ from torch.nn import functional
 from pickeropt.errors import GeometryError, PickeroptError, ShotsError
 from pickeropt.io.micrographs import micrograph_shape, read_micrograph
 from pickeropt.models.views import ViewFrame, cut_boxes, make_view
-from pickeropt.pickers.picker_records import Labelled, OnProgress, local_maxima
+from pickeropt.pickers.picker_records import LabelledMicrograph, OnProgress, local_maxima
 from pickeropt.prune.filters import relative_domains
 from pickeropt.records import FloatArray
 
@@ -149,7 +141,7 @@ class DeepPickerSettings:
     calibrated: bool = True
 
     def __post_init__(self) -> None:
-        """Raises PickeroptError for a value that means nothing."""
+        """Raises PickeroptError for a value out of range."""
         may_be_0 = ("dropout", "momentum", "large_domain", "extreme", "apart")
         for name, value in asdict(self).items():
             if not value >= 0 or not (value or name in may_be_0 or name in ("turns", "calibrated")):
@@ -278,7 +270,9 @@ def window_centres(frame: ViewFrame, rows: NDArray[np.int64], columns: NDArray[n
     return np.column_stack([x, y]).astype(np.float64)
 
 
-def choose(material: Sequence[Labelled], box_diameters: float, count: int, seed: int) -> list[Labelled]:
+def choose(
+    material: Sequence[LabelledMicrograph], box_diameters: float, count: int, seed: int
+) -> list[LabelledMicrograph]:
     """At most `count` particles whose window lies on the micrograph, the rest of them as `others`.
 
     Micrographs with particles of one diameter are one species; each species gives the same number, or all
@@ -311,7 +305,7 @@ def equal_shares(available: NDArray[np.int64], total: int) -> list[int]:
     return [int(share) for share in shares]
 
 
-def _on_micrograph(one: Labelled, box_diameters: float) -> NDArray[np.bool_]:
+def _on_micrograph(one: LabelledMicrograph, box_diameters: float) -> NDArray[np.bool_]:
     height, width = micrograph_shape(one.path)
     half = box_diameters * one.diameter_px / 2
     last = np.array([width, height]) - 1 - half
@@ -320,7 +314,7 @@ def _on_micrograph(one: Labelled, box_diameters: float) -> NDArray[np.bool_]:
 
 
 def cut_samples(
-    material: Sequence[Labelled],
+    material: Sequence[LabelledMicrograph],
     box_diameters: float,
     apart: float,
     negatives: int,
@@ -358,7 +352,7 @@ def cut_samples(
     return Samples(patches, labels)
 
 
-def _centres_away(one: Labelled, view: Tensor, frame: ViewFrame, apart: float) -> Coordinates:
+def _centres_away(one: LabelledMicrograph, view: Tensor, frame: ViewFrame, apart: float) -> Coordinates:
     """Centres of the scored windows that lie far enough from all known particles, (m, 2) x, y px."""
     shape = tuple((side - PATCH) // STEP + 1 for side in view.shape[-2:])
     centres = window_centres(frame, *(i.ravel().astype(np.int64) for i in np.indices(shape)))

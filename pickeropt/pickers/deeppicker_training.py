@@ -1,10 +1,6 @@
-"""Training: semi-automatic on own particles, or on other species' (Wang et al. 2016, section 4.3).
+"""The DeepPicker picker and its training, on a user's own particles, on other species, or on its own best picks.
 
-A trained DeepPicker at work: scoring, cleaning, filtering, sorting.
-
-A trained DeepPicker on micrographs whose particles are known: its threshold and its scale.
-
-The iteration step: a DeepPicker trained on other species learns from its own best picks.
+Wang et al. (2016), sections 2.1, 4.3 and 4.4.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +38,14 @@ from pickeropt.pickers.deeppicker_network import (
     window_centres,
     window_view,
 )
-from pickeropt.pickers.picker_records import Detections, Job, Labelled, Material, Trained, fit
+from pickeropt.pickers.picker_records import (
+    Detections,
+    LabelledMicrograph,
+    Material,
+    PickerTrainingJob,
+    TrainedPicker,
+    fit,
+)
 from pickeropt.records import Micrograph
 
 
@@ -125,7 +128,7 @@ AGREES = 0.2
 """Windows between a pick and a particle that agree (section 4.4)."""
 
 
-class Judgeable(Protocol):
+class DeepPickerDetector(Protocol):
     """A picker with the settings of a DeepPicker."""
 
     @property
@@ -135,7 +138,7 @@ class Judgeable(Protocol):
 
 
 @dataclass(frozen=True)
-class Judged:
+class DeepPickerMatches:
     """Candidates of some micrographs: scores, which agree with a particle, (n,) each; number of particles."""
 
     scores: NDArray[np.float64]
@@ -143,39 +146,41 @@ class Judged:
     particles: int
 
 
-def judge(picker: Judgeable, judging: Sequence[Labelled], job: Job) -> Judged:
+def match_candidates(
+    picker: DeepPickerDetector, evaluation: Sequence[LabelledMicrograph], job: PickerTrainingJob
+) -> DeepPickerMatches:
     """The candidates of micrographs whose particles are known.
 
     A pick agrees with a particle 0.2 windows away or less. Picks are 0.4 windows apart, so no two of them
     agree with one particle.
     """
     scores, true, particles = [np.empty(0)], [np.empty(0, dtype=np.bool_)], 0
-    for index, one in enumerate(judging):
-        job.on_progress("judge", index, len(judging))
+    for index, one in enumerate(evaluation):
+        job.on_progress("evaluate", index, len(evaluation))
         found = picker.detect(read_micrograph(one.path), one.pixel_size, one.diameter_angstrom)
         reach = AGREES * picker.settings.box_diameters * one.diameter_px
         near = cKDTree(one.known).query(found.coordinates)[0] if len(found) and len(one.known) else np.inf
         scores.append(found.scores)
         true.append(np.broadcast_to(near, found.scores.shape) <= reach)
         particles += len(one.known)
-    job.on_progress("judge", len(judging), len(judging))
-    return Judged(np.concatenate(scores), np.concatenate(true), particles)
+    job.on_progress("evaluate", len(evaluation), len(evaluation))
+    return DeepPickerMatches(np.concatenate(scores), np.concatenate(true), particles)
 
 
-def best_threshold(judged: Judged) -> tuple[float, dict[str, float]]:
+def best_threshold(matches: DeepPickerMatches) -> tuple[float, dict[str, float]]:
     """The threshold with the greatest F1, and what it gives; 0.5, the paper's, where no pick agrees."""
-    order = np.argsort(-judged.scores, kind="stable")
-    ranked, hits = judged.scores[order], np.cumsum(judged.true[order])
+    order = np.argsort(-matches.scores, kind="stable")
+    ranked, hits = matches.scores[order], np.cumsum(matches.true[order])
     if not len(ranked) or not hits[-1]:
         return 0.5, {"precision": 0.0, "recall": 0.0, "f1": 0.0}
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + judged.particles)
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + matches.particles)
     f1[:-1][ranked[:-1] == ranked[1:]] = 0  # equal scores stand or fall together
     at = int(f1.argmax())
-    quality = {"precision": hits[at] / (at + 1), "recall": hits[at] / judged.particles, "f1": f1[at]}
+    quality = {"precision": hits[at] / (at + 1), "recall": hits[at] / matches.particles, "f1": f1[at]}
     return float(ranked[at]), {name: float(value) for name, value in quality.items()}
 
 
-def calibration(judged: Judged) -> Calibration:
+def calibration(matches: DeepPickerMatches) -> Calibration:
     """Slope and offset of the log odds that make a score the share of such candidates that are particles.
 
     Platt's scaling (1999), his targets included: n true candidates count as (n + 1) / (n + 2) true, false
@@ -183,11 +188,11 @@ def calibration(judged: Judged) -> Calibration:
     they are many more.
     returns : `UNCALIBRATED` where all candidates are true or none is, or where better ones score less
     """
-    true, false = int(judged.true.sum()), int((~judged.true).sum())
+    true, false = int(matches.true.sum()), int((~matches.true).sum())
     if not true or not false:
         return UNCALIBRATED
-    odds = log_odds_of(judged.scores)[:, None]
-    target = np.where(judged.true, (true + 1) / (true + 2), 1 / (false + 2))
+    odds = log_odds_of(matches.scores)[:, None]
+    target = np.where(matches.true, (true + 1) / (true + 2), 1 / (false + 2))
     model = LogisticRegression(C=1e6, max_iter=1000)
     labels = np.repeat([1, 0], len(odds))
     model.fit(np.concatenate([odds, odds]), labels, sample_weight=np.concatenate([target, 1 - target]))
@@ -207,7 +212,9 @@ CHUNK = 512
 """Patches of one pass of the validation."""
 
 
-def train(material: Material, settings: DeepPickerSettings, job: Job, initial: Mapping[str, Tensor] | None) -> Trained:
+def train(
+    material: Material, settings: DeepPickerSettings, job: PickerTrainingJob, initial: Mapping[str, Tensor] | None
+) -> TrainedPicker:
     """Train on the particles of `material`, of the molecule to pick or of any mix of others.
 
     initial : weights of a DeepPicker trained before, to go on from
@@ -219,11 +226,11 @@ def train(material: Material, settings: DeepPickerSettings, job: Job, initial: M
     network = _start(settings, job.seed, initial)
     training, validation = gather(material, settings, job)
     figures = fit_network(network, training, validation, settings, job, "epoch")
-    judged = judge(picker_of(settings, network, 0.5, job.device), material.judging, job)
-    threshold, quality = best_threshold(judged)
-    scale = calibration(judged) if settings.calibrated else UNCALIBRATED
+    matches = match_candidates(picker_of(settings, network, 0.5, job.device), material.evaluation, job)
+    threshold, quality = best_threshold(matches)
+    scale = calibration(matches) if settings.calibrated else UNCALIBRATED
     state = {**state_of(network), CALIBRATION: torch.tensor(scale, dtype=torch.float64)}
-    return Trained(asdict(settings), state, calibrated(threshold, scale), {**figures, **quality})
+    return TrainedPicker(asdict(settings), state, calibrated(threshold, scale), {**figures, **quality})
 
 
 def _start(settings: DeepPickerSettings, seed: int, initial: Mapping[str, Tensor] | None) -> DeepPickerNetwork:
@@ -234,7 +241,7 @@ def _start(settings: DeepPickerSettings, seed: int, initial: Mapping[str, Tensor
         return DeepPickerNetwork(settings.dropout)
 
 
-def gather(material: Material, settings: DeepPickerSettings, job: Job) -> tuple[Samples, Samples]:
+def gather(material: Material, settings: DeepPickerSettings, job: PickerTrainingJob) -> tuple[Samples, Samples]:
     """Patches to train on, and those that say when to stop: of other micrographs where there are any."""
     shape = settings.box_diameters, settings.apart
     own = choose(material.training, settings.box_diameters, settings.particles, job.seed)
@@ -263,7 +270,7 @@ def fit_network(
     training: Samples,
     validation: Samples,
     settings: DeepPickerSettings,
-    job: Job,
+    job: PickerTrainingJob,
     stage: str,
 ) -> dict[str, float]:
     """Train until the validation error stops falling; the network is left as it was best.
@@ -292,7 +299,7 @@ def fit_network(
 
 
 def _loss(
-    network: DeepPickerNetwork, training: Samples, settings: DeepPickerSettings, job: Job, epoch: int
+    network: DeepPickerNetwork, training: Samples, settings: DeepPickerSettings, job: PickerTrainingJob, epoch: int
 ) -> Callable[[int], Tensor]:
     """From the step of an epoch to its loss: each particle once an epoch, and as many of the negatives.
 
@@ -314,7 +321,7 @@ def _loss(
 
 
 def validate(network: DeepPickerNetwork, samples: Samples, device: torch.device) -> tuple[float, float]:
-    """Mean cross-entropy, and share of samples told right."""
+    """Mean cross-entropy, and share of samples classified correctly."""
     network.eval()
     with torch.inference_mode():
         parts = torch.split(samples.patches, CHUNK)
@@ -335,10 +342,15 @@ CERTAIN = 0.5
 """Least score of the network's own, before calibration, of a pick to learn from or to keep negatives off."""
 
 
-def iterate(trained: Trained, micrographs: Sequence[Labelled], settings: DeepPickerSettings, job: Job) -> Trained:
+def iterate(
+    trained: TrainedPicker,
+    micrographs: Sequence[LabelledMicrograph],
+    settings: DeepPickerSettings,
+    job: PickerTrainingJob,
+) -> TrainedPicker:
     """Train once more, on the best picks of micrographs whose particles nobody marked.
 
-    micrographs : with pixel size and diameter; their coordinates are not looked at
+    micrographs : with pixel size and diameter; their coordinates are not used
     settings : `particles` is the number of best picks, over all micrographs; the window stays that of
         the first training
     The threshold stays: there is no truth to choose it by. Raises ShotsError where too few picks have
@@ -353,10 +365,12 @@ def iterate(trained: Trained, micrographs: Sequence[Labelled], settings: DeepPic
     network = filled(settings.dropout, trained.state)
     figures = fit_network(network, training, validation, settings, job, "iteration")
     state = {**trained.state, **state_of(network)}  # what a score means stays too
-    return Trained(asdict(settings), state, trained.threshold, figures)
+    return TrainedPicker(asdict(settings), state, trained.threshold, figures)
 
 
-def best_picks(picker: DeepPicker, micrographs: Sequence[Labelled], count: int, job: Job) -> tuple[Labelled, ...]:
+def best_picks(
+    picker: DeepPicker, micrographs: Sequence[LabelledMicrograph], count: int, job: PickerTrainingJob
+) -> tuple[LabelledMicrograph, ...]:
     """The micrographs with the `count` best picks as their particles, the other likely ones as `others`."""
     found = []
     for index, one in enumerate(micrographs):

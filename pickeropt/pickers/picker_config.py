@@ -1,4 +1,4 @@
-"""What `pickeropt pick` can be told and what it returns; its defaults stand here only."""
+"""The settings and reports of `pickeropt pick`; all defaults stand here."""
 
 import math
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class PickTrainConfig:
     device: str = "auto"
 
     def check(self) -> None:
-        """Raises PickeroptError for a setting that means nothing."""
+        """Raises PickeroptError for a setting out of range."""
         if self.picker not in KINDS:
             raise PickeroptError(f"--picker is {self.picker!r}; give one of {', '.join(KINDS)}")
         check_size("--diameter", "Å", self.diameter_angstrom)
@@ -84,7 +84,7 @@ class PickRunConfig:
     overwrite: bool = False
 
     def check(self) -> None:
-        """Raises PickeroptError for a setting that means nothing."""
+        """Raises PickeroptError for a setting out of range."""
         if self.format not in FORMATS:
             raise PickeroptError(f"--format is {self.format!r}; give one of {', '.join(FORMATS)}")
         if self.threshold is not None and not 0 <= self.threshold <= 1:

@@ -1,6 +1,6 @@
-"""A trained picker in one safetensors file: weights, settings, threshold, provenance. Never a pickle.
+"""The picker file: weights, settings, threshold and provenance of one trained picker, in safetensors, never a pickle.
 
-The three pickers by name: settings from text, training, loading.
+The functions that take a `kind` import the module of that picker only when it is needed.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from pickeropt import __version__
 from pickeropt.errors import CheckpointError, PickeroptError
 from pickeropt.models.classifier import with_sorted_metadata
 from pickeropt.pickers.picker_config import KINDS
-from pickeropt.pickers.picker_records import Job, Labelled, Material, Picker, Trained
+from pickeropt.pickers.picker_records import LabelledMicrograph, Material, Picker, PickerTrainingJob, TrainedPicker
 
 ITERATES = ("deeppicker",)
 """Those that can go on from their own picks (Wang et al. 2016, section 2.1)."""
@@ -66,18 +66,22 @@ def _value(name: str, text: str, default: Any) -> Any:
         raise PickeroptError(f"{what}; give a value of that kind") from None
 
 
-def train(kind: str, material: Material, settings: Any, job: Job, initial: Mapping[str, Tensor] | None) -> Trained:
+def train(
+    kind: str, material: Material, settings: Any, job: PickerTrainingJob, initial: Mapping[str, Tensor] | None
+) -> TrainedPicker:
     """Train a picker; `initial` are the weights to start from."""
-    trained: Trained = _module(kind, "training").train(material, settings, job, initial)
+    trained: TrainedPicker = _module(kind, "training").train(material, settings, job, initial)
     return trained
 
 
-def iterate(kind: str, trained: Trained, micrographs: Sequence[Labelled], settings: Any, job: Job) -> Trained:
+def iterate(
+    kind: str, trained: TrainedPicker, micrographs: Sequence[LabelledMicrograph], settings: Any, job: PickerTrainingJob
+) -> TrainedPicker:
     """Train a picker on the best of its own picks. Raises PickeroptError for a kind that cannot."""
     if kind not in ITERATES:
         what = f"{kind} learns from coordinates only, {', '.join(ITERATES)} from its own picks too"
         raise PickeroptError(f"{what}; give --coords")
-    again: Trained = _module(kind, "training").iterate(trained, micrographs, settings, job)
+    again: TrainedPicker = _module(kind, "training").iterate(trained, micrographs, settings, job)
     return again
 
 
@@ -129,7 +133,7 @@ class PickerFile:
         return load(self.kind, self.settings, self.state, self.threshold, device)
 
 
-def picker_bytes(kind: str, trained: Trained, diameter_angstrom: float, provenance: Mapping[str, Any]) -> bytes:
+def picker_bytes(kind: str, trained: TrainedPicker, diameter_angstrom: float, provenance: Mapping[str, Any]) -> bytes:
     """The content of a picker's file; the same picker gives the same bytes."""
     versions = {name: version(name) for name in ("torch", "numpy")}
     described = {

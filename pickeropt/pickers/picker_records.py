@@ -1,10 +1,7 @@
-"""What travels between the verbs and the three pickers.
+"""The records that the three pickers share, and the two steps that they share: local maxima and the training loop.
 
-Local maxima of a map of scores.
-
-Steps of a training that a kill cannot spoil: it goes on from its last state to the identical result.
-
-What is random must come from the seed and the step, never from a generator that runs on.
+A training that is killed continues from its last saved state and ends with the same weights. Therefore all
+random numbers come from the seed and the step, never from a generator that keeps running.
 """
 
 from collections.abc import Callable
@@ -18,15 +15,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
+from pickeropt.models.fitting import read_state, write_state
 from pickeropt.records import Micrograph, Picks
-from pickeropt.resumable import read_state, write_state
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledMicrograph:
     """One micrograph whose particles are known, all or some of them.
 
     coordinates : (n, 2) float64, x and y of the centres of the particles to learn from, px
@@ -61,11 +58,11 @@ class Material:
         where there is only one micrograph
     """
 
-    training: tuple[Labelled, ...]
-    testing: tuple[Labelled, ...]
+    training: tuple[LabelledMicrograph, ...]
+    testing: tuple[LabelledMicrograph, ...]
 
     @property
-    def judging(self) -> tuple[Labelled, ...]:
+    def evaluation(self) -> tuple[LabelledMicrograph, ...]:
         """The micrographs that choose the threshold: those held back, or where there are none the others."""
         return self.testing or self.training
 
@@ -99,7 +96,7 @@ class Detections:
 
 
 @dataclass(frozen=True)
-class Job:
+class PickerTrainingJob:
     """One training: its seed, its device, and the folder where it keeps what it needs to go on."""
 
     seed: int
@@ -109,11 +106,11 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedPicker:
     """What came out of a training.
 
     settings : of the picker, ready for JSON; state : its weights, float32
-    threshold : least score of a pick; figures : measured on `Material.judging`, by name
+    threshold : least score of a pick; figures : measured on `Material.evaluation`, by name
     """
 
     settings: dict[str, Any]
@@ -193,7 +190,7 @@ def fit(
     optimiser: torch.optim.Optimizer,
     steps: int,
     loss_of: Callable[[int], Tensor],
-    job: Job,
+    job: PickerTrainingJob,
     stage: str,
     rate: Callable[[int], float] | None = None,
 ) -> float:

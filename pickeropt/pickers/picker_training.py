@@ -1,7 +1,4 @@
-"""Train a picker from coordinates on micrographs.
-
-From files of coordinates to the micrographs that a picker learns from.
-"""
+"""Training of a picker: from coordinate files and micrographs to a picker file."""
 
 import json
 import time
@@ -23,7 +20,7 @@ from pickeropt.models.fitting import choose_device, seed_everything
 from pickeropt.pickers import picker_file as kinds
 from pickeropt.pickers.picker_config import PickTrainConfig, PickTrainReport
 from pickeropt.pickers.picker_file import PickerFile, picker_bytes, read_picker
-from pickeropt.pickers.picker_records import Job, Labelled, Material, OnProgress, Trained
+from pickeropt.pickers.picker_records import LabelledMicrograph, Material, OnProgress, PickerTrainingJob, TrainedPicker
 from pickeropt.records import PARTICLE
 from pickeropt.resumable import TrainingFolder
 from pickeropt.sites import Site, SitedPicks, locate
@@ -74,7 +71,7 @@ def read_unlabelled(folders: Sequence[Path], config: PickTrainConfig, diameter: 
     sizes = [choose_pixel_size(config.pixel_size, read_micrograph_header(path), {}) for path in paths]
     known = config.diameter_angstrom or diameter
     return Material(
-        tuple(Labelled(path.resolve(), none, size, known) for path, size in zip(paths, sizes, strict=True)),
+        tuple(LabelledMicrograph(path.resolve(), none, size, known) for path, size in zip(paths, sizes, strict=True)),
         (),
     )
 
@@ -95,7 +92,9 @@ def _particles(file: PicksFile) -> tuple[PicksFile, NDArray[np.float64]]:
     return replace(file, picks=kept, row_spans=file.row_spans[rows]), labels_of(file).diameters[rows]
 
 
-def _labelled(site: Site, picks: SitedPicks, diameters: NDArray[np.float64], config: PickTrainConfig) -> Labelled:
+def _labelled(
+    site: Site, picks: SitedPicks, diameters: NDArray[np.float64], config: PickTrainConfig
+) -> LabelledMicrograph:
     height, width = site.shape
     xy = picks.coordinates[site.rows]
     outside = np.flatnonzero(((xy < -0.5) | (xy > np.array([width, height]) - 0.5)).any(axis=1))
@@ -104,7 +103,7 @@ def _labelled(site: Site, picks: SitedPicks, diameters: NDArray[np.float64], con
         x, y = picks.coordinates[row].tolist()
         what = f"{picks.place(row)}: the particle at x {x:g}, y {y:g} lies outside {site.path}, {width} x {height} px"
         raise GeometryError(f"{what}; give the micrographs that were picked with --micrographs")
-    return Labelled(site.path, xy, site.pixel_size, _diameter(site.path, diameters, config.diameter_angstrom))
+    return LabelledMicrograph(site.path, xy, site.pixel_size, _diameter(site.path, diameters, config.diameter_angstrom))
 
 
 def _diameter(path: Path, said: NDArray[np.float64], flag: float | None) -> float:
@@ -119,7 +118,7 @@ def _diameter(path: Path, said: NDArray[np.float64], flag: float | None) -> floa
     return float(known[0])
 
 
-def split(labelled: Sequence[Labelled], share: float, seed: int) -> Material:
+def split(labelled: Sequence[LabelledMicrograph], share: float, seed: int) -> Material:
     """Hold back a share of the micrographs, one at least, none where there is only one."""
     count = min(max(1, round(share * len(labelled))), len(labelled) - 1)
     order = np.random.default_rng([seed, 1]).permutation(len(labelled))
@@ -130,7 +129,7 @@ def split(labelled: Sequence[Labelled], share: float, seed: int) -> Material:
     )
 
 
-def chosen(training: Sequence[Labelled], particles: int, seed: int) -> tuple[Labelled, ...]:
+def chosen(training: Sequence[LabelledMicrograph], particles: int, seed: int) -> tuple[LabelledMicrograph, ...]:
     """At most so many of the particles, drawn at random; the rest become `others`."""
     sizes = [len(one.coordinates) for one in training]
     drawn = np.random.default_rng([seed, 2]).permutation(sum(sizes))[:particles]
@@ -186,9 +185,9 @@ def train_picker(
     if not place.check(settings, overwrite):
         place.begin(settings)
     seed_everything(config.seed)
-    job = Job(config.seed, device, place.folder, on_progress)
+    job = PickerTrainingJob(config.seed, device, place.folder, on_progress)
     if start is not None and not coords:
-        before = Trained(dict(start.settings), dict(start.state), start.threshold, {})
+        before = TrainedPicker(dict(start.settings), dict(start.state), start.threshold, {})
         trained = kinds.iterate(config.picker, before, material.training, chosen, job)
     else:
         trained = kinds.train(config.picker, material, chosen, job, start.state if start else None)
@@ -255,7 +254,7 @@ def _settings(
     return plain
 
 
-def _fingerprint(one: Labelled) -> list[Any]:
+def _fingerprint(one: LabelledMicrograph) -> list[Any]:
     status = one.path.stat()
     numbers = [len(one.known), float(one.coordinates.sum()), one.pixel_size, one.diameter_angstrom]
     return [str(one.path), status.st_size, status.st_mtime_ns, *numbers]

@@ -1,4 +1,4 @@
-"""Pick particles on micrographs and write their coordinates, a file a micrograph."""
+"""Picking: from micrographs to one coordinate file each."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ COLUMNS = 5
 
 
 @dataclass(frozen=True)
-class Target:
+class PickingTarget:
     """One micrograph to pick on: its (h, w) px, Å/px, and size and time of change of its file."""
 
     path: Path
@@ -94,7 +94,7 @@ def pick(
     return report
 
 
-def find_targets(given: Sequence[Path], pixel_size: float | None, diameter: float) -> list[Target]:
+def find_targets(given: Sequence[Path], pixel_size: float | None, diameter: float) -> list[PickingTarget]:
     """The micrographs in files and folders, sorted by path, each once.
 
     Raises MicrographError where there is none, one is missing or cannot be read, or two have one name
@@ -122,7 +122,7 @@ def find_targets(given: Sequence[Path], pixel_size: float | None, diameter: floa
         return list(pool.map(lambda path: _target(path, pixel_size, diameter), sorted(paths)))
 
 
-def _target(path: Path, flag: float | None, diameter: float) -> Target:
+def _target(path: Path, flag: float | None, diameter: float) -> PickingTarget:
     header = read_micrograph_header(path)
     pixel_size = choose_pixel_size(flag, header, {})
     height, width = header.shape
@@ -130,11 +130,11 @@ def _target(path: Path, flag: float | None, diameter: float) -> Target:
         what = f"{path}: a particle of {diameter:g} Å is {diameter / pixel_size:.0f} px across"
         raise GeometryError(f"{what}, the micrograph {width} x {height} px; check --diameter and --pixel-size")
     status = path.stat()
-    return Target(path, pixel_size, (status.st_size, status.st_mtime_ns))
+    return PickingTarget(path, pixel_size, (status.st_size, status.st_mtime_ns))
 
 
 def _detect_all(
-    targets: Sequence[Target],
+    targets: Sequence[PickingTarget],
     picker: Picker,
     made_by: tuple[str, float],
     workspace: Workspace,
@@ -147,7 +147,7 @@ def _detect_all(
     keys = [record_key(*made_by, str(t.path), t.pixel_size, t.stamp) for t in targets]
     records = [workspace.load(key, (None, COLUMNS)) for key in keys]
     todo = [i for i, record in enumerate(records) if record is None]
-    with ThreadPoolExecutor(1) as reader:  # the next micrograph is read while one is looked at
+    with ThreadPoolExecutor(1) as reader:  # the next micrograph is read while this one is processed
         ahead = [reader.submit(read_micrograph, targets[i].path) for i in todo[:1]]
         for place, i in enumerate(todo):
             micrograph = ahead.pop().result()
@@ -169,7 +169,7 @@ def _detections(record: FloatArray) -> Detections:
     return Detections(numbers[:, :2], numbers[:, 2], numbers[:, 3:] if numbers[:, 3:].any() else None)
 
 
-def encoded(found: Detections, target: Target, diameter: float, kind: str) -> bytes:
+def encoded(found: Detections, target: PickingTarget, diameter: float, kind: str) -> bytes:
     """The file of one micrograph's picks; boxes that were not measured have the particle's diameter."""
     picks = found.as_picks(target.path.stem)
     if kind == "star":
@@ -179,9 +179,9 @@ def encoded(found: Detections, target: Target, diameter: float, kind: str) -> by
 
 
 def _write_summary(
-    path: Path, report: PickRunReport, file: PickerFile, targets: Sequence[Target], kept: Sequence[Detections]
+    path: Path, report: PickRunReport, file: PickerFile, targets: Sequence[PickingTarget], kept: Sequence[Detections]
 ) -> None:
-    said = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(report).items()}
-    said |= {"version": pickeropt.__version__, "picker": file.kind, "picker_digest": file.digest}
-    said["picks_on"] = {str(t.path): len(found) for t, found in zip(targets, kept, strict=True)}
-    write_bytes_atomically(path, json.dumps(said, indent=1).encode())
+    summary = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(report).items()}
+    summary |= {"version": pickeropt.__version__, "picker": file.kind, "picker_digest": file.digest}
+    summary["picks_on"] = {str(t.path): len(found) for t, found in zip(targets, kept, strict=True)}
+    write_bytes_atomically(path, json.dumps(summary, indent=1).encode())

@@ -1,13 +1,7 @@
-"""The network of Table 2 of Wagner et al. 2019.
+"""The YOLO network of Table 2 of Wagner et al. 2019: its settings, its boxes and its loss.
 
-What the YOLO picker is trained and picks with.
-
-Boxes: from labels to the grid, from the network's output to boxes, IoU, which boxes are one.
-
-Everything here is in px of the network's image, counted from the outer edge of its first pixel, so that
-cell (row, column) covers [32 column, 32 column + 32) x [32 row, 32 row + 32).
-
-The loss of Wagner et al. 2019, Methods: that of Redmon et al. 2016, one class, one reference box.
+Boxes are in px of the network's image, measured from the outer edge of its first pixel: cell (row, column)
+covers [32 column, 32 column + 32) x [32 row, 32 row + 32).
 """
 
 from collections.abc import Mapping
@@ -171,7 +165,7 @@ class YoloSettings:
     anchor: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raise PickeroptError for a setting that means nothing."""
+        """Raise PickeroptError for a value out of range."""
         least = {"width": 0.0, "box_diameters": 0.0, "learning_rate": 0.0, "input_size": 0, "epochs": 0}
         for name, bound in {**least, "batch_size": 0}.items():
             _check(name, getattr(self, name), getattr(self, name) > bound, "a number above 0")

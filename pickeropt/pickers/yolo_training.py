@@ -1,11 +1,4 @@
-"""Train the YOLO detector on labelled micrographs: positives only, all of them or a share.
-
-From a micrograph to boxes: one pass over its patches, each particle once.
-
-How a trained detector does on micrographs whose particles are known, and the threshold that follows.
-
-A trained YOLO detector as a picker.
-"""
+"""The YOLO picker and its training on labelled micrographs, from positives only, all of them or a share."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,7 +13,14 @@ from pickeropt.errors import ShotsError
 from pickeropt.io.micrographs import micrograph_shape, read_micrograph
 from pickeropt.models.fitting import inference_dtype
 from pickeropt.models.views import check_fits
-from pickeropt.pickers.picker_records import Detections, Job, Labelled, Material, Trained, fit
+from pickeropt.pickers.picker_records import (
+    Detections,
+    LabelledMicrograph,
+    Material,
+    PickerTrainingJob,
+    TrainedPicker,
+    fit,
+)
 from pickeropt.pickers.yolo_network import (
     STRIDE,
     Boxes,
@@ -37,7 +37,7 @@ from pickeropt.pickers.yolo_network import (
     weights_of,
     yolo_loss,
 )
-from pickeropt.pickers.yolo_view import Patches, View, augmented, cut, make_view, particle_in_view, patches_of
+from pickeropt.pickers.yolo_view import Patches, YoloView, augmented, cut, make_view, particle_in_view, patches_of
 from pickeropt.records import FloatArray, Micrograph
 
 FLOOR = 0.01
@@ -100,7 +100,7 @@ def assembled(grids: NDArray[np.float32], patches: Patches, margin: float) -> tu
     return np.concatenate(found), np.concatenate(confidences)
 
 
-def as_detections(view: View, boxes: Boxes, scores: NDArray[np.float64], shape: tuple[int, int]) -> Detections:
+def as_detections(view: YoloView, boxes: Boxes, scores: NDArray[np.float64], shape: tuple[int, int]) -> Detections:
     """Boxes of a view, best first, as boxes of its (h, w) micrograph, less those centred outside it."""
     places = view.to_micrograph(boxes[:, :2])
     inside = ((places >= 0) & (places <= np.array([shape[1], shape[0]]) - 1)).all(axis=1)
@@ -118,8 +118,8 @@ UNKNOWN = 0.5
 """The threshold where nothing true was found to choose it by."""
 
 
-def judged(
-    network: YoloNetwork, labelled: Sequence[Labelled], settings: YoloSettings, job: Job
+def evaluate_detector(
+    network: YoloNetwork, labelled: Sequence[LabelledMicrograph], settings: YoloSettings, job: PickerTrainingJob
 ) -> tuple[float, dict[str, float]]:
     """The threshold, and at it precision, recall, F1 and mean IoU of the true picks, and the AUC.
 
@@ -144,7 +144,7 @@ def judged(
         hit, overlap = matched(boxes, truth, PAPERS_IOU)
         precise.append(hit)
         shared.append(overlap)
-        job.on_progress("judging", number, len(labelled))
+        job.on_progress("evaluating", number, len(labelled))
     ranked, is_true = np.concatenate(scores), np.concatenate(true)
     threshold = best_threshold(ranked, is_true)
     above = ranked >= threshold
@@ -159,7 +159,7 @@ def judged(
     }
 
 
-def labelled_boxes(one: Labelled, settings: YoloSettings) -> Boxes:
+def labelled_boxes(one: LabelledMicrograph, settings: YoloSettings) -> Boxes:
     """The boxes of labelled particles in px of the micrograph."""
     side = np.full((len(one.coordinates), 2), one.diameter_px * settings.box_diameters)
     return np.column_stack([one.coordinates, side])
@@ -196,7 +196,7 @@ WARM_UP = 0.05
 
 
 @dataclass(frozen=True)
-class Sample:
+class YoloSample:
     """One micrograph to learn from.
 
     pixels : (h, w) float16, of its view; boxes : (n, 4) px of the view from its outer edge
@@ -209,7 +209,9 @@ class Sample:
     patches: int
 
 
-def train(material: Material, settings: YoloSettings, job: Job, initial: Mapping[str, Tensor] | None) -> Trained:
+def train(
+    material: Material, settings: YoloSettings, job: PickerTrainingJob, initial: Mapping[str, Tensor] | None
+) -> TrainedPicker:
     """Train a detector; what is not labelled counts as background, for less than what is.
 
     initial : weights of a picker of the same width, of these or of other particles ("general model")
@@ -235,11 +237,13 @@ def train(material: Material, settings: YoloSettings, job: Job, initial: Mapping
 
     fit(network.train(), optimiser, steps, loss_of, job, "training", lambda step: rate(step, steps))
     ready = inference_network(network, job.device, inference_dtype(job.device))
-    threshold, figures = judged(ready, material.judging, settings, job)
-    return Trained(asdict(settings), weights_of(network), threshold, figures)
+    threshold, figures = evaluate_detector(ready, material.evaluation, settings, job)
+    return TrainedPicker(asdict(settings), weights_of(network), threshold, figures)
 
 
-def initial_network(settings: YoloSettings, job: Job, initial: Mapping[str, Tensor] | None) -> YoloNetwork:
+def initial_network(
+    settings: YoloSettings, job: PickerTrainingJob, initial: Mapping[str, Tensor] | None
+) -> YoloNetwork:
     """He's weights from the job's seed, or those given; on the job's device."""
     torch.manual_seed(job.seed)
     network = YoloNetwork(settings.width, settings.dropout)
@@ -248,14 +252,14 @@ def initial_network(settings: YoloSettings, job: Job, initial: Mapping[str, Tens
     return network.to(device=job.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def particle_size(labelled: Sequence[Labelled], settings: YoloSettings) -> float:
+def particle_size(labelled: Sequence[LabelledMicrograph], settings: YoloSettings) -> float:
     """Diameter of the particle in every view, px: as set, else the median of what patches make of each."""
     shapes = [micrograph_shape(one.path) for one in labelled]
     sizes = [particle_in_view(s, one.diameter_px, settings) for s, one in zip(shapes, labelled, strict=True)]
     return settings.particle_px or float(np.median(sizes))
 
 
-def sampled(one: Labelled, settings: YoloSettings) -> Sample:
+def sampled(one: LabelledMicrograph, settings: YoloSettings) -> YoloSample:
     """A micrograph as the network learns from it; `settings` have the size of the particle."""
     particle = settings.particle_px
     view = make_view(read_micrograph(one.path).pixels, particle / one.diameter_px, settings.low_pass)
@@ -263,10 +267,10 @@ def sampled(one: Labelled, settings: YoloSettings) -> Sample:
     side = np.full((len(places), 2), particle * settings.box_diameters)
     shape = (view.pixels.shape[0], view.pixels.shape[1])
     patches = patches_of(shape, settings.input_size, settings.overlap * particle)
-    return Sample(view.pixels.astype(np.float16), np.column_stack([places, side]), patches.shape, len(patches))
+    return YoloSample(view.pixels.astype(np.float16), np.column_stack([places, side]), patches.shape, len(patches))
 
 
-def batch(samples: Sequence[Sample], settings: YoloSettings, seed: int, step: int) -> tuple[Tensor, Tensor]:
+def batch(samples: Sequence[YoloSample], settings: YoloSettings, seed: int, step: int) -> tuple[Tensor, Tensor]:
     """The images (b, 1, h, w) and their grids (b, 5, h/32, w/32) of a step, from 1.
 
     An epoch draws as many patches from each micrograph as cover it, anywhere on it, in random order.

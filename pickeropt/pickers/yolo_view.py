@@ -1,6 +1,6 @@
-"""A micrograph as the network sees it: low-passed, downsized, normalised, and its overlapping patches.
+"""The micrograph as the YOLO network receives it: low-passed, downsampled, normalised, in overlapping patches.
 
-The six augmentations of Wagner et al. 2019, Methods: each image is slightly altered before each pass.
+Also the six augmentations of the training patches (Wagner et al. 2019, Methods).
 """
 
 import math
@@ -22,7 +22,7 @@ LEAST_PARTICLE = math.sqrt(2.0) * STRIDE
 
 
 @dataclass(frozen=True)
-class View:
+class YoloView:
     """A resampled micrograph.
 
     pixels : (h, w) float32 in units of the micrograph's noise
@@ -67,7 +67,7 @@ def particle_in_view(shape: tuple[int, int], diameter_px: float, settings: YoloS
     return max(min(size(patches), diameter_px), min(size(patches), LEAST_PARTICLE))
 
 
-def make_view(pixels: FloatArray, factor: float, low_pass: float) -> View:
+def make_view(pixels: FloatArray, factor: float, low_pass: float) -> YoloView:
     """Resample a micrograph by `factor`, low-pass and normalise it.
 
     pixels : (h, w) float32; low_pass : where the Gaussian falls to exp(-1/2), cycles/px of the
@@ -80,7 +80,7 @@ def make_view(pixels: FloatArray, factor: float, low_pass: float) -> View:
     if low_pass:
         image = low_passed(image, factor / (2.0 * math.pi * low_pass))
     image = normalised(image)
-    return View(image[0, 0].numpy(), (columns / width, rows / height))
+    return YoloView(image[0, 0].numpy(), (columns / width, rows / height))
 
 
 def low_passed(image: Tensor, deviation: float) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from pickeropt.errors import PickeroptError
-from pickeropt.models.fitting import choose_device
+from pickeropt.models.fitting import choose_device, read_state, write_state
 from pickeropt.pretrain.learner import (
     MEASURED,
     TERMS,
@@ -32,7 +32,6 @@ from pickeropt.pretrain.learner import (
     report_row,
 )
 from pickeropt.pretrain.pretrain_config import OnProgress, PretrainConfig
-from pickeropt.resumable import read_state, write_state
 
 MOST_AVERAGED = 0.995
 """Share of the old average that is kept at a step, at most; less in the first ones."""

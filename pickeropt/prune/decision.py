@@ -1,30 +1,27 @@
-"""From what was seen of the picks to which of them stay.
+"""The decision on each pick, and its counts.
 
-From the classifier's scores to those that decide: with the picker's, and at the right share of particles.
+The classifier's scores become those that decide: with the picker's score, where the user asked for it, and at
+the share of particles among the picks (the prior). Both steps come after all micrographs are scored, so that a
+run that is killed loses nothing by them.
 
-Both come after all micrographs are scored, so that a run that is killed loses nothing by them.
-
-How many of the picks are particles, and what a score means where it is not half of them.
-
-P(particle) of a model takes half of the picks for particles. Saerens, Latinne and Decaestecker, Neural
+P(particle) of a model assumes that half of the picks are particles. Saerens, Latinne and Decaestecker, Neural
 Computation 14, 21 (2002): the share is estimated by expectation-maximisation from the probabilities alone,
 without labels, and the probabilities are re-weighted to it.
-
-What came of n picks, in numbers.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.prune.filters import Measure, out_of_bounds, too_close
 from pickeropt.prune.picker_score import Labelled, ShotsOnPicks, combine, explained
-from pickeropt.prune.plan import Plan
+from pickeropt.prune.plan import PrunePlan
 from pickeropt.prune.prune_config import REASONS, Filters, PruneConfig
-from pickeropt.prune.scoring import Sight
+from pickeropt.prune.prune_summary import JudgedPicks
+from pickeropt.prune.scoring import ScoringSetup
 from pickeropt.records import PARTICLE, FloatArray, Scores
 
 NEUTRAL = 0.5
@@ -96,59 +93,6 @@ def with_particle(scores: Scores, particle: NDArray[np.float64]) -> Scores:
     return replace(scores, probabilities=found.astype(np.float32))
 
 
-WORST = 5
-NOTHING_KEPT = "every pick is rejected; is the model of this particle, and is the threshold right?"
-
-
-@dataclass(frozen=True)
-class Judged:
-    """n picks judged.
-
-    class_names : of `best`, (n,), each pick's most probable class
-    micrographs : by name, of `micrograph`, (n,)
-    above : (n,) bool, whether the score reaches the threshold
-    reasons : (n,) index into `REASONS`, why a filter is against a pick whatever its score
-    """
-
-    class_names: tuple[str, ...]
-    best: NDArray[np.int64]
-    micrographs: tuple[str, ...]
-    micrograph: NDArray[np.int64]
-    above: NDArray[np.bool_]
-    reasons: NDArray[np.int64]
-
-    @property
-    def keep(self) -> NDArray[np.bool_]:
-        """(n,): which picks stay."""
-        kept: NDArray[np.bool_] = self.above & (self.reasons == 0)
-        return kept
-
-
-def counts(judged: Judged) -> dict[str, Any]:
-    """The fields of a `PruneSummary` that count; what is rejected is below the threshold or filtered."""
-    keep = judged.keep
-    kept = int(keep.sum())
-    lost = np.bincount(judged.micrograph[~keep], minlength=len(judged.micrographs))
-    picks = np.bincount(judged.micrograph, minlength=len(judged.micrographs))
-    order = sorted(range(len(lost)), key=lambda i: (-int(lost[i]), judged.micrographs[i]))[:WORST]
-    filtered = _by_name(REASONS, judged.reasons[judged.above])
-    return {
-        "picks": len(keep),
-        "kept": kept,
-        "rejected": len(keep) - kept,
-        "by_class": _by_name(judged.class_names, judged.best),
-        "rejected_by_class": _by_name(judged.class_names, judged.best[~judged.above]),
-        "filtered": {name: count for name, count in filtered.items() if name and count},
-        "micrographs": len(judged.micrographs),
-        "worst": tuple((judged.micrographs[i], int(picks[i]), int(lost[i])) for i in order if lost[i]),
-    }
-
-
-def _by_name(names: Sequence[str], index: NDArray[np.int64]) -> dict[str, int]:
-    found = np.bincount(index, minlength=len(names)).tolist()
-    return dict(zip(names, found, strict=True))
-
-
 @dataclass(frozen=True)
 class Decision:
     """n picks decided.
@@ -160,19 +104,21 @@ class Decision:
     """
 
     scores: Scores
-    judged: Judged
+    judged: JudgedPicks
     measures: Mapping[str, FloatArray]
     filtered: bool
     prior: float
     notes: tuple[str, ...]
 
 
-def decide(plan: Plan, config: PruneConfig, sight: Sight, values: FloatArray, labelled: Labelled | None) -> Decision:
+def decide(
+    plan: PrunePlan, config: PruneConfig, setup: ScoringSetup, values: FloatArray, labelled: Labelled | None
+) -> Decision:
     """Judge the picks by what `score_all` saw, (n, k + q).
 
     labelled : picks that have a label, where the picker's own score is used
     """
-    names = tuple(sight.scorer.class_names)
+    names = tuple(setup.scorer.class_names)
     scores = Scores(names, values[:, : len(names)])
     notes: tuple[str, ...] = ()
     if labelled is not None:
@@ -183,20 +129,20 @@ def decide(plan: Plan, config: PruneConfig, sight: Sight, values: FloatArray, la
     if prior != NEUTRAL:
         notes = (*notes, f"the scores take {100 * prior:.1f} % of the picks for particles")
     measured = values[:, len(names) :]
-    judged = Judged(
+    judged = JudgedPicks(
         class_names=names,
         best=scores.probabilities.argmax(axis=1),
         micrographs=tuple(site.name for site in plan.picks.sites),
         micrograph=plan.picks.micrograph,
         above=scores.particle >= np.float32(config.threshold),
-        reasons=_reasons(plan, (config.filters, sight.measures), measured, scores.particle),
+        reasons=_reasons(plan, (config.filters, setup.measures), measured, scores.particle),
     )
-    measures = {m.name: measured[:, i] for i, m in enumerate(sight.measures)}
+    measures = {m.name: measured[:, i] for i, m in enumerate(setup.measures)}
     return Decision(scores, judged, measures, config.filters != Filters(), prior, notes)
 
 
 def _reasons(
-    plan: Plan, bounds: tuple[Filters, Sequence[Measure]], measured: FloatArray, particle: FloatArray
+    plan: PrunePlan, bounds: tuple[Filters, Sequence[Measure]], measured: FloatArray, particle: FloatArray
 ) -> NDArray[np.int64]:
     """(n,) index into `REASONS`. Picks that another filter drops push no neighbour out."""
     filters, measures = bounds

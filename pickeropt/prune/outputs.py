@@ -24,13 +24,13 @@ from pickeropt.pruned_run import FILTER, KEPT, PROBABILITIES, REJECTED, ScoresTa
 
 if TYPE_CHECKING:
     from pickeropt.prune.decision import Decision
-    from pickeropt.prune.plan import Plan
+    from pickeropt.prune.plan import PrunePlan
 
 
 FILES, LISTS, PLACES = "files", "lists", "places"
 
 
-def record(inputs: "Plan") -> dict[str, Any]:
+def record(inputs: "PrunePlan") -> dict[str, Any]:
     """Name, path and sha256 of each file of picks and each list; path and Å/px of each micrograph."""
     files = [{"name": source.name, **_place(source.file.path, _contents(source.file))} for source in inputs.sources]
     lists = [
@@ -127,7 +127,7 @@ def write_picks(
             _write(folder / side / listed.name, rewrite_coordinate_list(listed.coordinates, paths))
 
 
-def scores_table(plan: "Plan", decision: "Decision") -> ScoresTable:
+def scores_table(plan: "PrunePlan", decision: "Decision") -> ScoresTable:
     """The scores of a run as they are written.
 
     With filters come what they measured, and in `filter` the one that is against the pick.
@@ -159,7 +159,7 @@ def scores_table(plan: "Plan", decision: "Decision") -> ScoresTable:
 
 
 def summary_content(
-    summary: PruneSummary, settings: Mapping[str, Any], inputs: tuple[Sequence[Path], "Plan"]
+    summary: PruneSummary, settings: Mapping[str, Any], inputs: tuple[Sequence[Path], "PrunePlan"]
 ) -> dict[str, Any]:
     """`summary.json`: the counts, the settings of the run and its folder, and which files it read.
 

@@ -19,7 +19,7 @@ from scipy.special import expit, logit
 
 from pickeropt.errors import OutputError, ShotsError
 from pickeropt.io.relion_star import NO_SCORE
-from pickeropt.prune.plan import Plan
+from pickeropt.prune.plan import PrunePlan
 from pickeropt.prune.prune_config import PruneConfig
 from pickeropt.pruned_run import KEPT, REJECTED, read_summary
 from pickeropt.records import PARTICLE
@@ -100,7 +100,7 @@ def _is_set(figure_of_merit: Floats) -> NDArray[np.bool_]:
     return known
 
 
-def match_shots(plan: Plan, shots: Shots, diameter_angstrom: float) -> Labelled:
+def match_shots(plan: PrunePlan, shots: Shots, diameter_angstrom: float) -> Labelled:
     """The picks that have a shot within a third of the diameter, each with its nearest.
 
     Raises ShotsError for too few of them.
@@ -127,7 +127,7 @@ def match_shots(plan: Plan, shots: Shots, diameter_angstrom: float) -> Labelled:
     return np.array(places, dtype=np.int64), is_particle
 
 
-def read_labelled_picks(plan: Plan, config: PruneConfig, diameter_angstrom: float) -> Labelled | None:
+def read_labelled_picks(plan: PrunePlan, config: PruneConfig, diameter_angstrom: float) -> Labelled | None:
     """The picks that `config.picker_shots` label, or None where the picker's score is not used.
 
     Raises as `read_labelled_star` does, and ShotsError for too few shots on picks, or picks without scores
@@ -141,7 +141,7 @@ def read_labelled_picks(plan: Plan, config: PruneConfig, diameter_angstrom: floa
     return match_shots(plan, shots, diameter_angstrom)
 
 
-def _check_scores_are_the_pickers(plan: Plan) -> None:
+def _check_scores_are_the_pickers(plan: PrunePlan) -> None:
     """Raises ShotsError for files that `prune --write-score` left: their scores are P(particle)."""
     for source in plan.sources:
         path = source.file.path.resolve()

@@ -1,9 +1,4 @@
-"""What is to be scored where: every check, before any compute.
-
-Pixel sizes, diameters and coordinates held against the micrographs.
-
-The frame doctor on a sample of what is to be pruned, before any forward pass.
-"""
+"""The plan of a pruning: which picks are scored on which micrographs. Holds every check before any compute."""
 
 import math
 from collections.abc import Sequence
@@ -114,7 +109,9 @@ def frame_warnings(boxes: Sequence[Placed], pixel_sizes: Sequence[float]) -> tup
 TRUST = "or, if you know that it is right, go on with --trust-frame"
 
 
-def check_frame(plan: "Plan", inputs: Sequence[Path], config: PruneConfig, diameter_angstrom: float) -> tuple[str, ...]:
+def check_frame(
+    plan: "PrunePlan", inputs: Sequence[Path], config: PruneConfig, diameter_angstrom: float
+) -> tuple[str, ...]:
     """Warnings, where something speaks against the frame of the picks; nothing with `trust_frame`.
 
     Raises GeometryError with the remedy where the picks are in another frame beyond doubt.
@@ -138,7 +135,7 @@ def _warnings(verdict: Verdict, text: str, remedy: str) -> tuple[str, ...]:
     return ()
 
 
-def _samples(plan: "Plan", diameter_angstrom: float) -> list[FrameSite]:
+def _samples(plan: "PrunePlan", diameter_angstrom: float) -> list[FrameSite]:
     picks = plan.picks
     return [
         FrameSite(
@@ -154,7 +151,7 @@ def _samples(plan: "Plan", diameter_angstrom: float) -> list[FrameSite]:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PrunePlan:
     """The picks on their micrographs, and the files that are to be written again."""
 
     sources: tuple[Source, ...]
@@ -163,7 +160,7 @@ class Plan:
     warnings: tuple[str, ...]
 
 
-def make_plan(given: Sequence[Path] | PickSet, config: PruneConfig, scorer: MicrographScorer) -> Plan:
+def make_plan(given: Sequence[Path] | PickSet, config: PruneConfig, scorer: MicrographScorer) -> PrunePlan:
     """Read the picks, find their micrographs, read their headers, check that all fits.
 
     given : files, lists or folders; or what was read of them
@@ -181,7 +178,7 @@ def make_plan(given: Sequence[Path] | PickSet, config: PruneConfig, scorer: Micr
     files = [source.file for source in found.sources]
     picks = read.sited if read else locate(files, config.micrographs, config.pixel_size)
     _check_out_against_inputs(inputs, found, picks, config, scorer.config.model)
-    plan = Plan(found.sources, found.lists, picks, found.warnings)
+    plan = PrunePlan(found.sources, found.lists, picks, found.warnings)
     doubts = check_frame(plan, inputs, config, scorer.diameter_angstrom)
     radii = [scorer.diameter_angstrom / site.pixel_size / 2 for site in picks.sites]
     boxes = [(site.name, site.shape, picks.coordinates[site.rows]) for site in picks.sites]

@@ -11,13 +11,14 @@ import pickeropt
 from pickeropt.files import cannot_write
 from pickeropt.io.inputs import Inputs
 from pickeropt.io.scores import check_scores_fit
-from pickeropt.prune.decision import NOTHING_KEPT, Decision, counts, decide
+from pickeropt.prune.decision import Decision, decide
 from pickeropt.prune.filters import measures_of
 from pickeropt.prune.outputs import scores_table, summary_content, write_picks
 from pickeropt.prune.picker_score import read_labelled_picks
-from pickeropt.prune.plan import Plan, make_plan
+from pickeropt.prune.plan import PrunePlan, make_plan
 from pickeropt.prune.prune_config import Finish, MicrographScorer, PruneConfig, PruneSummary, recorded_settings
-from pickeropt.prune.scoring import OnProgress, Sight, score_all
+from pickeropt.prune.prune_summary import NOTHING_KEPT, counts
+from pickeropt.prune.scoring import OnProgress, ScoringSetup, score_all
 from pickeropt.pruned_run import OWN, SCORES, former_evaluation, write_scores, write_summary
 from pickeropt.resumable import open_workspace
 from pickeropt.sites import PickSet
@@ -51,11 +52,11 @@ def prune(
     if config.write_score:
         check_scores_fit([source.file for source in plan.sources])
     labelled = read_labelled_picks(plan, config, scorer.diameter_angstrom)
-    sight = Sight(scorer, measures_of(config.filters))
-    with open_workspace(config.out, _settings(plan, config, sight), config.overwrite, OWN) as workspace:
-        values, resumed = score_all(plan, sight, workspace, on_progress or (lambda done, of: None))
-        found = decide(plan, config, sight, values, labelled)
-        summary = _summary(plan, config, sight, found, (resumed, time.perf_counter() - begun))
+    setup = ScoringSetup(scorer, measures_of(config.filters))
+    with open_workspace(config.out, _settings(plan, config, setup), config.overwrite, OWN) as workspace:
+        values, resumed = score_all(plan, setup, workspace, on_progress or (lambda done, of: None))
+        found = decide(plan, config, setup, values, labelled)
+        summary = _summary(plan, config, setup, found, (resumed, time.perf_counter() - begun))
         given = Inputs(plan.sources, plan.lists, plan.warnings)
         try:
             shutil.rmtree(workspace.staging, ignore_errors=True)
@@ -72,34 +73,36 @@ def prune(
     return replace(summary, warnings=(*summary.warnings, *doubts, *stays))
 
 
-def _settings(plan: Plan, config: PruneConfig, sight: Sight) -> dict[str, str]:
+def _settings(plan: PrunePlan, config: PruneConfig, setup: ScoringSetup) -> dict[str, str]:
     """What the scores depend on, by name: two runs that agree here may share their work."""
     files = {source.name: source.file.content for source in plan.sources}
     files |= {listed.name: listed.coordinates.content for listed in plan.lists}
     return {
         "the version": pickeropt.__version__,
-        "the model": sight.scorer.digest,
-        "the classes": ", ".join(sight.scorer.class_names),
-        "--diameter": repr(float(sight.scorer.diameter_angstrom)),
+        "the model": setup.scorer.digest,
+        "the classes": ", ".join(setup.scorer.class_names),
+        "--diameter": repr(float(setup.scorer.diameter_angstrom)),
         "--pixel-size": "of the files" if config.pixel_size is None else repr(float(config.pixel_size)),
-        "the filters": ", ".join(measure.name for measure in sight.measures) or "none",
+        "the filters": ", ".join(measure.name for measure in setup.measures) or "none",
         **{name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())},
     }
 
 
-def _summary(plan: Plan, config: PruneConfig, sight: Sight, found: Decision, course: tuple[int, float]) -> PruneSummary:
+def _summary(
+    plan: PrunePlan, config: PruneConfig, setup: ScoringSetup, found: Decision, course: tuple[int, float]
+) -> PruneSummary:
     """course : micrographs taken over from an earlier run, and seconds."""
     numbers = counts(found.judged)
     nothing = () if numbers["kept"] else (NOTHING_KEPT,)
     return PruneSummary(
         **numbers,
         threshold=config.threshold,
-        diameter_angstrom=float(sight.scorer.diameter_angstrom),
+        diameter_angstrom=float(setup.scorer.diameter_angstrom),
         pixel_sizes=tuple(sorted({float(site.pixel_size) for site in plan.picks.sites})),
         seconds=course[1],
-        model_digest=sight.scorer.digest,
+        model_digest=setup.scorer.digest,
         out=config.out,
-        warnings=(*sight.scorer.notes, *plan.warnings, *nothing),
+        warnings=(*setup.scorer.notes, *plan.warnings, *nothing),
         resumed=course[0],
         prior=found.prior,
         notes=found.notes,

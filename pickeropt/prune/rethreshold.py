@@ -11,9 +11,9 @@ import numpy as np
 from pickeropt.errors import FormatError, OutputError, PickeroptError
 from pickeropt.files import cannot_write
 from pickeropt.io.inputs import Inputs
-from pickeropt.prune.decision import NOTHING_KEPT, Judged, counts
 from pickeropt.prune.outputs import fields_of, read_recorded, write_picks
 from pickeropt.prune.prune_config import REASONS, Finish, PruneSummary
+from pickeropt.prune.prune_summary import NOTHING_KEPT, JudgedPicks, counts
 from pickeropt.pruned_run import (
     FILTER,
     OWN,
@@ -91,8 +91,8 @@ def _read_table(path: Path, inputs: Inputs) -> ScoresTable:
     return table
 
 
-def _judge(table: ScoresTable, threshold: float) -> Judged:
-    return Judged(
+def _judge(table: ScoresTable, threshold: float) -> JudgedPicks:
+    return JudgedPicks(
         class_names=table.class_names,
         best=table["class"].astype(np.int64),
         micrographs=table.micrographs,
@@ -102,7 +102,7 @@ def _judge(table: ScoresTable, threshold: float) -> Judged:
     )
 
 
-def _summary(content: dict[str, Any], judged: Judged, threshold: float, out: Path) -> PruneSummary:
+def _summary(content: dict[str, Any], judged: JudgedPicks, threshold: float, out: Path) -> PruneSummary:
     numbers = counts(judged)
     known = {field.name: content[field.name] for field in fields(PruneSummary) if field.name in content}
     warnings = [text for text in content.get("warnings", ()) if text != NOTHING_KEPT]

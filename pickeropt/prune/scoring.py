@@ -1,6 +1,6 @@
-"""Every micrograph read once, every pick on it scored and measured; what is finished stays on disk.
+"""The scoring: every micrograph read once, every pick on it scored and measured; finished micrographs stay on disk.
 
-A checkpoint that scores the picks of a micrograph.
+`CheckpointScorer` is the classifier of a model file as `prune` uses it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from pickeropt.models.classifier import Checkpoint, general_checkpoint, load_che
 from pickeropt.models.features import describe_micrograph
 from pickeropt.models.fitting import choose_device, inference_dtype
 from pickeropt.prune.filters import Measure, domain_sizes, grid_of, pixel_measures
-from pickeropt.prune.plan import Plan
+from pickeropt.prune.plan import PrunePlan
 from pickeropt.prune.prune_config import MicrographScorer, ScorerConfig
 from pickeropt.records import PARTICLE, FloatArray, Micrograph
 from pickeropt.resumable import Workspace, record_key
@@ -34,7 +34,7 @@ PIECE = 40_000
 
 
 @dataclass(frozen=True)
-class Sight:
+class ScoringSetup:
     """What a run looks at picks with: k classes and q measures for the filters, so k + q figures a pick."""
 
     scorer: MicrographScorer
@@ -45,13 +45,15 @@ class Sight:
         return len(self.scorer.class_names) + len(self.measures)
 
 
-def score_all(plan: Plan, sight: Sight, workspace: Workspace, on_progress: OnProgress) -> tuple[FloatArray, int]:
+def score_all(
+    plan: PrunePlan, setup: ScoringSetup, workspace: Workspace, on_progress: OnProgress
+) -> tuple[FloatArray, int]:
     """(n, k + q) probabilities and measures, and how many micrographs an earlier run had finished."""
-    values = np.full((len(plan.picks), sight.width), np.nan, dtype=np.float32)
-    keys = {site.path: _key(site, plan, sight) for site in plan.picks.sites}
+    values = np.full((len(plan.picks), setup.width), np.nan, dtype=np.float32)
+    keys = {site.path: _key(site, plan, setup) for site in plan.picks.sites}
     todo = []
     for site in plan.picks.sites:
-        known = workspace.load(keys[site.path], (len(site.rows), sight.width))
+        known = workspace.load(keys[site.path], (len(site.rows), setup.width))
         if known is None:
             todo.append(site)
         else:
@@ -61,7 +63,7 @@ def score_all(plan: Plan, sight: Sight, workspace: Workspace, on_progress: OnPro
     on_progress(done, len(plan.picks))
     try:
         for site, micrograph in _read_ahead(todo):
-            found = _look(site, micrograph, plan.picks.coordinates[site.rows], sight)
+            found = _score_and_measure(site, micrograph, plan.picks.coordinates[site.rows], setup)
             workspace.save(keys[site.path], found)
             values[site.rows] = found
             del micrograph  # before the next but one is read
@@ -97,11 +99,11 @@ def _goes_on(error: PickeroptError, overwrite: bool) -> str:
     return f"{same}; when it is excluded, give the command with --overwrite: what is finished still counts"
 
 
-def _key(site: Site, plan: Plan, sight: Sight) -> str:
-    scorer = sight.scorer
+def _key(site: Site, plan: PrunePlan, setup: ScoringSetup) -> str:
+    scorer = setup.scorer
     model = (scorer.digest, tuple(scorer.class_names), float(scorer.diameter_angstrom))
     where = (str(site.path), site.stamp, float(site.pixel_size))
-    measured = tuple(measure.name for measure in sight.measures)
+    measured = tuple(measure.name for measure in setup.measures)
     return record_key(pickeropt.__version__, model, where, measured, plan.picks.coordinates[site.rows].tobytes())
 
 
@@ -130,17 +132,19 @@ def _read(site: Site) -> Micrograph:
     return micrograph
 
 
-def _look(site: Site, micrograph: Micrograph, coordinates: NDArray[np.float64], sight: Sight) -> FloatArray:
+def _score_and_measure(
+    site: Site, micrograph: Micrograph, coordinates: NDArray[np.float64], setup: ScoringSetup
+) -> FloatArray:
     """(m, k + q): the probabilities of one micrograph's picks, and their measures."""
-    diameter_px = sight.scorer.diameter_angstrom / site.pixel_size
-    names = [measure.name for measure in sight.measures]
+    diameter_px = setup.scorer.diameter_angstrom / site.pixel_size
+    names = [measure.name for measure in setup.measures]
     by_name: dict[str, FloatArray] = {}
     if "std" in names or "extreme" in names:
         by_name["std"], by_name["extreme"] = pixel_measures(micrograph, coordinates, diameter_px)
     if "domain" in names:
-        found, by_name["domain"] = _score_with_map(site, micrograph, coordinates, sight.scorer)
+        found, by_name["domain"] = _score_with_map(site, micrograph, coordinates, setup.scorer)
     else:
-        found = _score_micrograph(site, micrograph, coordinates, sight.scorer)
+        found = _score_micrograph(site, micrograph, coordinates, setup.scorer)
     return np.column_stack([found, *(by_name[name] for name in names)])
 
 

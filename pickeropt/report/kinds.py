@@ -1,4 +1,4 @@
-"""What became of the picks: kept, or rejected as what; and which of them to show."""
+"""The kinds of picks in a report: kept, or rejected and why; and the picks of each kind to show."""
 
 from dataclasses import dataclass
 
@@ -103,7 +103,7 @@ def by_score(run: ReportedRun, rows: Rows) -> Rows:
 
 
 @dataclass(frozen=True)
-class Tally:
+class MicrographCounts:
     """picks, kept : (m,) int64 a micrograph, in the order of `run.micrographs`"""
 
     picks: NDArray[np.int64]
@@ -115,16 +115,16 @@ class Tally:
         return self.kept / np.maximum(self.picks, 1)
 
 
-def tally(run: ReportedRun) -> Tally:
+def tally(run: ReportedRun) -> MicrographCounts:
     """Picks and kept picks of every micrograph."""
     count = len(run.micrographs)
-    return Tally(
+    return MicrographCounts(
         np.bincount(run.micrograph, minlength=count),
         np.bincount(run.micrograph[run.kept], minlength=count),
     )
 
 
-def extremes(run: ReportedRun, numbers: Tally, count: int) -> tuple[list[int], list[int]]:
+def extremes(run: ReportedRun, numbers: MicrographCounts, count: int) -> tuple[list[int], list[int]]:
     """The micrographs that lost the largest and the smallest share of their picks, up to `count` of each.
 
     None is in both. Micrographs with fewer than five picks count only where there are no others.

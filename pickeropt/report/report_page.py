@@ -1,6 +1,6 @@
-"""`report.html`: one file, no script, nothing from elsewhere; every text in it is escaped.
+"""The page `report.html`: one file without scripts or links to elsewhere, its charts drawn as SVG.
 
-Charts as SVG text inside the page: colours of the page's style, every bar and dot with its numbers.
+Every text in it is escaped.
 """
 
 from base64 import b64encode
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import pickeropt
 from pickeropt.display import Image8, as_jpeg
 from pickeropt.report.ice_and_defocus import Quantity
-from pickeropt.report.kinds import KEPT, Kind, Tally
+from pickeropt.report.kinds import KEPT, Kind, MicrographCounts
 from pickeropt.report.reading import ReportedRun
 from pickeropt.report.report_pictures import BOX, VIEW, Sheet, halo, outline
 from pickeropt.report.rerun_command import another_threshold, command_of
@@ -122,7 +122,7 @@ def _histogram(
     return _svg(parts, f"Histogram of P(particle) of {len(run):,} picks with the {text}{', cut' * cut}")
 
 
-def acquisition(run: ReportedRun, numbers: Tally) -> str:
+def acquisition(run: ReportedRun, numbers: MicrographCounts) -> str:
     """The share kept of each micrograph, in the order of their names."""
     order = sorted(range(len(run.micrographs)), key=run.micrographs.__getitem__)
     groups = [g for g in np.array_split(np.array(order), min(DOTS, len(order))) if len(g)]
@@ -142,7 +142,7 @@ def acquisition(run: ReportedRun, numbers: Tally) -> str:
     return _svg(parts, f"Share of picks kept on each of {len(order):,} micrographs in the order of their names")
 
 
-def against(run: ReportedRun, numbers: Tally, quantity: Quantity) -> str | None:
+def against(run: ReportedRun, numbers: MicrographCounts, quantity: Quantity) -> str | None:
     """The share kept of each micrograph by ice, defocus or the like; None where nothing can be seen."""
     known = np.flatnonzero(np.isfinite(quantity.values) & (numbers.picks > 0))
     values = quantity.values[known]
@@ -240,7 +240,7 @@ class Content:
 
     run: ReportedRun
     kinds: Sequence[Kind]
-    numbers: Tally
+    numbers: MicrographCounts
     sheets: Sequence[Sheet]
     boxes: Mapping[int, Image8]
     overlays: Sequence[Overlay]

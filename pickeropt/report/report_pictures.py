@@ -1,7 +1,4 @@
-"""Boxes and overlays out of the micrographs of a run; what has no picture is told.
-
-Sheets of boxes: which picks they show, and `contact_sheet.png` for a terminal without a browser.
-"""
+"""The pictures of a report: boxes of picks in sheets, and micrographs with their picks drawn over them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

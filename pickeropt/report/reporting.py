@@ -1,4 +1,4 @@
-"""From the folder of a pruning to its report."""
+"""The report of a pruning, written into its folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -16,7 +16,7 @@ from pickeropt.benchmark import fits
 from pickeropt.benchmark.benchmark_config import BenchmarkConfig
 from pickeropt.benchmark.benchmark_sets import read_sets
 from pickeropt.benchmark.benchmarking import benchmark
-from pickeropt.benchmark.fits import Bench, Method, Start, draw, find_starts, leave_out_notes, logistic_regression
+from pickeropt.benchmark.fits import DrawFitter, Method, Start, draw, find_starts, leave_out_notes, logistic_regression
 from pickeropt.benchmark.results import read_records
 from pickeropt.commands.benchmark import run_benchmark
 from pickeropt.errors import CheckpointError, OutputError, PickeroptError, ShotsError
@@ -92,18 +92,18 @@ def test_the_csv_has_all_that_the_figures_are_made_of(sound):
 
 
 class Count:
-    """Stands for `Bench.answer`: counts, and stops like Ctrl-C."""
+    """Stands for `DrawFitter.probabilities_of`: counts, and stops like Ctrl-C."""
 
     def __init__(self, monkeypatch, stop=10**6):
-        self.calls, self.stop, real = 0, stop, Bench.answer
+        self.calls, self.stop, real = 0, stop, DrawFitter.probabilities_of
 
-        def answer(bench, method, chosen):
+        def probabilities_of(fitter, method, chosen):
             if self.calls == self.stop:
                 raise KeyboardInterrupt
             self.calls += 1
-            return real(bench, method, chosen)
+            return real(fitter, method, chosen)
 
-        monkeypatch.setattr(fits.Bench, "answer", answer)
+        monkeypatch.setattr(fits.DrawFitter, "probabilities_of", probabilities_of)
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(sound, tmp_path, monkeypatch):
@@ -191,7 +191,7 @@ def test_what_lacks_is_said(tmp_path):
     report = benchmark([labels], config, tmp_path / "out")
     apo = [note for note in report.warnings if note.startswith("apo: carbon")]
     assert apo == [
-        "apo: carbon had but 4 shots in a draw where 6 are asked for",
+        "apo: carbon had only 4 shots in a draw where 6 were requested",
         "apo: carbon is not asked about in 1 of 1 fits",
     ]
     assert f"- {apo[1]}." in report.text.splitlines()
@@ -232,8 +232,8 @@ def test_a_fit_is_what_finetune_gives(tmp_path, monkeypatch, recipe):
         monkeypatch.setattr(module, "inference_dtype", lambda device: torch.float32)
     (data,) = read_sets([class_folder(tmp_path / "d", 8)], QUICK, ())
     chosen = draw(data.labels, data.groups, 3, 7)
-    bench = Bench(data, {"pretrained": SHIPPED}, torch.device("cpu"), lambda what, done, of: None)
-    ours = bench.answer(Method("pretrained", recipe, (1.0, 0.3)), chosen)
+    fitter = DrawFitter(data, {"pretrained": SHIPPED}, torch.device("cpu"), lambda what, done, of: None)
+    ours = fitter.probabilities_of(Method("pretrained", recipe, (1.0, 0.3)), chosen)
 
     def part(rows):
         shots = replace(
@@ -256,14 +256,14 @@ def test_a_fit_is_what_finetune_gives(tmp_path, monkeypatch, recipe):
 
 def test_features_are_computed_once_a_data_set(tmp_path, monkeypatch):
     (data,) = read_sets([class_folder(tmp_path / "d", 8)], QUICK, ())
-    bench = Bench(data, {"pretrained": SHIPPED}, torch.device("cpu"), lambda what, done, of: None)
+    fitter = DrawFitter(data, {"pretrained": SHIPPED}, torch.device("cpu"), lambda what, done, of: None)
     looks, real = [], LooseShots.features
     monkeypatch.setattr(LooseShots, "features", lambda *args: looks.append(1) or real(*args))
     for seed in range(3):
         chosen = draw(data.labels, data.groups, 3, seed)
-        first = bench.answer(Method("pretrained", "frozen"), chosen)
-        np.testing.assert_array_equal(first, bench.answer(Method("pretrained", "frozen"), chosen))
-        bench.answer(Method("pretrained", "default", (1.0,)), chosen)
+        first = fitter.probabilities_of(Method("pretrained", "frozen"), chosen)
+        np.testing.assert_array_equal(first, fitter.probabilities_of(Method("pretrained", "frozen"), chosen))
+        fitter.probabilities_of(Method("pretrained", "default", (1.0,)), chosen)
     assert looks == [1]
 
 
@@ -272,7 +272,7 @@ def test_the_papers_boxes_are_cut_once_for_each_start(tmp_path, monkeypatch):
     monkeypatch.setattr(fits, "fit_paper", lambda *args: None)
     (data,) = read_sets([class_folder(tmp_path / "d", 8)], QUICK, ())
     starts = {"pretrained": SHIPPED, "none": Start("none", None, "", "scratch")}
-    bench = Bench(data, starts, torch.device("cpu"), lambda what, done, of: None)
+    fitter = DrawFitter(data, starts, torch.device("cpu"), lambda what, done, of: None)
     looks, real = [], LooseShots.boxes
     monkeypatch.setattr(
         LooseShots,
@@ -281,7 +281,7 @@ def test_the_papers_boxes_are_cut_once_for_each_start(tmp_path, monkeypatch):
     )
     chosen = draw(data.labels, data.groups, 3, 0)
     for start in (*starts, *starts):
-        bench.answer(Method(start, "paper", (1.0,)), chosen)
+        fitter.probabilities_of(Method(start, "paper", (1.0,)), chosen)
     assert looks == [recipes.VIEW_DIAMETERS, (recipes.PAPER_VIEW_DIAMETER,)]
 
 

@@ -11,8 +11,8 @@ from benchmark_world import DIAMETER, boxes, class_folder, micrographs, write_st
 from pickeropt.benchmark.benchmark_config import BenchmarkConfig
 from pickeropt.benchmark.benchmark_sets import read_sets
 from pickeropt.benchmark.fits import TABLE_3, Method, draw, draw_seed, held_out, needed, table_3, table_4, with_losses
-from pickeropt.benchmark.results import Record, Results, differences, read_records, summary, write_records
-from pickeropt.benchmark.tables import Told, macro_f1, markdown
+from pickeropt.benchmark.results import DrawRecord, DrawResults, differences, read_records, summary, write_records
+from pickeropt.benchmark.tables import TableContext, macro_f1, markdown
 from pickeropt.errors import FormatError, GeometryError, PickeroptError, ShotsError
 from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.recipes import make_classifier
@@ -23,7 +23,7 @@ METHOD = Method("pretrained", "default", (1.0, 0.3))
 
 
 def record(data_set, number, value, method=METHOD, shots=30, **more):
-    plain = Record(
+    plain = DrawRecord(
         data_set, method, shots, number, 0, value, value / 2, None, "box", (30, 30), ("particle", "ice"),
         ((3, 1), (0, 4)), "b", "w",
     )  # fmt: skip
@@ -65,7 +65,7 @@ def test_the_interval_covers_the_mean_19_times_in_20():
 
 
 def test_means_over_data_sets_are_of_draws_that_all_have():
-    results = Results([*(record("a", i, 0.1 * i) for i in range(3)), *(record("b", i, 0.5) for i in (1, 2, 3))])
+    results = DrawResults([*(record("a", i, 0.1 * i) for i in range(3)), *(record("b", i, 0.5) for i in (1, 2, 3))])
     values = results.values(["a", "b"], METHOD, 30, macro_f1)
     assert values == {1: pytest.approx(0.3), 2: pytest.approx(0.35)}
     assert results.values(["a", "c"], METHOD, 30, macro_f1) == {}
@@ -170,7 +170,7 @@ def test_every_method_is_needed_once():
 def test_table_4_by_hand(tmp_path):
     config = replace(CONFIG, tables=(4,), draws=2, loss_choices=((1.0,), (1.0, 0.1), (1.0, 0.3)))
     other = replace(METHOD, loss_weights=(1.0, 0.1))
-    results = Results(
+    results = DrawResults(
         [
             *(record("a", i, value) for i, value in enumerate((0.6, 0.8))),
             *(record("a", i, value, other) for i, value in enumerate((0.61, 0.81))),
@@ -179,7 +179,7 @@ def test_table_4_by_hand(tmp_path):
     )
     folder = class_folder(tmp_path / "a")
     sets = read_sets([folder], replace(config, diameter_angstrom=DIAMETER, pixel_size=1.0), ())
-    lines = markdown(results, Told(config, sets, {}, ("ice is thick",))).splitlines()
+    lines = markdown(results, TableContext(config, sets, {}, ("ice is thick",))).splitlines()
     assert "- ice is thick." in lines
     assert lines[-3:] == [
         "| 1 | 0.500 (n 1) | -0.1000 |",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from pickeropt.cli import app
-from pickeropt.convert.conversion import TARGETS, convert
+from pickeropt.convert.conversion import OUTPUT_FORMATS, convert
 from pickeropt.convert.convert_config import ConvertConfig
 from pickeropt.errors import FormatError, GeometryError, MicrographError, OutputError, PickeroptError
 from pickeropt.frame.frame_config import FRAMES, Frame
@@ -307,7 +307,7 @@ def make_all(folder: Path, rows: str) -> dict[str, Path]:
     config = replace(BOXES, micrographs=(mics,))
     source = star(folder / "first", rows, "m0.star")
     made = {}
-    for target in TARGETS:
+    for target in OUTPUT_FORMATS:
         (folder / target).mkdir()
         made[target] = written(folder / target, target, config, source)
     return made
@@ -317,7 +317,7 @@ def test_any_to_any(tmp_path: Path) -> None:
     rows = [(10.25, 20.0, 0.5), (3.125, 4.0078125, -1e-9), (70.4996, 49.9, 1e6)]
     made = make_all(tmp_path, "".join(f"{x} {y} {s}\n" for x, y, s in rows))
     config = replace(BOXES, micrographs=(tmp_path / "mics",))
-    for source, target in product(made, TARGETS):
+    for source, target in product(made, OUTPUT_FORMATS):
         folder = tmp_path / f"{source}-{target}"
         folder.mkdir()
         found = read_rows(written(folder, target, config, made[source]))
@@ -354,7 +354,7 @@ def test_coordinates_and_scores_survive(rows: list[tuple[float, float, float]], 
     np.testing.assert_array_equal(found[:, 2], scores)
 
 
-@pytest.mark.parametrize("target", [target for target in TARGETS if target != "xy"])
+@pytest.mark.parametrize("target", [target for target in OUTPUT_FORMATS if target != "xy"])
 def test_no_picks_is_a_file_without_picks(tmp_path: Path, target: str) -> None:
     mics = micrograph(tmp_path, "m0.mrc")
     (tmp_path / "m0.cbox").write_text("")

@@ -156,7 +156,7 @@ def test_the_package_ships_species_of_the_right_mass() -> None:
 
 
 def test_shipped_species_are_small_whole_and_not_the_test_specimens() -> None:
-    folder = Path(maps.__file__).parent
+    folder = Path(maps.__file__).parent / "maps"
     assert {path.stem for path in folder.glob("*.npz")} == set(PDB_ENTRIES)
     assert sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) < 600_000
     assert not {"5A1A", "2FHA", "5SYG"} & {entry[:4] for entry in PDB_ENTRIES.values()}

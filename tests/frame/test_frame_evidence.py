@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from frame_world import DIAMETER, draw
 
-from pickeropt.frame.evidence import GRID, Evidence, contrast, look, shift_sums, tally, tally_scores, total
+from pickeropt.frame.evidence import GRID, Evidence, collect_evidence, contrast, shift_sums, tally, tally_scores, total
 from pickeropt.frame.frame_config import FRAMES, IDENTITY, Frame
 
 RANKS = np.arange(24, dtype=np.float32).reshape(4, 6) / 23 * 2 - 1
@@ -68,18 +68,18 @@ def test_a_dark_disc_stands_out_at_its_centre() -> None:
 
 def test_a_micrograph_is_binned_to_the_particle() -> None:
     pixels = np.random.default_rng(0).standard_normal((103, 205)).astype(np.float32)
-    narrow, wide = look(pixels, 24.0, PICKS, 12)
+    narrow, wide = collect_evidence(pixels, 24.0, PICKS, 12)
     assert narrow.cell == wide.cell == 2
     assert narrow.ranks.shape == wide.ranks.shape == (51, 102)
     assert narrow.ranks.min() == -1
     assert narrow.ranks.max() == 1
     assert np.unique(narrow.ranks).size == narrow.ranks.size
-    assert look(pixels, 5.0, PICKS, 12)[0].cell == 1
+    assert collect_evidence(pixels, 5.0, PICKS, 12)[0].cell == 1
 
 
 def test_chance_is_zero_and_particles_are_not() -> None:
     pixels, xy = draw(1)
-    narrow, _ = look(pixels, DIAMETER, xy, 12)
+    narrow, _ = collect_evidence(pixels, DIAMETER, xy, 12)
     anywhere = np.random.default_rng(101).uniform([20, 20], [480, 400], size=(60, 2))
     sums = tally(replace(narrow, coordinates=anywhere), [IDENTITY])
     assert abs(sums.evidence(1)[0]) < 4 * sums.error()[0]

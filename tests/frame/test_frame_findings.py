@@ -19,7 +19,7 @@ from pickeropt.frame.findings import (
     percent,
     remedy,
 )
-from pickeropt.frame.frame_config import IDENTITY, RIGHT, UNSURE, WRONG, Frame, FrameSite, Opinion, Verdict
+from pickeropt.frame.frame_config import IDENTITY, RIGHT, UNSURE, WRONG, Frame, FrameDecision, FrameSite, Verdict
 from pickeropt.io.micrographs import MicrographHeader
 from pickeropt.io.picks import read_picks
 
@@ -151,7 +151,7 @@ def test_a_folder_and_several_files_are_converted(tmp_path: Path) -> None:
 
 
 def verdict(answer: str, frame: Frame, doubtful: bool = False, **more: object) -> Verdict:
-    opinion = Opinion(answer, frame, 0.97, "because", doubtful)
+    opinion = FrameDecision(answer, frame, 0.97, "because", doubtful)
     return Verdict(opinion, (), True, more.get("odd", ()), 1200, 3, 20.0)  # type: ignore[arg-type]
 
 

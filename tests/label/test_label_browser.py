@@ -344,14 +344,14 @@ def test_a_server_started_anew_without_the_class_that_is_given(server: Server, p
     person.press("Enter")
     person.reads("#status", "Class aggregate has key 5")
     person.press("b", "5")
-    person.reads("#status", "aggregate is given now")
+    person.reads("#status", "Class to give: aggregate")
     server.kill()
     person.reads("#line", "The server does not answer")
     server.start()
     second = person.context.new_page()
     second.goto(server.address)
     person.reads("#status", "has no class aggregate")
-    person.reads("#status", "particle is given now")
+    person.reads("#status", "Class to give: particle")
     person.reads("#mode-note", "particle")
     assert labels_of(server.labels) == {}
 
@@ -485,8 +485,8 @@ def test_two_browsers_see_and_keep_each_others_labels(world: World, browser, ser
     other.press("ArrowRight", "ArrowRight", "3")
     person.sent()
     other.sent()
-    person.page.locator("#box-2[data-said=label] .foot").filter(has_text="carbon").wait_for()
-    other.page.locator("#box-1[data-said=label] .foot").filter(has_text="particle").wait_for()
+    person.page.locator("#box-2[data-status=label] .foot").filter(has_text="carbon").wait_for()
+    other.page.locator("#box-1[data-status=label] .foot").filter(has_text="particle").wait_for()
     person.press("u", "u", "u")  # only one's own
     person.reads("#status", "Nothing to undo")
     other.count("particle", 0)

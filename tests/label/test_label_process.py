@@ -117,14 +117,14 @@ def test_a_port_that_is_taken_is_said(tmp_path):
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(PickeroptError, match=f"port {port}: cannot be served on.*--port"):
+        with pytest.raises(PickeroptError, match=f"port {port}: cannot be used.*--port"):
             serve([tmp_path / "picks.star"], config_of(tmp_path, port=port))
 
 
 @pytest.mark.parametrize("port", [None, 0])
 def test_a_host_that_is_none_is_said(tmp_path, port):
     make_world(tmp_path)
-    with pytest.raises(PickeroptError, match=r"^a\.\.b, port 0: cannot be served on .*another --host"):
+    with pytest.raises(PickeroptError, match=r"^a\.\.b, port 0: cannot be used .*another --host"):
         serve([tmp_path / "picks.star"], config_of(tmp_path, host="a..b", port=port))
 
 

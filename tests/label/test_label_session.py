@@ -211,7 +211,7 @@ def test_a_second_server_is_refused(tmp_path):
     picks, config = make_world(tmp_path), config_of(tmp_path)
     with (
         serving(picks, config),
-        pytest.raises(OutputError, match=r"labels\.star: another server .*labelling into it"),
+        pytest.raises(OutputError, match=r"labels\.star: another server .*has it open"),
     ):
         LabelServer([picks], config)
     with serving(picks, config):
@@ -234,7 +234,7 @@ def test_files_that_must_not_be_overwritten(tmp_path):
     labelled.write_bytes(labelled_star(["m0.mrc"], np.array([[1.0, 2.0]]), ["ice"]))
     with pytest.raises(OutputError, match="is the file of picks itself"):
         LabelServer([labelled], config_of(tmp_path, out=labelled))
-    with pytest.raises(OutputError, match="lies in the folder of picks"):
+    with pytest.raises(OutputError, match="is in the folder of picks"):
         LabelServer([tmp_path], config_of(tmp_path))
     other = tmp_path / "coordinates.star"
     other.write_bytes(picks.read_bytes())
@@ -260,7 +260,7 @@ def test_without_picks_micrographs_or_pixel_size_nothing_is_served(tmp_path):
     picks = make_world(tmp_path, pixel_size=1.0)  # which in a header means: not set
     empty = tmp_path / "empty.star"
     empty.write_text("data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n")
-    with pytest.raises(FormatError, match=r"empty\.star: there are no picks"):
+    with pytest.raises(FormatError, match=r"empty\.star: has no picks"):
         LabelServer([empty], config_of(tmp_path))
     with pytest.raises(MicrographError, match=r"m0\.mrc: the micrograph is missing.*--micrographs"):
         LabelServer([picks], config_of(tmp_path, micrographs=(tmp_path / "out",)))

@@ -7,7 +7,7 @@ import torch
 
 from pickeropt.io.micrographs import write_mrc
 from pickeropt.pickers.deeppicker_network import DeepPickerSettings
-from pickeropt.pickers.picker_records import Job, Labelled
+from pickeropt.pickers.picker_records import LabelledMicrograph, PickerTrainingJob
 
 DIAMETER = 64 / 1.4
 SETTINGS = DeepPickerSettings(epochs=4, patience=4, batch_size=16)
@@ -27,10 +27,10 @@ def micrograph(folder, seed, side=400, per_side=4, contrast=0.7, zoom=1.0):
         xy = (xy + 0.5) * zoom - 0.5
     path = Path(folder) / f"m{seed}_{zoom:g}.mrc"
     write_mrc(path, pixels.astype(np.float32), 2.0)
-    return Labelled(path, xy, 2.0, 2.0 * DIAMETER * zoom)
+    return LabelledMicrograph(path, xy, 2.0, 2.0 * DIAMETER * zoom)
 
 
 def job(folder, seed=0, on_progress=lambda what, done, total: None):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return Job(seed, torch.device("cpu"), folder, on_progress)
+    return PickerTrainingJob(seed, torch.device("cpu"), folder, on_progress)

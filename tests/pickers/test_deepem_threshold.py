@@ -1,21 +1,21 @@
 import numpy as np
 import pytest
 
-from pickeropt.pickers.deepem_training import best_threshold, found
+from pickeropt.pickers.deepem_training import best_threshold, match_picks
 
 
 def test_each_pick_takes_the_nearest_particle_that_no_better_one_took() -> None:
     particles = np.array([[0.0, 0.0], [10.0, 0.0], [50.0, 0.0]])
     picks = np.array([[4.0, 0.0], [1.0, 0.0], [50.0, 5.1], [2.0, 0.0]])
-    true, was_found = found(picks, particles, 6.0)
+    true, was_found = match_picks(picks, particles, 6.0)
     # the first takes 0; the second has only 0 within 6 px; the third lies within; the last has nothing left
     assert true.tolist() == [True, False, True, False]
     assert was_found.tolist() == [True, False, True]
 
 
 def test_nothing_to_match() -> None:
-    assert [x.tolist() for x in found(np.empty((0, 2)), np.zeros((2, 2)), 1.0)] == [[], [False, False]]
-    assert [x.tolist() for x in found(np.zeros((2, 2)), np.empty((0, 2)), 1.0)] == [[False, False], []]
+    assert [x.tolist() for x in match_picks(np.empty((0, 2)), np.zeros((2, 2)), 1.0)] == [[], [False, False]]
+    assert [x.tolist() for x in match_picks(np.zeros((2, 2)), np.empty((0, 2)), 1.0)] == [[False, False], []]
 
 
 def test_the_threshold_of_the_highest_f2() -> None:

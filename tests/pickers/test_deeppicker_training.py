@@ -18,15 +18,15 @@ from pickeropt.pickers.deeppicker_network import (
     score_of,
 )
 from pickeropt.pickers.deeppicker_training import (
-    Judged,
+    DeepPickerMatches,
     best_picks,
     best_threshold,
     calibration,
     fit_network,
     gather,
     iterate,
-    judge,
     load,
+    match_candidates,
     parted,
     train,
     validate,
@@ -244,13 +244,13 @@ def test_the_threshold_is_that_of_the_greatest_f1(world, tmp_path):
     # agreeing is 12.8 px: true, false, true, true, false
     xy = np.array([[100, 112.0], [250, 250], [200, 201], [308, 308], [300, 100]])
     picks = Detections(xy, np.array([0.9, 0.8, 0.7, 0.6, 0.5]))
-    judged = judge(Fixed(picks), [one], job(tmp_path))
-    assert judged.true.tolist() == [True, False, True, True, False]
-    threshold, figures = best_threshold(judged)
+    matches = match_candidates(Fixed(picks), [one], job(tmp_path))
+    assert matches.true.tolist() == [True, False, True, True, False]
+    threshold, figures = best_threshold(matches)
     assert threshold == 0.6
     assert figures == pytest.approx({"precision": 3 / 4, "recall": 3 / 4, "f1": 3 / 4})
     far = Detections(xy + 40, picks.scores)
-    nothing = judge(Fixed(far), [one], job(tmp_path))
+    nothing = match_candidates(Fixed(far), [one], job(tmp_path))
     assert best_threshold(nothing)[0] == 0.5
     assert calibration(nothing) == UNCALIBRATED
 
@@ -259,7 +259,7 @@ def test_scores_become_the_share_of_true_candidates():
     random = np.random.default_rng(0)
     odds = random.normal(0, 3, 20_000)
     true = random.random(20_000) < 1 / (1 + np.exp(-(0.5 * odds - 2)))
-    slope, offset = calibration(Judged(score_of(odds, UNCALIBRATED), true, int(true.sum())))
+    slope, offset = calibration(DeepPickerMatches(score_of(odds, UNCALIBRATED), true, int(true.sum())))
     assert slope == pytest.approx(0.5, abs=0.03)
     assert offset == pytest.approx(-2, abs=0.1)
     scores = score_of(odds, (slope, offset))
@@ -273,7 +273,7 @@ def test_scores_become_the_share_of_true_candidates():
 
 def test_better_candidates_that_are_false_calibrate_nothing():
     scores = np.array([0.9, 0.8, 0.2, 0.1])
-    assert calibration(Judged(scores, scores < 0.5, 2)) == UNCALIBRATED
+    assert calibration(DeepPickerMatches(scores, scores < 0.5, 2)) == UNCALIBRATED
 
 
 def test_scores_at_the_ends_stay_finite():

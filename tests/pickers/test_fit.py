@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from pickeropt.pickers.picker_records import Job, fit
+from pickeropt.pickers.picker_records import PickerTrainingJob, fit
 
 STEPS = 40
 
@@ -29,7 +29,7 @@ def train(folder: Path, killed_at: int | None = None) -> dict[str, torch.Tensor]
         inputs = torch.from_numpy(np.random.default_rng([7, step]).normal(size=(16, 3)).astype(np.float32))
         return (model(inputs)[:, 0] - inputs[:, 0]).square().mean()
 
-    job = Job(7, torch.device("cpu"), folder, lambda what, done, total: None)
+    job = PickerTrainingJob(7, torch.device("cpu"), folder, lambda what, done, total: None)
     fit(model, optimiser, STEPS, loss_of, job, "steps", rate=lambda step: 1 - step / (STEPS + 1))
     return model.state_dict()
 
@@ -60,7 +60,7 @@ def test_the_loss_falls(tmp_path: Path) -> None:
         seen.append(loss.item())
         return loss
 
-    job = Job(0, torch.device("cpu"), tmp_path, lambda what, done, total: None)
+    job = PickerTrainingJob(0, torch.device("cpu"), tmp_path, lambda what, done, total: None)
     last = fit(model, optimiser, 60, loss_of, job, "steps")
     assert last == pytest.approx(np.mean(seen[-3:]))
     assert last < 0.01 < seen[0]

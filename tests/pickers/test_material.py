@@ -7,14 +7,14 @@ from picker_world import make_coordinates, make_micrograph
 from pickeropt.errors import PickeroptError
 from pickeropt.io.labels import LabelRows, labels_content
 from pickeropt.pickers.picker_config import PickTrainConfig
-from pickeropt.pickers.picker_records import Labelled
+from pickeropt.pickers.picker_records import LabelledMicrograph
 from pickeropt.pickers.picker_training import chosen, read_material, split
 
 CONFIG = PickTrainConfig("deepem", diameter_angstrom=24.0)
 
 
-def labelled(count: int, name: str = "a") -> Labelled:
-    return Labelled(Path(f"{name}.mrc"), np.arange(2.0 * count).reshape(-1, 2), 2.0, 24.0)
+def labelled(count: int, name: str = "a") -> LabelledMicrograph:
+    return LabelledMicrograph(Path(f"{name}.mrc"), np.arange(2.0 * count).reshape(-1, 2), 2.0, 24.0)
 
 
 def test_labels_bring_their_diameters_and_only_particles_count(tmp_path: Path) -> None:
@@ -53,10 +53,10 @@ def test_a_micrograph_at_least_is_held_back_where_there_are_two() -> None:
     ten = [labelled(1, str(i)) for i in range(10)]
     material = split(ten, 0.2, seed=0)
     assert (len(material.training), len(material.testing)) == (8, 2)
-    assert material.judging == material.testing
+    assert material.evaluation == material.testing
     assert len(split(ten[:2], 0.01, 0).testing) == 1
     alone = split(ten[:1], 0.5, 0)
-    assert alone.judging == alone.training == (ten[0],)
+    assert alone.evaluation == alone.training == (ten[0],)
 
 
 def test_one_micrograph_and_too_few_particles_are_told(tmp_path: Path) -> None:

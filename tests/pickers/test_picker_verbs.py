@@ -293,9 +293,11 @@ def test_micrographs_without_coordinates(folder: Path) -> None:
 def test_a_damaged_picker_is_told(folder: Path) -> None:
     file = read_picker(folder / "picker.safetensors")
     from pickeropt.pickers.picker_file import picker_bytes
-    from pickeropt.pickers.picker_records import Trained
+    from pickeropt.pickers.picker_records import TrainedPicker
 
     path = folder / "damaged.safetensors"
-    path.write_bytes(picker_bytes("deepem", Trained(dict(file.settings), {"w": torch.zeros(1)}, 0.5, {}), 24.0, {}))
+    path.write_bytes(
+        picker_bytes("deepem", TrainedPicker(dict(file.settings), {"w": torch.zeros(1)}, 0.5, {}), 24.0, {})
+    )
     with pytest.raises(PickeroptError, match="damaged picker"):
         pick([folder / "mics"], PickRunConfig(path, folder / "picks"))

@@ -7,7 +7,7 @@ import torch
 
 from pickeropt.errors import CheckpointError, GeometryError, ShotsError
 from pickeropt.io.micrographs import write_mrc
-from pickeropt.pickers.picker_records import Job, Labelled, Material
+from pickeropt.pickers.picker_records import LabelledMicrograph, Material, PickerTrainingJob
 from pickeropt.pickers.yolo_network import YoloSettings
 from pickeropt.pickers.yolo_training import batch, particle_size, rate, sampled, train
 
@@ -29,7 +29,7 @@ def labelled(path, seed, side=224, count=15):
             disc = np.hypot(x - at[0], y - at[1]) < DIAMETER / (2 if particle else 4)
             pixels[disc] -= 1.5 if particle else -1.5
     write_mrc(path, pixels, 2.0)
-    return Labelled(path, np.array(places[:count]), 2.0, 2.0 * DIAMETER)
+    return LabelledMicrograph(path, np.array(places[:count]), 2.0, 2.0 * DIAMETER)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def micrographs(tmp_path_factory):
 
 def job(folder, seed=0, on_progress=lambda what, done, total: None):
     folder.mkdir(parents=True, exist_ok=True)
-    return Job(seed, torch.device("cpu"), folder, on_progress)
+    return PickerTrainingJob(seed, torch.device("cpu"), folder, on_progress)
 
 
 def test_it_learns_particles_and_tells_them_from_the_rest(micrographs, tmp_path):

@@ -14,7 +14,7 @@ from pickeropt.errors import FormatError, ShotsError
 from pickeropt.io.micrographs import MicrographHeader
 from pickeropt.io.relion_star import write_labelled_star
 from pickeropt.prune.picker_score import LIMIT, SPREAD, ShotsOnPicks, combine, match_shots
-from pickeropt.prune.plan import Plan
+from pickeropt.prune.plan import PrunePlan
 from pickeropt.prune.prune_config import PruneConfig
 from pickeropt.prune.pruning import prune
 from pickeropt.shots import Shots
@@ -115,7 +115,7 @@ def test_matching_by_hand(tmp_path: Path) -> None:
     )
     micrograph = np.array([0, 0, 0, 0, 1] + [0] * 10)
     picks = SitedPicks((), np.array([0, 15]), places, micrograph, np.full(15, np.nan), sites)
-    plan = Plan((), (), picks, ())
+    plan = PrunePlan((), (), picks, ())
     points = [
         [13.0, 10],
         [14, 10],  # farther from the same

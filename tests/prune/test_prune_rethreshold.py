@@ -273,11 +273,11 @@ def test_inputs_that_changed_or_went(out: Path) -> None:
     ("change", "message"),
     [
         (lambda lines: [lines[0], *sorted(lines[1:], reverse=True)], "it was sorted or changed"),
-        (lambda lines: lines[:-1], "it was sorted or changed"),
-        (lambda lines: [*lines[:-1], lines[-1][:-3]], "cells, not 12"),
+        (lambda lines: lines[:-1], "it was cut or changed"),
+        (lambda lines: [*lines[:-1], lines[-1][:-3]], "values where the header names 12"),
         (lambda lines: [lines[0].replace("score", "points"), *lines[1:]], "no column 'score'"),
-        (lambda lines: [lines[0], lines[1].replace(",0.", ",7."), *lines[2:]], "not from 0 to 1"),
-        (lambda lines: [lines[0], lines[1].replace(",0.", ",x."), *lines[2:]], "a score is no number"),
+        (lambda lines: [lines[0], lines[1].replace(",0.", ",7."), *lines[2:]], "is outside 0 to 1"),
+        (lambda lines: [lines[0], lines[1].replace(",0.", ",x."), *lines[2:]], "is not a number"),
         (
             lambda lines: [lines[0], re.sub(",(ice|carbon|particle),", ",?,", lines[1]), *lines[2:]],
             "is none of",

@@ -320,7 +320,7 @@ def test_the_pruning_has_the_warnings_of_its_report(tmp_path):
         (lambda out: (out / "scores.csv").unlink(), OutputError, "no scores.csv"),
         (lambda out: (out / "scores.csv").write_text("a,b\n1,2\n"), FormatError, "no column 'file'"),
         (lambda out: cut_rows(out, 1), FormatError, "no rows"),
-        (lambda out: append(out, "x,1\n"), FormatError, "lines 2 to 92: a row is not as prune wrote it"),
+        (lambda out: append(out, "x,1\n"), FormatError, "line 92: 2 values where the header names"),
         (lambda out: append(out, "\xff"), FormatError, "cannot be read"),
     ],
 )

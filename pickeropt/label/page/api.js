@@ -1,6 +1,6 @@
-// Talking to the server: JSON requests, and a queue of images that forgets what is no longer wanted.
+// Requests to the server: JSON, and a queue of images from which requests can be cancelled.
 
-/** The server refused: an error of ours, not of the line. `status` is that of HTTP. */
+/** The server refused the request, with this HTTP `status`. */
 export class Refused extends Error {
   constructor(status, message) {
     super(message);
@@ -56,7 +56,7 @@ export function query(values) {
 
 /**
  * Images in turn, `parallel` at a time so that labels always find a free connection.
- * What was asked for and is given up before its turn never reaches the server.
+ * A request that is cancelled before its turn never reaches the server.
  */
 export class ImageQueue {
   constructor(parallel, keep, decode, release) {
@@ -66,8 +66,8 @@ export class ImageQueue {
     this.running = new Map(); // url -> {abort, done: [...]}
   }
 
-  /** The decoded image where it is at hand. */
-  have(url) {
+  /** The decoded image where it is loaded. */
+  cached(url) {
     const image = this.kept.get(url);
     if (image !== undefined) {
       this.kept.delete(url);
@@ -76,9 +76,9 @@ export class ImageQueue {
     return image;
   }
 
-  /** Ask for an image: done(image, error) comes once. Returns a function that gives it up. */
-  ask(url, done) {
-    const image = this.have(url);
+  /** Ask for an image: done(image, error) comes once. Returns a function that cancels it. */
+  request(url, done) {
+    const image = this.cached(url);
     if (image !== undefined) {
       done(image, null);
       return () => {};
@@ -87,10 +87,10 @@ export class ImageQueue {
     if (running) running.done.push(done);
     else this.waiting.set(url, [...(this.waiting.get(url) ?? []), done]);
     this.next();
-    return () => this.giveUp(url, done);
+    return () => this.cancel(url, done);
   }
 
-  giveUp(url, done) {
+  cancel(url, done) {
     const without = (list) => list.filter((other) => other !== done);
     if (this.waiting.has(url)) {
       const left = without(this.waiting.get(url));

@@ -25,13 +25,13 @@ export class Camera {
   centre(x, y) {
     this.left = x - this.screen.width / 2 / this.scale;
     this.up = this.height - y - this.screen.height / 2 / this.scale;
-    this.hold();
+    this.clamp();
   }
 
   pan(dx, dy) {
     this.left -= dx / this.scale;
     this.up -= dy / this.scale;
-    this.hold();
+    this.clamp();
   }
 
   /** Zoom by a factor about a point of the screen. */
@@ -40,13 +40,13 @@ export class Camera {
     this.left += sx / this.scale - sx / scale;
     this.up += sy / this.scale - sy / scale;
     this.scale = scale;
-    this.hold();
+    this.clamp();
   }
 
-  /** Show no more beside the micrograph than there must be; in the middle what is smaller than the canvas. */
-  hold() {
-    this.left = held(this.left, this.screen.width / this.scale, this.width);
-    this.up = held(this.up, this.screen.height / this.scale, this.height);
+  /** Keep the micrograph in view; one that is smaller than the canvas is centred. */
+  clamp() {
+    this.left = clamped(this.left, this.screen.width / this.scale, this.width);
+    this.up = clamped(this.up, this.screen.height / this.scale, this.height);
   }
 
   toScreen(x, y) {
@@ -57,14 +57,14 @@ export class Camera {
     return [this.left + sx / this.scale, this.height - (this.up + sy / this.scale)];
   }
 
-  sees(x, y, margin) {
+  isVisible(x, y, margin) {
     const [sx, sy] = this.toScreen(x, y);
     const { width, height } = this.screen;
     return sx > -margin && sy > -margin && sx < width + margin && sy < height + margin;
   }
 }
 
-function held(start, seen, length) {
+function clamped(start, seen, length) {
   if (seen >= length) return (length - seen) / 2;
   const beyond = Math.min(0.05 * seen, length - seen); // so that an edge is seen as one
   return Math.min(Math.max(start, -beyond), length - seen + beyond);

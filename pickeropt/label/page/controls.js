@@ -1,4 +1,4 @@
-// Look, order and filters: read from the controls, remembered by the browser.
+// Display settings, order and filters: read from the controls, stored in the browser.
 
 const PLACE = "pickeropt-controls";
 const THEMES = ["auto", "light", "dark"];
@@ -10,9 +10,9 @@ const TEXTS = {
 };
 
 export class Controls {
-  /** onLook(look) and onList(asked) after a change; micrograph() gives the index for "this micrograph". */
-  constructor(find, { onLook, onList, micrograph }) {
-    Object.assign(this, { find, onLook, onList, micrograph });
+  /** onDisplay(display) and onList(asked) after a change; micrograph() gives the index for "this micrograph". */
+  constructor(find, { onDisplay, onList, micrograph }) {
+    Object.assign(this, { find, onDisplay, onList, micrograph });
     this.remembered = recall();
     for (const name of Object.keys(TEXTS)) {
       const input = find(`#${name}`);
@@ -30,7 +30,7 @@ export class Controls {
     this.writeTexts();
   }
 
-  look() {
+  display() {
     const values = Object.keys(TEXTS).map((name) => [name, Number(this.find(`#${name}`).value)]);
     return Object.fromEntries(values);
   }
@@ -58,16 +58,16 @@ export class Controls {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => {
       this.remember();
-      this.onLook(this.look());
+      this.onDisplay(this.display());
     }, 120);
   }
 
   writeTexts() {
     for (const [name, text] of Object.entries(TEXTS)) {
       const input = this.find(`#${name}`);
-      const said = text(Number(input.value));
-      input.previousElementSibling.textContent = said;
-      input.setAttribute("aria-valuetext", said);
+      const status = text(Number(input.value));
+      input.previousElementSibling.textContent = status;
+      input.setAttribute("aria-valuetext", status);
     }
   }
 
@@ -85,7 +85,7 @@ export class Controls {
   nextTheme() {
     this.setTheme(THEMES[(THEMES.indexOf(this.theme) + 1) % THEMES.length]);
     this.remember();
-    this.onLook(this.look());
+    this.onDisplay(this.display());
   }
 
   setTheme(theme) {
@@ -100,7 +100,7 @@ export class Controls {
 
   remember() {
     try {
-      const all = { ...this.look(), theme: this.theme, moveOn: this.movesOn };
+      const all = { ...this.display(), theme: this.theme, moveOn: this.movesOn };
       localStorage.setItem(PLACE, JSON.stringify(all));
     } catch {
       // no storage: the controls start anew at the next visit

@@ -2,7 +2,7 @@
 
 import { ImageQueue, query } from "./api.js";
 import { PickList } from "./list.js";
-import { dressTile, makeTile } from "./tile.js";
+import { updateTile, makeTile } from "./tile.js";
 import { VirtualList } from "./virtual.js";
 
 const SIZES = [64, 96, 128, 192, 256, 384]; // px of a picture that is asked for
@@ -16,17 +16,17 @@ export class Gallery {
     Object.assign(this, { store, element, note });
     this.list = new PickList();
     this.images = new ImageQueue(3, 1500, async (blob) => URL.createObjectURL(blob), URL.revokeObjectURL);
-    this.look = {};
+    this.display = {};
     this.active = 0;
     this.anchor = 0;
     this.left = null; // id of the box that was active when the list without it came
     this.moving = Promise.resolve();
-    this.onTheWay = false; // the active entry is not yet the selected one
+    this.pending = false; // the active entry is not yet the selected one
     this.reads = 0;
     this.virtual = new VirtualList(element, {
       make: makeTile,
       bind: (tile, index) => this.bind(tile, index),
-      unbind: (tile) => tile.giveUp?.(),
+      unbind: (tile) => tile.cancel?.(),
       onView: (first, end) => this.onView(first, end),
     });
     this.list.addEventListener("loaded", ({ detail }) => this.onLoaded(detail));
@@ -34,7 +34,7 @@ export class Gallery {
     element.addEventListener("pointerdown", (event) => this.onPointer(event));
     element.addEventListener("dblclick", () => this.onOpen?.());
     for (const name of ["labels", "selection", "threshold", "state"]) {
-      store.addEventListener(name, () => this.dress());
+      store.addEventListener(name, () => this.updateTiles());
     }
     store.addEventListener("back", () => this.virtual.refresh());
   }
@@ -49,12 +49,12 @@ export class Gallery {
     if (this.list.total) this.go(0, false, false);
   }
 
-  /** Read the list again, which may be shorter then: the active entry stays, or the next that is still listed. */
+  /** Read the list again, which may have become shorter: the active entry stays, or the next that is still listed. */
   async again() {
     const turn = (this.reads += 1);
     const { asked, total } = this.list;
     const last = Math.max(0, Math.min(this.active + NEAR, total - 1));
-    const fresh = await this.list.anew(Math.min(Math.max(0, this.active - NEAR), last), last);
+    const fresh = await this.list.reread(Math.min(Math.max(0, this.active - NEAR), last), last);
     if (turn !== this.reads || asked !== this.list.asked) return; // there is a newer one
     if (fresh.failure) this.note(fresh.failure.message);
     else this.take(fresh);
@@ -69,50 +69,50 @@ export class Gallery {
     if (listed !== later[0]) [this.left] = later;
     this.active = Math.max(0, listed === undefined ? Math.min(this.active, fresh.total - 1) : place(listed));
     this.anchor = place(anchor) < 0 ? this.active : place(anchor);
-    if (this.onTheWay) this.go(this.active, this.anchor !== this.active, false);
-    this.dress();
+    if (this.pending) this.go(this.active, this.anchor !== this.active, false);
+    this.updateTiles();
   }
 
   /** lowpass Å, contrast sigmas, view diameters, zoom px. */
-  setLook(look) {
-    const resized = look.zoom !== this.look.zoom;
-    this.look = look;
-    const wanted = look.zoom * (window.devicePixelRatio || 1);
+  setDisplay(display) {
+    const resized = display.zoom !== this.display.zoom;
+    this.display = display;
+    const wanted = display.zoom * (window.devicePixelRatio || 1);
     this.px = SIZES.find((size) => size >= wanted) ?? SIZES.at(-1);
-    this.element.style.setProperty("--zoom", `${look.zoom}px`);
+    this.element.style.setProperty("--zoom", `${display.zoom}px`);
     if (resized) this.resize();
     else this.virtual.refresh();
   }
 
   resize() {
-    this.virtual.set(this.list.total, this.look.zoom + BORDER, this.look.zoom + BORDER);
+    this.virtual.set(this.list.total, this.display.zoom + BORDER, this.display.zoom + BORDER);
   }
 
   address(item) {
-    const { view, lowpass, contrast } = this.look;
+    const { view, lowpass, contrast } = this.display;
     return `/api/box/${item.id}.png${query({ px: this.px, view, lowpass, contrast, run: this.store.session })}`;
   }
 
   bind(tile, index) {
     const item = this.list.item(index);
     tile.index = index;
-    tile.giveUp = null;
+    tile.cancel = null;
     tile.id = `box-${index}`;
     const { picture } = tile.parts;
     if (!item) {
       tile.dataset.state = "coming";
       tile.dataset.pick = "";
       tile.dataset.shown = "";
-      tile.setAttribute("aria-label", "on its way");
+      tile.setAttribute("aria-label", "loading");
       picture.removeAttribute("src");
       return;
     }
     tile.dataset.pick = item.id;
-    dressTile(tile, item, this.store, this.list.total, index);
+    updateTile(tile, item, this.store, this.list.total, index);
     const url = this.address(item);
     if (tile.dataset.shown !== String(item.id)) picture.removeAttribute("src");
     tile.dataset.state = "coming";
-    tile.giveUp = this.images.ask(url, (source, failure) => {
+    tile.cancel = this.images.request(url, (source, failure) => {
       tile.dataset.state = failure ? "failed" : "there";
       tile.title = failure ? failure.message : "";
       tile.dataset.shown = item.id;
@@ -120,10 +120,10 @@ export class Gallery {
     });
   }
 
-  dress() {
+  updateTiles() {
     for (const [index, tile] of this.virtual.shown) {
       const item = this.list.item(index);
-      if (item) dressTile(tile, item, this.store, this.list.total, index);
+      if (item) updateTile(tile, item, this.store, this.list.total, index);
     }
     this.element.setAttribute("aria-activedescendant", `box-${this.active}`);
   }
@@ -141,7 +141,7 @@ export class Gallery {
     this.store.renew(this.list.pages.get(page));
     if (longer) this.resize();
     this.virtual.refresh();
-    this.dress();
+    this.updateTiles();
   }
 
   onFailed() {
@@ -181,13 +181,13 @@ export class Gallery {
     if (!extend) this.anchor = this.active;
     if (show) this.virtual.show(this.active);
     const { active, anchor } = this;
-    this.onTheWay = true;
+    this.pending = true;
     const low = Math.max(Math.min(active, anchor), active - MOST + 1);
     const items = await this.list.range(low, Math.min(Math.max(active, anchor), low + MOST - 1));
     if (active !== this.active || anchor !== this.anchor) return; // moved on meanwhile
-    this.onTheWay = false;
+    this.pending = false;
     this.store.select(items, this.list.item(active) ?? null);
-    this.dress();
+    this.updateTiles();
   }
 
   /** Follow a pick that was chosen on the micrograph. */
@@ -196,7 +196,7 @@ export class Gallery {
     if (index < 0) return;
     this.active = this.anchor = index;
     this.virtual.show(index);
-    this.dress();
+    this.updateTiles();
   }
 
   /** After a label: the next entry, where the current one is of this list, or was. */
@@ -211,7 +211,7 @@ export class Gallery {
     if (last < this.list.total - 1) this.go(last + 1);
   }
 
-  /** Arrows and their kin. True where the key was for the gallery. */
+  /** Arrows, Page, Home and End. True where the key was for the gallery. */
   onKey(event) {
     const { columns, inView, size } = this.virtual;
     const screen = Math.max(1, Math.floor(inView / size.height)) * columns;

@@ -1,4 +1,4 @@
-// The head of the page: file, classes with their counts, the estimate, and the state of the line.
+// The head of the page: file, classes with their counts, the estimate, and the state of the connection.
 
 import { inkOn } from "./tile.js";
 
@@ -8,7 +8,7 @@ export class Header {
     this.buttons = new Map(); // class -> its button
     for (const name of ["state", "counts", "brush"]) store.addEventListener(name, () => this.show());
     store.addEventListener("line", () => this.showLine());
-    store.addEventListener("say", ({ detail }) => this.say(detail));
+    store.addEventListener("message", ({ detail }) => this.notify(detail));
   }
 
   show() {
@@ -17,7 +17,7 @@ export class Header {
     this.find("#file").title = state.labels_file;
     this.find("#undo").disabled = !state.can_undo;
     this.showEstimate(state);
-    for (const sort of state.classes) this.showClass(sort, state.targets);
+    for (const kind of state.classes) this.showClass(kind, state.targets);
     this.showLine();
     this.showProblems(state.problems ?? []);
   }
@@ -44,7 +44,7 @@ export class Header {
     const button = document.createElement("button");
     button.className = "class";
     button.dataset.name = name;
-    button.style.setProperty("--sort", colour);
+    button.style.setProperty("--class-colour", colour);
     button.style.setProperty("--ink", inkOn(colour));
     for (const [part, text] of [["mark", mark], ["name", name], ["count", ""]]) {
       const span = document.createElement("span");
@@ -71,24 +71,27 @@ export class Header {
       return;
     }
     const range = `${estimate.macro_f1?.toFixed(2)} (${estimate.low?.toFixed(2)}–${estimate.high?.toFixed(2)})`;
-    place.textContent = estimate.enough ? `macro-F1 now ${range}, ${model.labels} labels` : "too few labels to say how good";
+    const text = `macro-F1 now ${range}, ${model.labels} labels`;
+    place.textContent = estimate.enough ? text : "too few labels for an estimate";
     place.title = estimate.text ?? "";
   }
 
   showLine() {
     const { line, outbox } = this.store;
     const place = this.find("#line");
-    const kept = outbox.size ? ` ${outbox.size} unsent ${outbox.size === 1 ? "action is" : "actions are"} kept in this browser and will be sent.` : "";
+    const actions = outbox.size === 1 ? "action is" : "actions are";
+    const kept = outbox.size ? ` ${outbox.size} unsent ${actions} kept in this browser and will be sent.` : "";
     const texts = {
       open: "",
-      lost: `The server does not answer. Is it running, and the tunnel open?${kept} Trying again …`,
-      stranger: `The server was started anew and does not know this page. Open the address it printed in this browser.${kept}`,
+      lost: `The server does not answer. Is it running, and is the tunnel open?${kept} Trying again …`,
+      unauthorised:
+        `The server was restarted and does not know this page. Open the address it printed in this browser.${kept}`,
     };
     if (place.textContent !== texts[line]) place.textContent = texts[line];
     place.hidden = line === "open";
   }
 
-  say({ text, kind }) {
+  notify({ text, kind }) {
     const place = this.find("#status");
     place.textContent = text;
     place.dataset.kind = kind;

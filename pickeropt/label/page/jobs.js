@@ -5,11 +5,11 @@ import { post } from "./api.js";
 const NAMES = { suggest: "Suggestions", finetune: "Fine-tuning", prune: "Pruning" };
 
 export class Jobs {
-  /** buttons: {suggest, finetune, prune}; onDone(job, own) when one of them ended well, `own`: begun by this page. */
+  /** buttons: {suggest, finetune, prune}; onDone(job, own) when one has succeeded, `own`: started by this page. */
   constructor(store, bar, buttons, onDone) {
     Object.assign(this, { store, bar, buttons, onDone });
     this.begun = null; // the answer to this page's last beginning
-    store.addEventListener("anew", () => (this.begun = null));
+    store.addEventListener("restarted", () => (this.begun = null));
     this.text = bar.querySelector("#job-text");
     this.progress = bar.querySelector("progress");
     this.stop = bar.querySelector("button");
@@ -22,17 +22,17 @@ export class Jobs {
   }
 
   async begin(kind, body) {
-    if (this.store.state.job?.state === "running") return this.store.say("Something is running already.");
-    if (this.store.outbox.size) return this.store.say("Labels are still being sent; try again in a moment.");
+    if (this.store.state.job?.state === "running") return this.store.notify("A job is already running.");
+    if (this.store.outbox.size) return this.store.notify("Labels are still being sent; try again in a moment.");
     try {
       this.begun = post(`/api/${kind}`, body);
       const { job } = await this.begun;
       this.store.state.job = job ?? { kind, what: "", done: 0, total: null, state: "running" };
-      this.store.say(`${NAMES[kind]} began.`);
+      this.store.notify(`${NAMES[kind]} began.`);
       this.show();
       this.store.poll();
     } catch (error) {
-      this.store.say(`${NAMES[kind]}: ${error.message}`, "fault");
+      this.store.notify(`${NAMES[kind]}: ${error.message}`, "fault");
     }
     return undefined;
   }
@@ -42,7 +42,7 @@ export class Jobs {
       await post("/api/job/stop");
       this.store.poll();
     } catch (error) {
-      this.store.say(error.message, "fault");
+      this.store.notify(error.message, "fault");
     }
   }
 
@@ -64,10 +64,10 @@ export class Jobs {
     const own = await this.begun?.catch(() => null);
     const name = NAMES[job.kind] ?? job.kind;
     if (job.state === "failed") {
-      this.store.say(`${name} failed: ${job.error ?? "no reason was given"}`, "fault");
+      this.store.notify(`${name} failed: ${job.error ?? "no reason was given"}`, "fault");
       return;
     }
-    this.store.say(job.text ? `${name}: ${job.text}` : `${name} ended.`);
+    this.store.notify(job.text ? `${name}: ${job.text}` : `${name} ended.`);
     this.onDone(job, own?.job?.number === job.number);
   }
 }

@@ -5,10 +5,10 @@ const ARROWS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"
 /** [keys as written in the help, what they do]; the gallery and the micrograph read arrows themselves. */
 export const HELP = [
   ["1 … 9", "label the selected boxes; in Label, Add and Lasso mode: choose the class to give"],
-  ["← → ↑ ↓", "another box; on the micrograph: move it"],
+  ["← → ↑ ↓", "another box; on the micrograph: pan"],
   ["Shift + arrows", "select many boxes, then a number labels them all"],
-  ["PgUp PgDn Home End", "far through the gallery"],
-  ["Space", "skip: seen, no label; then the next box"],
+  ["PgUp PgDn Home End", "a page up or down, first or last box"],
+  ["Space", "skip: no label; then the next box"],
   ["0 or Del", "remove the label"],
   ["u or Ctrl + z", "undo your last action"],
   ["Enter", "show the box on the micrograph; on the micrograph: act at the cross"],
@@ -16,13 +16,13 @@ export const HELP = [
   ["i", "list of micrographs"],
   ["m", "gallery of this micrograph only, or of all"],
   ["v / b / a / l", "mode: Select, Label, Add, Lasso"],
-  ["+ / - / f", "micrograph: closer, farther, whole"],
+  ["+ / - / f", "micrograph: zoom in, zoom out, whole"],
   ["o", "picks on the micrograph: hide or show"],
   ["s", "suggest the next twenty boxes"],
   ["[ / ]", "threshold down or up by 0.01, after pruning"],
   ["w", "write the threshold"],
-  ["c", "a class of your own"],
-  ["r", "read the gallery again"],
+  ["c", "new class"],
+  ["r", "reload the gallery"],
   ["t", "light or dark"],
   ["Tab, Shift + Tab", "to the next or previous control; g: gallery, j: micrograph"],
   ["? or /", "this help; Esc closes it, and leaves a mode"],
@@ -46,8 +46,8 @@ export function listen(actions, gallery, micrograph) {
   });
 }
 
-/** A control that the mouse has used does not keep the keys: they are for `element` again. */
-export function giveBack(element) {
+/** A control used by mouse does not keep the keyboard focus: it goes back to `element`. */
+export function restoreFocus(element) {
   let mouse = false;
   const give = ({ type, target }) => {
     const control = target.closest(type === "click" ? "button" : "select, input");

@@ -29,7 +29,7 @@ export class PickList extends EventTarget {
   }
 
   /** The same list as it is now, with the pages of [first, last]. */
-  async anew(first, last) {
+  async reread(first, last) {
     const fresh = new PickList();
     fresh.asked = this.asked;
     await fresh.range(first, last);

@@ -4,7 +4,7 @@ import { Controls } from "./controls.js";
 import { Gallery } from "./gallery.js";
 import { Header } from "./header.js";
 import { Jobs } from "./jobs.js";
-import { giveBack, listen, writeHelp } from "./keys.js";
+import { restoreFocus, listen, writeHelp } from "./keys.js";
 import { MicrographView } from "./micrograph.js";
 import { MicrographList } from "./micrographs.js";
 import { Results } from "./results.js";
@@ -12,7 +12,7 @@ import { Side } from "./side.js";
 import { Store } from "./store.js";
 import { SKIP } from "./tile.js";
 
-const STEADY = ["file", "random", "merit", "suggested"]; // orders that a new model does not change
+const STABLE_ORDERS = ["file", "random", "merit", "suggested"]; // orders that a new model does not change
 
 const find = (name) => document.querySelector(name);
 const store = new Store();
@@ -23,7 +23,7 @@ const side = new Side(store, find, () => gallery.list.total);
 const view = new MicrographView(store, find("#micrograph"), (failure) => side.showFailure(failure));
 side.view = view;
 const controls = new Controls(find, {
-  onLook: setLook,
+  onDisplay: setDisplay,
   onList: (asked) => openList(asked),
   micrograph: () => view.wanted ?? 0,
 });
@@ -39,14 +39,14 @@ async function attempt(what) {
   try {
     return await what();
   } catch (error) {
-    store.say(error.message, "fault");
+    store.notify(error.message, "fault");
     return undefined;
   }
 }
 
-function setLook(look) {
-  gallery.setLook(look);
-  view.setLook(look);
+function setDisplay(display) {
+  gallery.setDisplay(display);
+  view.setDisplay(display);
 }
 
 function openList(asked) {
@@ -62,25 +62,25 @@ function step(by) {
   const { micrographs } = store.state;
   const count = Array.isArray(micrographs) ? micrographs.length : micrographs;
   const index = (view.wanted ?? 0) + by;
-  if (index < 0 || index >= count) return store.say(by > 0 ? "This is the last micrograph." : "This is the first micrograph.");
-  store.select([]); // no key may label what is not to be seen
+  if (index < 0 || index >= count) return store.notify(`This is the ${by > 0 ? "last" : "first"} micrograph.`);
+  store.select([]); // no key may label a box that is out of view
   return openMicrograph(index);
 }
 
-/** A class was chosen, by its key or its button: label what is selected, or take it as the brush. */
+/** A class was chosen, by its key or its button: label the selected boxes, or make it the class that clicks give. */
 function choose(name) {
   store.brush = name;
-  store.tell("brush");
+  store.emit("brush");
   if (view.mode === "select") give(name);
-  else store.say(`${name} is given now.`);
+  else store.notify(`Class to give: ${name}.`);
 }
 
-/** One after the other: a key may come before the box that it is meant for has come. */
+/** One after the other: a key may be pressed before its box has loaded. */
 function give(name) {
   turn = turn.then(async () => {
     await gallery.moving;
     const items = [...store.selected.values()];
-    if (!items.length) return store.say("No box is selected.");
+    if (!items.length) return store.notify("No box is selected.");
     store.label(items, name);
     if (controls.movesOn && name !== null) gallery.advance();
     return undefined;
@@ -92,10 +92,10 @@ async function suggested() {
   find("#gallery").focus();
 }
 
-/** Scores are read again; the list changes under the hand of the one who began the job, and of nobody else. */
+/** Scores are read again; the list changes only in the page that started the job. */
 function onDone({ kind }, own) {
   attempt(() => view.again());
-  if (!own) return STEADY.includes(gallery.list.asked.order) && gallery.again();
+  if (!own) return STABLE_ORDERS.includes(gallery.list.asked.order) && gallery.again();
   if (kind === "suggest") return attempt(suggested);
   if (kind === "prune") return controls.choose({ order: "score" });
   return gallery.again();
@@ -134,7 +134,7 @@ function onClassDialog() {
   attempt(async () => {
     await store.addClass(name);
     const { key } = store.classOf(name);
-    store.say(`Class ${name} has ${key ? `key ${key}` : "no key: click on it to give it"}.`);
+    store.notify(`Class ${name} has ${key ? `key ${key}` : "no key: click on it to give it"}.`);
   });
 }
 
@@ -183,9 +183,9 @@ const actions = {
 };
 for (let key = 1; key <= 9; key++) {
   actions[key] = () => {
-    const sort = store.state.classes[key - 1];
-    if (sort) choose(sort.name);
-    else store.say(`No class has key ${key}; c adds one.`);
+    const kind = store.state.classes[key - 1];
+    if (kind) choose(kind.name);
+    else store.notify(`No class has key ${key}; c adds one.`);
   };
 }
 
@@ -225,12 +225,12 @@ store.addEventListener("reload", () => {
   gallery.again();
   attempt(() => view.again());
 });
-store.addEventListener("anew", async () => {
+store.addEventListener("restarted", async () => {
   const { current } = store;
-  store.select([]); // by its old number nothing may be labelled
+  store.select([]); // no label may go to an old number
   gallery.list.start();
   const read = gallery.again();
-  await attempt(() => view.anew());
+  await attempt(() => view.reload());
   await read;
   if (current && !store.current) gallery.go(gallery.active, false, false);
 });
@@ -238,7 +238,8 @@ store.addEventListener("written", () => gallery.list.asked.kept !== "all" && gal
 store.addEventListener("growing", () => gallery.again());
 store.addEventListener("fitted", () => {
   attempt(() => view.again());
-  if (STEADY.includes(gallery.list.asked.order)) gallery.again(); // others would jump under the hand
+  // other orders would change while the user labels
+  if (STABLE_ORDERS.includes(gallery.list.asked.order)) gallery.again();
 });
 
 async function begin() {
@@ -246,13 +247,13 @@ async function begin() {
   side.makeModes(setMode);
   find("#modes").addEventListener("click", (event) => event.detail && find("#micrograph").focus());
   listen(actions, gallery, view);
-  giveBack(find("#gallery"));
+  restoreFocus(find("#gallery"));
   await attempt(() => store.start());
   if (!store.state) {
     setTimeout(() => location.reload(), 4000);
     return;
   }
-  setLook(controls.look());
+  setDisplay(controls.display());
   await openList(controls.asked());
   find("#gallery").focus();
   if (!store.current) await openMicrograph(0);

@@ -19,7 +19,7 @@ export class MicrographView {
     this.context = canvas.getContext("2d", { alpha: false });
     this.camera = new Camera();
     this.tiles = new Tiles(() => this.plan());
-    this.look = {};
+    this.display = {};
     this.known = new Map(); // index -> {..., items}
     this.shown = null;
     this.mode = "select";
@@ -29,7 +29,7 @@ export class MicrographView {
     for (const name of ["selection", "threshold", "state"]) store.addEventListener(name, () => this.plan());
     store.addEventListener("labels", ({ detail }) => this.onLabels(detail ?? []));
     store.addEventListener("added", () => this.plan());
-    store.addEventListener("back", () => this.setLook(this.look));
+    store.addEventListener("back", () => this.setDisplay(this.display));
     const on = (name, act, options) => canvas.addEventListener(name, act.bind(this), options);
     on("pointerdown", this.onDown);
     on("pointermove", this.onMove);
@@ -48,9 +48,9 @@ export class MicrographView {
       if (this.wanted !== index) return;
       this.shown = micrograph;
       Object.assign(this.camera, { width: micrograph.width, height: micrograph.height });
-      this.tiles.open(micrograph, this.look, this.store.session);
+      this.tiles.open(micrograph, this.display, this.store.session);
       this.camera.fit();
-      this.store.tell("micrograph", micrograph);
+      this.store.emit("micrograph", micrograph);
     }
     if (item) this.showPick(item, close);
     this.plan();
@@ -91,7 +91,7 @@ export class MicrographView {
   }
 
   /** Another run of the server may number micrographs otherwise: show the same one. */
-  async anew() {
+  async reload() {
     this.known.clear();
     const { shown } = this;
     if (!shown) return;
@@ -101,9 +101,9 @@ export class MicrographView {
     await this.open(items.find(({ name }) => name === shown.name)?.index ?? 0);
   }
 
-  setLook(look) {
-    this.look = look;
-    if (this.shown) this.tiles.open(this.shown, look, this.store.session);
+  setDisplay(display) {
+    this.display = display;
+    if (this.shown) this.tiles.open(this.shown, display, this.store.session);
     this.plan();
   }
 
@@ -153,7 +153,7 @@ export class MicrographView {
     if (close) {
       camera.scale = Math.max(camera.scale, near);
       camera.centre(item.x, item.y);
-    } else if (!camera.sees(item.x, item.y, -this.radius * camera.scale)) camera.centre(item.x, item.y);
+    } else if (!camera.isVisible(item.x, item.y, -this.radius * camera.scale)) camera.centre(item.x, item.y);
     this.plan();
   }
 
@@ -214,7 +214,7 @@ export class MicrographView {
 
   closeLasso(points) {
     const inside = this.visible().filter((item) => isInside(points, item.x, item.y));
-    if (!inside.length) return this.store.say("No box in the lasso.");
+    if (!inside.length) return this.store.notify("No box in the lasso.");
     this.store.select(inside);
     this.store.label(inside, this.store.brush);
   }
@@ -226,7 +226,7 @@ export class MicrographView {
     if (this.mode === "add" && !item) {
       const [x, y] = this.camera.toMicrograph(sx, sy);
       const { width, height } = this.shown;
-      if (x < 0 || y < 0 || x >= width || y >= height) return store.say("That is outside the micrograph.");
+      if (x < 0 || y < 0 || x >= width || y >= height) return store.notify("That is outside the micrograph.");
       store.select([store.add(this.shown, round(x), round(y), store.brush)]);
     } else if (item) {
       store.select(extend ? [item, ...store.selected.values()] : [item]);

@@ -1,5 +1,5 @@
-// What the user did and the server has not yet confirmed: kept in order, in this browser as well, and sent
-// again until the server answers. Closing the page while the line is down loses nothing.
+// Actions that the server has not yet confirmed: kept in order, also in the browser's storage, and sent again
+// until the server answers. Closing the page without a connection loses nothing.
 
 import { Refused, Unreachable, get, post } from "./api.js";
 
@@ -7,7 +7,7 @@ const WAITS = [500, 1000, 2000, 4000]; // ms between tries
 const SAME = 0.01; // px: a box at the same place is the same box
 const PATHS = { labels: "/api/labels", add: "/api/add", undo: "/api/undo" };
 
-/** By which the server knows an action that comes again, as its answer was lost. */
+/** Identifies an action that is sent again because its answer was lost. */
 function randomName() {
   return [...crypto.getRandomValues(new Uint32Array(4))].map((number) => number.toString(36)).join("-");
 }
@@ -15,11 +15,11 @@ function randomName() {
 export class Outbox {
   /**
    * sent(action, answer) and refused(action, error) are called once for each action,
-   * foundAgain(numbers) where another run of the server has other numbers for boxes: old -> new;
-   * onLine(state) with "open", "lost" or "stranger" (the server does not know this browser).
+   * renumbered(numbers) where another run of the server has other numbers for boxes: old -> new;
+   * onLine(state) with "open", "lost" or "unauthorised" (the server does not know this browser).
    */
-  constructor({ sent, refused, foundAgain, onLine }) {
-    Object.assign(this, { sent, refused, foundAgain, onLine });
+  constructor({ sent, refused, renumbered, onLine }) {
+    Object.assign(this, { sent, refused, renumbered, onLine });
     this.actions = [];
     this.place = null;
     this.session = null; // run of the server that the page's numbers of boxes are of
@@ -29,7 +29,7 @@ export class Outbox {
     this.timer = null;
   }
 
-  /** Take up what an earlier page of the same labels file left. Returns how many actions. */
+  /** Load the actions that an earlier page of the same labels file left. Returns how many. */
   open(labelsFile) {
     if (this.place) return 0;
     this.place = `pickeropt-unsent:${labelsFile}`;
@@ -53,8 +53,8 @@ export class Outbox {
     this.flush();
   }
 
-  /** Take back the last action where it has not been on its way. */
-  takeBack() {
+  /** Remove the last action where it has not been sent. */
+  withdraw() {
     const first = this.busy ? 1 : 0;
     if (this.actions.length <= first || this.actions.at(-1).kind === "undo") return null;
     const action = this.actions.pop();
@@ -84,7 +84,7 @@ export class Outbox {
       const action = this.actions[0];
       try {
         if (this.tries) this.server = (await get("/api/state")).session;
-        if (action.session !== this.server && !(await this.findAgain(action))) {
+        if (action.session !== this.server && !(await this.relocate(action))) {
           this.wait("open");
           break;
         }
@@ -94,7 +94,7 @@ export class Outbox {
         this.sent(action, answer);
       } catch (error) {
         if (error instanceof Unreachable || error.status === 403) {
-          this.wait(error.status === 403 ? "stranger" : "lost");
+          this.wait(error.status === 403 ? "unauthorised" : "lost");
           break;
         }
         this.done(action);
@@ -105,14 +105,15 @@ export class Outbox {
   }
 
   /**
-   * Another run of the server may number micrographs and boxes otherwise: find those of an action by name and place.
-   * Resolves to false where they may still be read.
+   * Another run of the server may number micrographs and boxes differently: find those of an action by name and
+   * place. Resolves to false where the server is still reading picks.
    */
-  async findAgain(action) {
+  async relocate(action) {
     const { loading } = await get("/api/state");
     const { items } = await get("/api/micrographs");
     const micrographs = new Map(items.map(({ name, index }) => [name, index]));
-    const problem = action.kind === "add" ? this.placeAdded(action, micrographs) : await this.placeAll(action, micrographs);
+    const place = action.kind === "add" ? this.placeAdded : this.placeAll;
+    const problem = await place.call(this, action, micrographs);
     if (problem && loading) return false;
     if (problem) throw new Refused(0, problem);
     action.session = this.server;
@@ -143,8 +144,10 @@ export class Outbox {
       return `${lost.length} unsent labels are of boxes that are not here, the first at ${x}, ${y} of ${name}`;
     }
     for (const label of body.labels ?? []) label.id = found.get(label.id) ?? label.id;
-    for (const place of places) Object.assign(place, { id: found.get(place.id), micrograph: micrographs.get(place.name) });
-    this.foundAgain(found);
+    for (const place of places) {
+      Object.assign(place, { id: found.get(place.id), micrograph: micrographs.get(place.name) });
+    }
+    this.renumbered(found);
     return null;
   }
 

@@ -1,4 +1,4 @@
-// The picks on the micrograph: a ring in the colour of the class, its key beside it, and what became of it.
+// The picks on the micrograph: a ring in the colour of the class, its key beside it, and a cross where it was rejected.
 
 import { SKIP, inkOn } from "./tile.js";
 
@@ -11,14 +11,14 @@ const BLANK = "#ffffff";
 /** Colour, key and line of a pick. */
 export function styleOf(item, store) {
   const label = store.labelOf(item);
-  const sort = store.classOf(label ?? item.guess);
+  const kind = store.classOf(label ?? item.guess);
   const labelled = label !== null && label !== SKIP;
   return {
-    colour: sort?.colour ?? BLANK,
-    key: sort ? sort.mark : label === SKIP ? "–" : "",
+    colour: kind?.colour ?? BLANK,
+    key: kind ? kind.mark : label === SKIP ? "–" : "",
     labelled,
     rejected: store.isKept(item) === false,
-    usual: !labelled && sort === store.state.classes[0],
+    usual: !labelled && kind === store.state.classes[0],
     faint: label === SKIP || (!labelled && !item.guess),
   };
 }
@@ -29,7 +29,7 @@ export function drawPicks(context, camera, items, store, radiusPx) {
   const batches = new Map();
   const keys = [];
   for (const item of items) {
-    if (!camera.sees(item.x, item.y, radius + 4)) continue;
+    if (!camera.isVisible(item.x, item.y, radius + 4)) continue;
     const style = styleOf(item, store);
     const { colour, labelled, rejected, faint } = style;
     const name = `${colour}${labelled}${rejected}${faint}`;

@@ -1,11 +1,11 @@
-// After pruning: how many were kept and rejected, of what kind, and the threshold to slide.
+// After pruning: picks kept and rejected by class, and the slider of the threshold.
 
 import { get, post } from "./api.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDE = 400;
 const HIGH = 64;
-const PATIENCE = 300; // ms
+const SAVE_DELAY = 300; // ms
 
 export class Results {
   constructor(store, panel) {
@@ -45,13 +45,13 @@ export class Results {
   slide() {
     this.store.threshold = Number(this.slider.value);
     this.draw();
-    this.store.tell("threshold");
+    this.store.emit("threshold");
   }
 
   /** A key that is held changes the slider many times: the last value is written. */
   saveSoon() {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.save(), PATIENCE);
+    this.timer = setTimeout(() => this.save(), SAVE_DELAY);
   }
 
   async save() {
@@ -62,11 +62,11 @@ export class Results {
     this.write.disabled = true;
     try {
       const { kept, rejected } = await post("/api/threshold", { threshold });
-      store.say(`Written with threshold ${threshold.toFixed(2)}: ${kept} kept, ${rejected} rejected.`);
+      store.notify(`Written with threshold ${threshold.toFixed(2)}: ${kept} kept, ${rejected} rejected.`);
       await store.refreshState();
-      store.tell("written");
+      store.emit("written");
     } catch (error) {
-      store.say(`The threshold was not written: ${error.message}`, "fault");
+      store.notify(`The threshold was not written: ${error.message}`, "fault");
     }
     this.write.disabled = false;
     this.draw();
@@ -102,11 +102,11 @@ export class Results {
     this.table.replaceChildren(
       ...rows.map(([name, kept, rejected]) => {
         const row = document.createElement("tr");
-        const sort = this.store.classOf(name);
+        const kind = this.store.classOf(name);
         const head = document.createElement("th");
         head.scope = "row";
-        head.textContent = sort ? `${sort.mark} ${name}` : name;
-        if (sort) head.style.setProperty("--sort", sort.colour);
+        head.textContent = kind ? `${kind.mark} ${name}` : name;
+        if (kind) head.style.setProperty("--class-colour", kind.colour);
         row.append(head);
         const share = kept + rejected ? `${Math.round((100 * kept) / (kept + rejected))} %` : "";
         for (const text of [kept.toLocaleString("en-GB"), rejected.toLocaleString("en-GB"), share]) {

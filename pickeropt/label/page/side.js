@@ -1,4 +1,4 @@
-// Beside the canvas: which micrograph, which mode, and all that is known of the selected box.
+// Beside the canvas: which micrograph, which mode, and the details of the selected box.
 
 import { describe } from "./tile.js";
 import { MODES } from "./micrograph.js";
@@ -67,8 +67,8 @@ export class Side {
       return;
     }
     const label = store.labelOf(item);
-    const said = label === "skip" ? "skipped" : label ? "label" : item.guess ? "guess" : "none";
-    const words = [describe(item, store, said, store.isKept(item))];
+    const status = label === "skip" ? "skipped" : label ? "label" : item.guess ? "guess" : "none";
+    const words = [describe(item, store, status, store.isKept(item))];
     words.push(`x ${item.x.toFixed(1)}, y ${item.y.toFixed(1)} px`);
     if (item.merit !== null && item.merit !== undefined) words.push(`picker's score ${item.merit.toPrecision(3)}`);
     if (item.score !== null && store.isKept(item) === null) words.push(`P(particle) ${item.score.toFixed(2)}`);

@@ -1,5 +1,5 @@
-// What the page knows: the server's state, labels as they are now, what is selected. Tells of changes by events:
-// "state", "labels" (detail: ids, or null for all), "selection", "threshold", "line", "say", "reload", "anew" (the server is another).
+// The state of the page: the server's state, current labels, selection. Emits events on changes: "state",
+// "labels" (detail: ids, or null for all), "selection", "threshold", "line", "message", "reload", "restarted".
 
 import { Refused, get, post, query } from "./api.js";
 import { Outbox } from "./outbox.js";
@@ -26,23 +26,23 @@ export class Store extends EventTarget {
     this.outbox = new Outbox({
       sent: (action, answer) => this.onSent(action, answer),
       refused: (action, error) => this.onRefused(action, error),
-      foundAgain: (numbers) => this.onFoundAgain(numbers),
+      renumbered: (numbers) => this.onRenumbered(numbers),
       onLine: (line) => this.setLine(line),
     });
   }
 
-  tell(name, detail = null) {
+  emit(name, detail = null) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
 
-  say(text, kind = "note") {
-    this.tell("say", { text, kind });
+  notify(text, kind = "note") {
+    this.emit("message", { text, kind });
   }
 
   async start() {
     await this.reload();
     const left = this.outbox.open(this.state.labels_file);
-    if (left) this.say(`Sending ${left} labels that an earlier page could not send.`);
+    if (left) this.notify(`Sending ${left} labels that an earlier page could not send.`);
     this.poll();
   }
 
@@ -68,17 +68,17 @@ export class Store extends EventTarget {
     const { pruned } = state;
     if (!pruned) this.threshold = null;
     else if (!run || this.threshold === run.threshold) this.threshold = pruned.threshold; // not being moved
-    this.tell("state");
-    if (grown) this.tell("growing");
-    if (fitted) this.tell("fitted");
+    this.emit("state");
+    if (grown) this.emit("growing");
+    if (fitted) this.emit("fitted");
   }
 
-  /** While labels are unsent the page's own counts hold; an answer from before them may come after them. */
+  /** While labels are unsent, the page's own counts hold: the server's answer may be older. */
   keepCounts(state) {
     for (const each of state.classes) each.count = this.classOf(each.name)?.count ?? each.count;
   }
 
-  /** Answers may come out of turn: one from before what the page knows by now is not taken, and asked for again. */
+  /** Answers may come out of order: one that is older than the page's state is requested again. */
   async refreshState() {
     let asked;
     let state;
@@ -101,7 +101,7 @@ export class Store extends EventTarget {
       await this.pollOnce();
       this.setLine("open");
     } catch (error) {
-      this.setLine(error instanceof Refused && error.status === 403 ? "stranger" : "lost");
+      this.setLine(error instanceof Refused && error.status === 403 ? "unauthorised" : "lost");
     }
     this.polling = false;
     const soon = this.pollAgain || this.state.job?.state === "running" || this.state.loading;
@@ -110,10 +110,10 @@ export class Store extends EventTarget {
   }
 
   /** Once for each job, also for one that ended between two polls. */
-  tellEnd(job) {
+  emitEnd(job) {
     if (!job || job.state === "running" || job.number <= this.ended) return;
     this.ended = job.number;
-    this.tell("finished", job);
+    this.emit("finished", job);
   }
 
   async pollOnce() {
@@ -126,11 +126,12 @@ export class Store extends EventTarget {
     if (anew || changes.revision < this.since) {
       const { brush } = this;
       await this.reload();
-      this.tell("anew");
-      if (brush === this.brush) this.say("The server was started anew; the page has its labels again.");
+      this.emit("restarted");
+      if (brush === this.brush) this.notify("The server was restarted; the page has read its labels.");
       else {
-        this.tell("brush");
-        this.say(`The server was started anew and has no class ${brush}: nothing had it. ${this.brush} is given now.`, "fault");
+        this.emit("brush");
+        const lost = `The server was restarted and has no class ${brush}, which had no labels.`;
+        this.notify(`${lost} Class to give: ${this.brush}.`, "fault");
       }
       return;
     }
@@ -139,11 +140,11 @@ export class Store extends EventTarget {
     this.state.job = job;
     this.polls += 1;
     const refitted = this.state.model && this.polls % POLLS_MODEL === 0; // in the background, after some labels
-    const { length } = changes.labels;
-    if (length || refitted || this.state.loading || job?.state !== was || job?.number > this.ended) await this.refreshState();
-    else this.tell("counts");
-    if (job?.state === "running") this.tell("job");
-    this.tellEnd(job);
+    const jobChanged = job?.state !== was || job?.number > this.ended;
+    if (changes.labels.length || refitted || this.state.loading || jobChanged) await this.refreshState();
+    else this.emit("counts");
+    if (job?.state === "running") this.emit("job");
+    this.emitEnd(job);
   }
 
   take({ revision, labels }) {
@@ -151,17 +152,17 @@ export class Store extends EventTarget {
     const pending = this.outbox.pendingIds();
     const changed = labels.filter(({ id }) => !pending.has(id));
     for (const each of changed) this.labels.set(each.id, each.class);
-    if (changed.length) this.tell("labels", changed);
+    if (changed.length) this.emit("labels", changed);
   }
 
   setLine(line) {
     if (line === this.line && !this.outbox.size) return;
     const back = this.line !== "open" && line === "open";
     this.line = line;
-    this.tell("line");
+    this.emit("line");
     if (back) {
       this.outbox.flush();
-      this.tell("back");
+      this.emit("back");
     }
   }
 
@@ -187,9 +188,9 @@ export class Store extends EventTarget {
     const places = items.map(({ id, micrograph, x, y, name: file }) => ({ id, micrograph, x, y, name: file }));
     this.outbox.push({ kind: "labels", body, before, places });
     const what = items.length === 1 ? nameOf(items[0]) : `${items.length} boxes`;
-    if (name === SKIP) this.say(`${what}: skipped.`);
-    else if (name === null) this.say(`${what}: label removed.`);
-    else this.say(`${what}: ${name}. Now ${this.classOf(name)?.count ?? 0} ${name}.`);
+    if (name === SKIP) this.notify(`${what}: skipped.`);
+    else if (name === null) this.notify(`${what}: label removed.`);
+    else this.notify(`${what}: ${name}. Now ${this.classOf(name)?.count ?? 0} ${name}.`);
   }
 
   apply(items, names) {
@@ -201,41 +202,43 @@ export class Store extends EventTarget {
       this.labels.set(item.id, names[place]);
     });
     this.state.can_undo = true;
-    this.tell("labels", items);
-    this.tell("counts");
+    this.emit("labels", items);
+    this.emit("counts");
   }
 
-  /** A box that no picker picked. Returns its item; its number is for this page only until the server gives one. */
+  /** Add a box. Returns its item; its number holds in this page until the server gives one. */
   add({ index: micrograph, name: file }, x, y, name) {
     this.added += 1;
-    const item = { id: -this.added, micrograph, name: file, x, y, merit: null, label: null, guess: null, score: null, byHand: true };
+    const unknown = { merit: null, label: null, guess: null, score: null };
+    const item = { id: -this.added, micrograph, name: file, x, y, ...unknown, byHand: true };
     this.apply([item], [name]);
     const body = { micrograph, x, y, class: name };
     this.outbox.push({ kind: "add", body, temporary: item.id, item, name: file });
-    this.say(`Box added at ${Math.round(x)}, ${Math.round(y)}: ${name}.`);
+    this.notify(`Box added at ${Math.round(x)}, ${Math.round(y)}: ${name}.`);
     return item;
   }
 
   undo() {
-    const action = this.outbox.takeBack();
+    const action = this.outbox.withdraw();
     if (!action) {
       this.outbox.push({ kind: "undo", body: {} });
       return;
     }
     if (action.kind === "labels") this.apply(action.places, action.before);
     if (action.kind === "add") this.apply([action.item], [null]);
-    this.say("Taken back before it was sent.");
+    this.notify("Undone before it was sent.");
   }
 
   onSent(action, answer) {
     if (action.kind === "add") this.renumber(action.item, answer.id);
     if (action.kind === "undo") {
       const count = answer.ids?.length ?? 0;
-      this.say(count ? `Undone: ${count === 1 ? nameOf({ id: answer.ids[0] }) : `${count} boxes`}.` : "Nothing to undo.");
+      const what = count === 1 ? nameOf({ id: answer.ids[0] }) : `${count} boxes`;
+      this.notify(count ? `Undone: ${what}.` : "Nothing to undo.");
     }
     if (!this.outbox.size) {
       for (const each of this.state.classes) each.count = answer.counts?.[each.name] ?? each.count;
-      this.tell("counts");
+      this.emit("counts");
       this.poll();
     }
   }
@@ -246,27 +249,27 @@ export class Store extends EventTarget {
     this.labels.delete(item.id);
     item.id = id;
     if (selected) this.selected.set(id, item);
-    this.tell("added", item);
+    this.emit("added", item);
   }
 
-  /** Boxes with unsent labels have other numbers now: old -> new. */
-  onFoundAgain(numbers) {
+  /** New numbers of boxes with unsent labels: old -> new. */
+  onRenumbered(numbers) {
     const known = [...numbers].filter(([old, now]) => old !== now && this.labels.has(old));
     const names = known.map(([old]) => this.labels.get(old));
     for (const [old] of known) this.labels.delete(old);
     known.forEach(([, now], at) => this.labels.set(now, names[at]));
-    this.tell("labels");
+    this.emit("labels");
   }
 
   async onRefused(action, error) {
-    this.say(error.message, "fault");
+    this.notify(error.message, "fault");
     await this.refreshState().catch(() => {});
     if (action.kind === "labels") {
       this.apply(action.places, action.before);
       await this.refreshState().catch(() => {});
     }
     if (action.kind === "undo") return;
-    this.tell("reload");
+    this.emit("reload");
   }
 
   async addClass(name) {
@@ -275,7 +278,7 @@ export class Store extends EventTarget {
     this.setState({ ...this.state, classes });
   }
 
-  /** Items were read again: what is selected of them has new guesses and scores. */
+  /** Items were read again: update guesses and scores of the selected ones. */
   renew(items) {
     let found = false;
     for (const item of items) {
@@ -284,13 +287,13 @@ export class Store extends EventTarget {
       this.selected.set(item.id, item);
       if (this.current?.id === item.id) this.current = item;
     }
-    if (found) this.tell("renewed");
+    if (found) this.emit("renewed");
   }
 
   /** Select some items; the first of them is the current one unless it is given. */
   select(items, current = items[0] ?? null) {
     this.selected = new Map(items.map((item) => [item.id, item]));
     this.current = current;
-    this.tell("selection");
+    this.emit("selection");
   }
 }

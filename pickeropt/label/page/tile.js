@@ -1,4 +1,4 @@
-// One box of the gallery: its picture, and in words and colour what is said of it.
+// One box of the gallery: its picture, class, result and description.
 
 export const SKIP = "skip";
 
@@ -29,23 +29,23 @@ export function inkOn(colour) {
   return light > 0.18 ? "#000000" : "#ffffff";
 }
 
-/** Write on a tile what is known of its pick. */
-export function dressTile(tile, item, store, count, index) {
+/** Show the class, result and description of a pick on its tile. */
+export function updateTile(tile, item, store, count, index) {
   const { key, fate, foot } = tile.parts;
   const label = store.labelOf(item);
-  const sort = store.classOf(label ?? item.guess);
-  const said = label === SKIP ? "skipped" : label ? "label" : item.guess ? "guess" : "none";
+  const kind = store.classOf(label ?? item.guess);
+  const status = label === SKIP ? "skipped" : label ? "label" : item.guess ? "guess" : "none";
   const kept = store.isKept(item);
-  tile.dataset.said = said;
+  tile.dataset.status = status;
   tile.dataset.kept = kept === null ? "" : kept ? "yes" : "no";
   tile.classList.toggle("current", store.current?.id === item.id);
   tile.setAttribute("aria-selected", String(store.selected.has(item.id)));
-  tile.style.setProperty("--sort", sort?.colour ?? "transparent");
-  tile.style.setProperty("--ink", sort ? inkOn(sort.colour) : "inherit");
-  key.textContent = said === "skipped" ? "–" : sort ? (said === "guess" ? `${sort.mark}?` : sort.mark) : "";
+  tile.style.setProperty("--class-colour", kind?.colour ?? "transparent");
+  tile.style.setProperty("--ink", kind ? inkOn(kind.colour) : "inherit");
+  key.textContent = status === "skipped" ? "–" : kind ? (status === "guess" ? `${kind.mark}?` : kind.mark) : "";
   fate.textContent = kept === null ? "" : `${kept ? "✓" : "✕"} ${item.score.toFixed(2)}`;
-  foot.textContent = said === "skipped" ? "skipped" : sort ? (said === "guess" ? `${sort.name}?` : sort.name) : "";
-  tile.setAttribute("aria-label", describe(item, store, said, kept));
+  foot.textContent = status === "skipped" ? "skipped" : kind ? (status === "guess" ? `${kind.name}?` : kind.name) : "";
+  tile.setAttribute("aria-label", describe(item, store, status, kept));
   tile.setAttribute("aria-posinset", String(index + 1));
   tile.setAttribute("aria-setsize", String(count));
 }
@@ -63,12 +63,12 @@ export function nameOf({ id }) {
 }
 
 /** A pick in one line of words. */
-export function describe(item, store, said, kept) {
+export function describe(item, store, status, kept) {
   const words = [nameOf(item)];
   const label = store.labelOf(item);
-  if (said === "label") words.push(`labelled ${label}`);
-  else words.push(said === "skipped" ? "skipped" : "no label");
-  if (item.guess && said !== "label") words.push(`looks like ${item.guess}`);
+  if (status === "label") words.push(`labelled ${label}`);
+  else words.push(status === "skipped" ? "skipped" : "no label");
+  if (item.guess && status !== "label") words.push(`predicted ${item.guess}`);
   if (kept !== null) words.push(`${kept ? "kept" : "rejected"}, score ${item.score.toFixed(2)}`);
   return words.join(", ");
 }

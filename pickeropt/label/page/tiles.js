@@ -9,25 +9,25 @@ export class Tiles {
     this.changed = changed;
     const release = (bitmap) => bitmap.close();
     this.images = new ImageQueue(2, 256, (blob) => createImageBitmap(blob), release);
-    this.wanted = new Map(); // url -> give up
+    this.wanted = new Map(); // url -> cancel
     this.failure = null;
   }
 
-  /** Another micrograph (as /api/micrograph has it), or another look of it. */
+  /** Another micrograph (as /api/micrograph has it), or other display settings. */
   open(micrograph, { lowpass, contrast }, run) {
     this.drop();
     this.micrograph = micrograph;
-    this.look = query({ lowpass, contrast, run }); // boxes of another run are not taken from the browser's cache
+    this.display = query({ lowpass, contrast, run }); // boxes of another run are not taken from the browser's cache
     this.failure = null;
   }
 
   drop() {
-    for (const giveUp of this.wanted.values()) giveUp();
+    for (const cancel of this.wanted.values()) cancel();
     this.wanted.clear();
   }
 
   address(level, tx, ty) {
-    return `/api/micrograph/${this.micrograph.index}/tile/${level}/${tx}/${ty}.png${this.look}`;
+    return `/api/micrograph/${this.micrograph.index}/tile/${level}/${tx}/${ty}.png${this.display}`;
   }
 
   level(camera, density) {
@@ -35,7 +35,7 @@ export class Tiles {
     return Math.min(Math.max(0, finest), this.micrograph.levels - 1);
   }
 
-  /** Draw what is at hand, coarse under fine, and ask for what is not. */
+  /** Draw the tiles that are loaded, coarse under fine, and request the others. */
   draw(context, camera, density) {
     const level = this.level(camera, density);
     const asked = new Set();
@@ -44,11 +44,11 @@ export class Tiles {
     for (const each of top > level ? [top, level] : [level]) {
       for (const [tx, ty] of this.inView(camera, each)) {
         const url = this.address(each, tx, ty);
-        const bitmap = this.images.have(url);
+        const bitmap = this.images.cached(url);
         if (bitmap) this.place(context, camera, bitmap, each, tx, ty);
         else {
           asked.add(url);
-          if (each === level && level < top) this.drawParent(context, camera, level, tx, ty);
+          if (each === level && level < top) this.drawCoarser(context, camera, level, tx, ty);
         }
       }
     }
@@ -76,11 +76,11 @@ export class Tiles {
     context.drawImage(bitmap, x, y, bitmap.width * size, bitmap.height * size);
   }
 
-  /** While a tile is on its way: its part of the next coarser one that is at hand. */
-  drawParent(context, camera, level, tx, ty) {
+  /** While a tile is loading: its part of the next coarser tile that is loaded. */
+  drawCoarser(context, camera, level, tx, ty) {
     for (let up = 1; level + up < this.micrograph.levels - 1; up++) {
       const [px, py] = [tx >> up, ty >> up];
-      const bitmap = this.images.have(this.address(level + up, px, py));
+      const bitmap = this.images.cached(this.address(level + up, px, py));
       if (!bitmap) continue;
       const part = SIDE / 2 ** up;
       const [sx, sy] = [(tx - (px << up)) * part, (ty - (py << up)) * part];
@@ -96,19 +96,19 @@ export class Tiles {
   }
 
   ask(asked) {
-    for (const [url, giveUp] of this.wanted) {
+    for (const [url, cancel] of this.wanted) {
       if (asked.has(url)) continue;
-      giveUp();
+      cancel();
       this.wanted.delete(url);
     }
     for (const url of asked) {
       if (this.wanted.has(url)) continue;
-      const giveUp = this.images.ask(url, (bitmap, failure) => {
+      const cancel = this.images.request(url, (bitmap, failure) => {
         if (failure) this.failure = failure; // stays wanted: not asked for at every frame
         else this.wanted.delete(url);
         this.changed();
       });
-      if (!this.images.kept.has(url)) this.wanted.set(url, giveUp);
+      if (!this.images.kept.has(url)) this.wanted.set(url, cancel);
     }
   }
 }
