@@ -33,7 +33,7 @@ FUNCTIONS = {
     "pickeropt.prune.scoring.load_scorer": "path, device, batch_size, diameter_angstrom",
     "pickeropt.evaluate.evaluation.evaluate_scores": "scores_csv, truth, radius, *, diameter_px",
     "pickeropt.evaluate.evaluation.write_evaluation": "evaluation, out",
-    "pickeropt.io.picks.read_picks": "path",
+    "pickeropt.io.picks.read_picks": "path, content",
     "pickeropt.io.picks.subset": "file, keep",
     "pickeropt.io.micrographs.read_micrograph": "path, header",
     "pickeropt.demonstration.run_demo": "out, seed, on_stage",
@@ -256,7 +256,8 @@ def test_a_model_is_saved_as_it_was_written(project: Path) -> None:
 def test_filters_are_given_by_their_names(project: Path) -> None:
     model = pickeropt.Model.load("model.safetensors")
     run = pickeropt.prune("picks.star", model, out="far", micrographs="micrographs", min_distance=150.0)
-    assert run.filtered["min-distance"] >= 0
+    assert run.picks == run.kept + run.rejected
+    assert "filter" in Path("far/scores.csv").read_text().splitlines()[0].split(",")
     assert json.loads(Path("far/summary.json").read_text())["settings"]["filters"]["min_distance"] == 150.0
     with pytest.raises(TypeError, match="min_distanse"):
         pickeropt.prune("picks.star", model, min_distanse=150.0)
