@@ -29,7 +29,7 @@ from pickeropt.datasets.simulate.simulation_config import DEEPEM_SNR, PRESETS
 from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.pickers.deepem_network import PUBLISHED, STEP, DeepEMNetwork, DeepEMSettings, scan
 from pickeropt.pickers.deepem_training import load, train
-from pickeropt.pickers.picker_records import LabelledMicrograph, Material, PickerTrainingJob, TrainedPicker
+from pickeropt.pickers.picker_records import Material, PickedMicrograph, PickerTrainingJob, TrainedPicker
 from pickeropt.pickers.picker_training import chosen
 
 CPU = torch.device("cpu")
@@ -74,7 +74,7 @@ def learnt(material: Material, settings: DeepEMSettings, seed: int) -> tuple[Tra
 
 
 def measured(
-    trained: TrainedPicker, test: Sequence[LabelledMicrograph], radius: float, margin: float
+    trained: TrainedPicker, test: Sequence[PickedMicrograph], radius: float, margin: float
 ) -> tuple[PickingQuality, float, float]:
     """On micrographs that were not learnt from.
 
@@ -107,7 +107,7 @@ def real(args: argparse.Namespace, settings: DeepEMSettings, folder: Path) -> No
         path = (args.mrc or folder) / f"{one.name}.mrc"
         if not path.is_file():
             write_mrc(path, pixels_of(args.data, one.name), PIXEL_SIZE)
-        labelled.append(LabelledMicrograph(path, one.truth, PIXEL_SIZE, DIAMETER))
+        labelled.append(PickedMicrograph(path, one.truth, PIXEL_SIZE, DIAMETER))
     picks = {path.stem for path in (args.data / "empiar10017" / "picks" / "crYOLO").glob("*.box")}
     test = [one for one in labelled if one.path.stem in picks]
     rest = [one for one in labelled if one.path.stem not in picks]
@@ -128,7 +128,7 @@ def real(args: argparse.Namespace, settings: DeepEMSettings, folder: Path) -> No
 
 def simulated(
     folder: Path, config: SimulationConfig, species: Species, diameter: float, count: int, seed: int
-) -> list[LabelledMicrograph]:
+) -> list[PickedMicrograph]:
     """Micrographs with their truth. diameter : Å, as it is given to the picker"""
     folder.mkdir()
     made = []
@@ -136,12 +136,12 @@ def simulated(
         one = simulate_micrograph(config, species, np.random.default_rng([seed, number]))
         path = folder / f"{number:03d}.mrc"
         write_mrc(path, one.pixels, one.pixel_size)
-        made.append(LabelledMicrograph(path, one.coordinates, one.pixel_size, diameter))
+        made.append(PickedMicrograph(path, one.coordinates, one.pixel_size, diameter))
     return made
 
 
 def on_simulated(
-    made: list[LabelledMicrograph], test: int, settings: DeepEMSettings, seed: int
+    made: list[PickedMicrograph], test: int, settings: DeepEMSettings, seed: int
 ) -> tuple[TrainedPicker, PickingQuality, float, int]:
     """Learnt from all but the last `test` micrographs (some held back), measured on those."""
     material = Material(tuple(made[: -test - HELD_BACK]), tuple(made[-test - HELD_BACK : -test]))

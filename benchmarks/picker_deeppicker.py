@@ -35,7 +35,7 @@ from pickeropt.errors import ShotsError
 from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.pickers.deeppicker_network import CALIBRATION, DeepPickerSettings, calibrated
 from pickeropt.pickers.deeppicker_training import AGREES, iterate, load, train
-from pickeropt.pickers.picker_records import LabelledMicrograph, Material, PickerTrainingJob, TrainedPicker
+from pickeropt.pickers.picker_records import Material, PickedMicrograph, PickerTrainingJob, TrainedPicker
 from pickeropt.pickers.picker_training import chosen
 
 CPU = torch.device("cpu")
@@ -71,10 +71,10 @@ class Bench:
         print(f"{time.perf_counter() - begun:.0f} s, {made.figures}", file=sys.stderr, flush=True)
         return made
 
-    def iterate(self, made: TrainedPicker, micrographs: Sequence[LabelledMicrograph], particles: int) -> TrainedPicker:
+    def iterate(self, made: TrainedPicker, micrographs: Sequence[PickedMicrograph], particles: int) -> TrainedPicker:
         return iterate(made, micrographs, self.settings(particles), self.job())
 
-    def simulated(self, name: str, count: int, seed: int, empty: bool = False) -> tuple[LabelledMicrograph, ...]:
+    def simulated(self, name: str, count: int, seed: int, empty: bool = False) -> tuple[PickedMicrograph, ...]:
         """Micrographs of one species, 46 px a diameter; empty ones have no particle, carbon or ice."""
         species = real_species((name,))[0]
         snr = self.args.snr
@@ -92,11 +92,11 @@ class Bench:
             path = self.work / f"{name}{'_empty' * empty}_{seed}_{number}.mrc"
             one = simulate_micrograph(config, species, np.random.default_rng([self.args.seed, seed, number]))
             write_mrc(path, one.pixels, one.pixel_size)
-            made.append(LabelledMicrograph(path, one.coordinates, one.pixel_size, one.diameter_angstrom))
+            made.append(PickedMicrograph(path, one.coordinates, one.pixel_size, one.diameter_angstrom))
         return tuple(made)
 
 
-def picked(made: TrainedPicker, micrographs: Sequence[LabelledMicrograph], margin: float = 0.0) -> list[Picked]:
+def picked(made: TrainedPicker, micrographs: Sequence[PickedMicrograph], margin: float = 0.0) -> list[Picked]:
     """All candidates of each micrograph beside its particles."""
     picker = load(made.settings, made.state, made.threshold, CPU)
     found = []
@@ -156,7 +156,7 @@ def two_species(bench: Bench) -> TrainedPicker:
     return bench.train(Material(seen, held), bench.args.particles)
 
 
-def species_row(target: str, made: TrainedPicker, fresh: Sequence[LabelledMicrograph], name: str) -> None:
+def species_row(target: str, made: TrainedPicker, fresh: Sequence[PickedMicrograph], name: str) -> None:
     box = DeepPickerSettings().box_diameters * fresh[0].diameter_px
     here = picked(made, fresh, box / 2)
     at = picking_quality(here, half_of(made), AGREES * box)
@@ -174,7 +174,7 @@ def real_table(bench: Bench) -> None:
     for one in read_all(data):
         path = bench.work / f"{one.name}.mrc"
         write_mrc(path, pixels_of(data, one.name), PIXEL_SIZE)
-        (unseen if one.name in test else own).append(LabelledMicrograph(path, one.truth, PIXEL_SIZE, DIAMETER))
+        (unseen if one.name in test else own).append(PickedMicrograph(path, one.truth, PIXEL_SIZE, DIAMETER))
     held = (own.pop(),)
     everything = sum(len(one.coordinates) for one in own)
     print("| training | threshold | picks | precision | recall | F1 | average precision | centre error "
@@ -205,7 +205,7 @@ def real_table(bench: Bench) -> None:
     row("the same without the iteration, then 400 own particles", semi(400, cross))
 
 
-def _real_quality(made: TrainedPicker, unseen: Sequence[LabelledMicrograph], threshold: float) -> PickingQuality:
+def _real_quality(made: TrainedPicker, unseen: Sequence[PickedMicrograph], threshold: float) -> PickingQuality:
     return picking_quality(picked(made, unseen, PADDING_PX), threshold, RADIUS_PX)
 
 

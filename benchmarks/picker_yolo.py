@@ -33,7 +33,7 @@ from pickeropt.files import write_bytes_atomically
 from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.models.fitting import inference_dtype
 from pickeropt.pickers.picker_file import picker_bytes, read_picker
-from pickeropt.pickers.picker_records import LabelledMicrograph, Material, PickerTrainingJob, TrainedPicker
+from pickeropt.pickers.picker_records import Material, PickedMicrograph, PickerTrainingJob, TrainedPicker
 from pickeropt.pickers.yolo_network import STRIDE, YoloNetwork, YoloSettings, matched, weights_of
 from pickeropt.pickers.yolo_training import PAPERS_IOU, Yolo, area, labelled_boxes, load, train
 from pickeropt.pickers.yolo_view import particle_in_view
@@ -80,7 +80,7 @@ class Bench:
 
 
 def measured(
-    picker: Yolo, micrographs: Sequence[LabelledMicrograph], margin: float, radius: float
+    picker: Yolo, micrographs: Sequence[PickedMicrograph], margin: float, radius: float
 ) -> tuple[PickingQuality, float]:
     """The quality of the picks, true within `radius` px, and the paper's AUC; the margin left out."""
     here, scores, true, truths = [], [], [], 0
@@ -109,7 +109,7 @@ def cells(at: PickingQuality, box: float) -> str:
     return " | ".join(f"{n:.3f}" for n in numbers)
 
 
-def thinned(labelled: Sequence[LabelledMicrograph], share: float, seed: int) -> tuple[LabelledMicrograph, ...]:
+def thinned(labelled: Sequence[PickedMicrograph], share: float, seed: int) -> tuple[PickedMicrograph, ...]:
     """A share of the labels of each micrograph, drawn at random."""
     rng = np.random.default_rng([seed, 9])
     kept = []
@@ -128,7 +128,7 @@ def real_table(bench: Bench) -> None:
         path = bench.work / "micrographs" / f"{one.name}.mrc"
         if not path.exists():
             write_mrc(path, pixels_of(data, one.name), PIXEL_SIZE)
-        (unseen if one.name in test else own).append(LabelledMicrograph(path, one.truth, PIXEL_SIZE, DIAMETER))
+        (unseen if one.name in test else own).append(PickedMicrograph(path, one.truth, PIXEL_SIZE, DIAMETER))
     training, held = own[:-1], own[-1:]
     print("| labels | particles | threshold | picks | precision | recall | F1 | average precision "
           "| centre error | IoU > 0.6: AUC |\n|---|---|---|---|---|---|---|---|---|---|")  # fmt: skip
@@ -143,7 +143,7 @@ def real_table(bench: Bench) -> None:
         print(f"| {share:.0%} | {count} | {picker.threshold:.2f} | {at.picks} | {row} | {auc:.3f} |", flush=True)
 
 
-def simulated(bench: Bench, k: int, count: int, use: int) -> tuple[LabelledMicrograph, ...]:
+def simulated(bench: Bench, k: int, count: int, use: int) -> tuple[PickedMicrograph, ...]:
     """Micrographs of one noise level; nothing on them but particles, as in the paper."""
     species = real_species((SPECIES,))[0]
     config = replace(
@@ -164,7 +164,7 @@ def simulated(bench: Bench, k: int, count: int, use: int) -> tuple[LabelledMicro
             write_mrc(path, one.pixels, one.pixel_size)
             np.savetxt(truth, one.coordinates, delimiter=",")
         xy = np.loadtxt(truth, delimiter=",", ndmin=2)
-        made.append(LabelledMicrograph(path, xy, config.pixel_size, species.diameter_angstrom))
+        made.append(PickedMicrograph(path, xy, config.pixel_size, species.diameter_angstrom))
     return tuple(made)
 
 

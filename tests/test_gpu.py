@@ -22,7 +22,7 @@ from pickeropt.pickers import yolo_training as yolo
 from pickeropt.pickers import yolo_training as yolo_picker
 from pickeropt.pickers.deepem_network import DeepEMSettings
 from pickeropt.pickers.deeppicker_network import DeepPickerSettings
-from pickeropt.pickers.picker_records import LabelledMicrograph, Material, PickerTrainingJob
+from pickeropt.pickers.picker_records import Material, PickedMicrograph, PickerTrainingJob
 from pickeropt.pickers.yolo_network import YoloSettings
 from pickeropt.pretrain.pretraining import pretrain
 from pickeropt.prune.scoring import load_scorer
@@ -133,7 +133,7 @@ PICKERS: tuple[tuple[ModuleType, ModuleType, object], ...] = (
 
 
 @pytest.fixture(scope="module")
-def discs(tmp_path_factory: pytest.TempPathFactory) -> Sequence[LabelledMicrograph]:
+def discs(tmp_path_factory: pytest.TempPathFactory) -> Sequence[PickedMicrograph]:
     folder = tmp_path_factory.mktemp("discs")
     return [micrograph(folder, seed) for seed in range(3)]
 
@@ -141,7 +141,7 @@ def discs(tmp_path_factory: pytest.TempPathFactory) -> Sequence[LabelledMicrogra
 @pytest.mark.parametrize(
     ("training", "picker", "settings"), PICKERS, ids=[p[0].__name__.split(".")[2] for p in PICKERS]
 )
-def test_pickers(gpu: None, discs: Sequence[LabelledMicrograph], tmp_path: Path, training, picker, settings) -> None:
+def test_pickers(gpu: None, discs: Sequence[PickedMicrograph], tmp_path: Path, training, picker, settings) -> None:
     material = Material(tuple(discs[:2]), (discs[2],))
     job = PickerTrainingJob(0, GPU, tmp_path, lambda what, done, total: None)
     made = training.train(material, settings, job, None)

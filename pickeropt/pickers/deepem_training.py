@@ -18,8 +18,8 @@ from pickeropt.models.views import ViewFrame, cut_boxes, make_view
 from pickeropt.pickers.deepem_network import DeepEMNetwork, DeepEMSettings, initialise, scan, settings_from
 from pickeropt.pickers.picker_records import (
     Detections,
-    LabelledMicrograph,
     Material,
+    PickedMicrograph,
     PickerTrainingJob,
     TrainedPicker,
     fit,
@@ -80,7 +80,7 @@ def resample_micrograph(pixels: FloatArray, diameter_px: float, settings: DeepEM
     return ResampledMicrograph(view, ViewFrame(frame.scale_y, frame.scale_x, 0, 0))
 
 
-def read_resampled(one: LabelledMicrograph, settings: DeepEMSettings) -> ResampledMicrograph:
+def read_resampled(one: PickedMicrograph, settings: DeepEMSettings) -> ResampledMicrograph:
     """The micrograph of labelled particles. Raises MicrographError, GeometryError."""
     return resample_micrograph(read_micrograph(one.path).pixels, one.diameter_px, settings)
 
@@ -118,7 +118,7 @@ class TrainingWindows:
         return TrainingWindows(torch.cat([self.particles, more.particles]), torch.cat([self.others, more.others]))
 
 
-def windows_of(one: LabelledMicrograph, settings: DeepEMSettings, rng: np.random.Generator) -> TrainingWindows:
+def windows_of(one: PickedMicrograph, settings: DeepEMSettings, rng: np.random.Generator) -> TrainingWindows:
     """The particles of a micrograph whose windows lie inside it, and as many windows without."""
     resampled, box = read_resampled(one, settings), settings.layers().box
     centres = one.coordinates[resampled.inside(one.coordinates, box)]
@@ -311,7 +311,7 @@ class DeepEMMatches:
     particles: int
 
 
-def _matched_picks(picker: DeepEM, one: LabelledMicrograph) -> DeepEMMatches:
+def _matched_picks(picker: DeepEM, one: PickedMicrograph) -> DeepEMMatches:
     detections = picker.detect_resampled(read_resampled(one, picker.settings))
     radius = MATCH_DIAMETERS * one.diameter_px
     return DeepEMMatches(detections.scores, match_picks(detections.coordinates, one.known, radius)[0], len(one.known))
@@ -343,8 +343,8 @@ def window_error(network: DeepEMNetwork, windows: TrainingWindows) -> float:
 
 
 def _parts(
-    training: Sequence[LabelledMicrograph], rounds: int
-) -> tuple[Sequence[LabelledMicrograph], list[Sequence[LabelledMicrograph]]]:
+    training: Sequence[PickedMicrograph], rounds: int
+) -> tuple[Sequence[PickedMicrograph], list[Sequence[PickedMicrograph]]]:
     """The micrographs of the first windows, and those that each round tests on."""
     if not rounds or len(training) == 1:
         return training, [training] * rounds
@@ -357,7 +357,7 @@ def _parts(
 
 
 def _gathered(
-    labelled: Sequence[LabelledMicrograph], settings: DeepEMSettings, rng: np.random.Generator
+    labelled: Sequence[PickedMicrograph], settings: DeepEMSettings, rng: np.random.Generator
 ) -> TrainingWindows:
     box = settings.layers().box
     none = torch.empty(0, 1, box, box)
@@ -400,7 +400,7 @@ def _drawn(windows: Tensor, count: int, step: int, seed: tuple[int, int]) -> Ten
     return torch.cat([torch.rot90(windows[chosen[chosen % 4 == q] // 4], q, (2, 3)) for q in range(4)])
 
 
-def _wrong(picker: DeepEM, one: LabelledMicrograph) -> TrainingWindows:
+def _wrong(picker: DeepEM, one: PickedMicrograph) -> TrainingWindows:
     """The windows of false picks and of missed particles of a micrograph."""
     box = picker.network.geometry.box
     resampled = read_resampled(one, picker.settings)

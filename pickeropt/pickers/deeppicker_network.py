@@ -26,7 +26,7 @@ from torch.nn import functional
 from pickeropt.errors import GeometryError, PickeroptError, ShotsError
 from pickeropt.io.micrographs import micrograph_shape, read_micrograph
 from pickeropt.models.views import ViewFrame, cut_boxes, make_view
-from pickeropt.pickers.picker_records import LabelledMicrograph, local_maxima
+from pickeropt.pickers.picker_records import PickedMicrograph, local_maxima
 from pickeropt.prune.filters import relative_domains
 from pickeropt.records import FloatArray, OnProgress
 
@@ -270,9 +270,7 @@ def window_centres(frame: ViewFrame, rows: NDArray[np.int64], columns: NDArray[n
     return np.column_stack([x, y]).astype(np.float64)
 
 
-def choose(
-    material: Sequence[LabelledMicrograph], box_diameters: float, count: int, seed: int
-) -> list[LabelledMicrograph]:
+def choose(material: Sequence[PickedMicrograph], box_diameters: float, count: int, seed: int) -> list[PickedMicrograph]:
     """At most `count` particles whose window lies on the micrograph, the rest of them as `others`.
 
     Micrographs with particles of one diameter are one species; each species gives the same number, or all
@@ -305,7 +303,7 @@ def equal_shares(available: NDArray[np.int64], total: int) -> list[int]:
     return [int(share) for share in shares]
 
 
-def _on_micrograph(one: LabelledMicrograph, box_diameters: float) -> NDArray[np.bool_]:
+def _on_micrograph(one: PickedMicrograph, box_diameters: float) -> NDArray[np.bool_]:
     height, width = micrograph_shape(one.path)
     half = box_diameters * one.diameter_px / 2
     last = np.array([width, height]) - 1 - half
@@ -314,7 +312,7 @@ def _on_micrograph(one: LabelledMicrograph, box_diameters: float) -> NDArray[np.
 
 
 def cut_samples(
-    material: Sequence[LabelledMicrograph],
+    material: Sequence[PickedMicrograph],
     box_diameters: float,
     apart: float,
     negatives: int,
@@ -352,7 +350,7 @@ def cut_samples(
     return Samples(patches, labels)
 
 
-def _centres_away(one: LabelledMicrograph, view: Tensor, frame: ViewFrame, apart: float) -> Coordinates:
+def _centres_away(one: PickedMicrograph, view: Tensor, frame: ViewFrame, apart: float) -> Coordinates:
     """Centres of the scored windows that lie far enough from all known particles, (m, 2) x, y px."""
     shape = tuple((side - PATCH) // STEP + 1 for side in view.shape[-2:])
     centres = window_centres(frame, *(i.ravel().astype(np.int64) for i in np.indices(shape)))

@@ -40,8 +40,8 @@ from pickeropt.pickers.deeppicker_network import (
 )
 from pickeropt.pickers.picker_records import (
     Detections,
-    LabelledMicrograph,
     Material,
+    PickedMicrograph,
     PickerTrainingJob,
     TrainedPicker,
     fit,
@@ -147,7 +147,7 @@ class DeepPickerMatches:
 
 
 def match_candidates(
-    picker: DeepPickerDetector, evaluation: Sequence[LabelledMicrograph], job: PickerTrainingJob
+    picker: DeepPickerDetector, evaluation: Sequence[PickedMicrograph], job: PickerTrainingJob
 ) -> DeepPickerMatches:
     """The candidates of micrographs whose particles are known.
 
@@ -344,7 +344,7 @@ CERTAIN = 0.5
 
 def iterate(
     trained: TrainedPicker,
-    micrographs: Sequence[LabelledMicrograph],
+    micrographs: Sequence[PickedMicrograph],
     settings: DeepPickerSettings,
     job: PickerTrainingJob,
 ) -> TrainedPicker:
@@ -369,8 +369,8 @@ def iterate(
 
 
 def best_picks(
-    picker: DeepPicker, micrographs: Sequence[LabelledMicrograph], count: int, job: PickerTrainingJob
-) -> tuple[LabelledMicrograph, ...]:
+    picker: DeepPicker, micrographs: Sequence[PickedMicrograph], count: int, job: PickerTrainingJob
+) -> tuple[PickedMicrograph, ...]:
     """The micrographs with the `count` best picks as their particles, the other likely ones as `others`."""
     found = []
     for index, one in enumerate(micrographs):

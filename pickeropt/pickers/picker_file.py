@@ -21,7 +21,7 @@ from pickeropt import __version__
 from pickeropt.errors import CheckpointError, PickeroptError
 from pickeropt.models.classifier import with_sorted_metadata
 from pickeropt.pickers.picker_config import KINDS
-from pickeropt.pickers.picker_records import LabelledMicrograph, Material, Picker, PickerTrainingJob, TrainedPicker
+from pickeropt.pickers.picker_records import Material, PickedMicrograph, Picker, PickerTrainingJob, TrainedPicker
 
 ITERATES = ("deeppicker",)
 """Those that can go on from their own picks (Wang et al. 2016, section 2.1)."""
@@ -75,7 +75,7 @@ def train(
 
 
 def iterate(
-    kind: str, trained: TrainedPicker, micrographs: Sequence[LabelledMicrograph], settings: Any, job: PickerTrainingJob
+    kind: str, trained: TrainedPicker, micrographs: Sequence[PickedMicrograph], settings: Any, job: PickerTrainingJob
 ) -> TrainedPicker:
     """Train a picker on the best of its own picks. Raises PickeroptError for a kind that cannot."""
     if kind not in ITERATES:

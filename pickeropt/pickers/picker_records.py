@@ -20,7 +20,7 @@ from pickeropt.records import Micrograph, OnProgress, Picks
 
 
 @dataclass(frozen=True)
-class LabelledMicrograph:
+class PickedMicrograph:
     """One micrograph whose particles are known, all or some of them.
 
     coordinates : (n, 2) float64, x and y of the centres of the particles to learn from, px
@@ -55,11 +55,11 @@ class Material:
         where there is only one micrograph
     """
 
-    training: tuple[LabelledMicrograph, ...]
-    testing: tuple[LabelledMicrograph, ...]
+    training: tuple[PickedMicrograph, ...]
+    testing: tuple[PickedMicrograph, ...]
 
     @property
-    def evaluation(self) -> tuple[LabelledMicrograph, ...]:
+    def evaluation(self) -> tuple[PickedMicrograph, ...]:
         """The micrographs that choose the threshold: those held back, or where there are none the others."""
         return self.testing or self.training
 

@@ -20,7 +20,7 @@ from pickeropt.models.fitting import choose_device, seed_everything
 from pickeropt.pickers import picker_file as kinds
 from pickeropt.pickers.picker_config import PickTrainConfig, PickTrainReport
 from pickeropt.pickers.picker_file import PickerFile, picker_bytes, read_picker
-from pickeropt.pickers.picker_records import LabelledMicrograph, Material, PickerTrainingJob, TrainedPicker
+from pickeropt.pickers.picker_records import Material, PickedMicrograph, PickerTrainingJob, TrainedPicker
 from pickeropt.records import PARTICLE, OnProgress
 from pickeropt.resumable import TrainingFolder
 from pickeropt.sites import Site, SitedPicks, locate
@@ -71,7 +71,7 @@ def read_unlabelled(folders: Sequence[Path], config: PickTrainConfig, diameter: 
     sizes = [choose_pixel_size(config.pixel_size, read_micrograph_header(path), {}) for path in paths]
     known = config.diameter_angstrom or diameter
     return Material(
-        tuple(LabelledMicrograph(path.resolve(), none, size, known) for path, size in zip(paths, sizes, strict=True)),
+        tuple(PickedMicrograph(path.resolve(), none, size, known) for path, size in zip(paths, sizes, strict=True)),
         (),
     )
 
@@ -94,7 +94,7 @@ def _particles(file: PicksFile) -> tuple[PicksFile, NDArray[np.float64]]:
 
 def _labelled(
     site: Site, picks: SitedPicks, diameters: NDArray[np.float64], config: PickTrainConfig
-) -> LabelledMicrograph:
+) -> PickedMicrograph:
     height, width = site.shape
     xy = picks.coordinates[site.rows]
     outside = np.flatnonzero(((xy < -0.5) | (xy > np.array([width, height]) - 0.5)).any(axis=1))
@@ -103,7 +103,7 @@ def _labelled(
         x, y = picks.coordinates[row].tolist()
         what = f"{picks.place(row)}: the particle at x {x:g}, y {y:g} lies outside {site.path}, {width} x {height} px"
         raise GeometryError(f"{what}; give the micrographs that were picked with --micrographs")
-    return LabelledMicrograph(site.path, xy, site.pixel_size, _diameter(site.path, diameters, config.diameter_angstrom))
+    return PickedMicrograph(site.path, xy, site.pixel_size, _diameter(site.path, diameters, config.diameter_angstrom))
 
 
 def _diameter(path: Path, said: NDArray[np.float64], flag: float | None) -> float:
@@ -118,7 +118,7 @@ def _diameter(path: Path, said: NDArray[np.float64], flag: float | None) -> floa
     return float(known[0])
 
 
-def split(labelled: Sequence[LabelledMicrograph], share: float, seed: int) -> Material:
+def split(labelled: Sequence[PickedMicrograph], share: float, seed: int) -> Material:
     """Hold back a share of the micrographs, one at least, none where there is only one."""
     count = min(max(1, round(share * len(labelled))), len(labelled) - 1)
     order = np.random.default_rng([seed, 1]).permutation(len(labelled))
@@ -129,7 +129,7 @@ def split(labelled: Sequence[LabelledMicrograph], share: float, seed: int) -> Ma
     )
 
 
-def chosen(training: Sequence[LabelledMicrograph], particles: int, seed: int) -> tuple[LabelledMicrograph, ...]:
+def chosen(training: Sequence[PickedMicrograph], particles: int, seed: int) -> tuple[PickedMicrograph, ...]:
     """At most so many of the particles, drawn at random; the rest become `others`."""
     sizes = [len(one.coordinates) for one in training]
     drawn = np.random.default_rng([seed, 2]).permutation(sum(sizes))[:particles]
@@ -254,7 +254,7 @@ def _settings(
     return plain
 
 
-def _fingerprint(one: LabelledMicrograph) -> list[Any]:
+def _fingerprint(one: PickedMicrograph) -> list[Any]:
     status = one.path.stat()
     numbers = [len(one.known), float(one.coordinates.sum()), one.pixel_size, one.diameter_angstrom]
     return [str(one.path), status.st_size, status.st_mtime_ns, *numbers]

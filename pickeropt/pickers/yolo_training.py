@@ -15,8 +15,8 @@ from pickeropt.models.fitting import inference_dtype
 from pickeropt.models.views import check_fits
 from pickeropt.pickers.picker_records import (
     Detections,
-    LabelledMicrograph,
     Material,
+    PickedMicrograph,
     PickerTrainingJob,
     TrainedPicker,
     fit,
@@ -119,7 +119,7 @@ UNKNOWN = 0.5
 
 
 def evaluate_detector(
-    network: YoloNetwork, labelled: Sequence[LabelledMicrograph], settings: YoloSettings, job: PickerTrainingJob
+    network: YoloNetwork, labelled: Sequence[PickedMicrograph], settings: YoloSettings, job: PickerTrainingJob
 ) -> tuple[float, dict[str, float]]:
     """The threshold, and at it precision, recall, F1 and mean IoU of the true picks, and the AUC.
 
@@ -159,7 +159,7 @@ def evaluate_detector(
     }
 
 
-def labelled_boxes(one: LabelledMicrograph, settings: YoloSettings) -> Boxes:
+def labelled_boxes(one: PickedMicrograph, settings: YoloSettings) -> Boxes:
     """The boxes of labelled particles in px of the micrograph."""
     side = np.full((len(one.coordinates), 2), one.diameter_px * settings.box_diameters)
     return np.column_stack([one.coordinates, side])
@@ -252,14 +252,14 @@ def initial_network(
     return network.to(device=job.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def particle_size(labelled: Sequence[LabelledMicrograph], settings: YoloSettings) -> float:
+def particle_size(labelled: Sequence[PickedMicrograph], settings: YoloSettings) -> float:
     """Diameter of the particle in every view, px: as set, else the median of what patches make of each."""
     shapes = [micrograph_shape(one.path) for one in labelled]
     sizes = [particle_in_view(s, one.diameter_px, settings) for s, one in zip(shapes, labelled, strict=True)]
     return settings.particle_px or float(np.median(sizes))
 
 
-def sampled(one: LabelledMicrograph, settings: YoloSettings) -> YoloSample:
+def sampled(one: PickedMicrograph, settings: YoloSettings) -> YoloSample:
     """A micrograph as the network learns from it; `settings` have the size of the particle."""
     particle = settings.particle_px
     view = make_view(read_micrograph(one.path).pixels, particle / one.diameter_px, settings.low_pass)

@@ -7,7 +7,7 @@ import torch
 
 from pickeropt.io.micrographs import write_mrc
 from pickeropt.pickers.deeppicker_network import DeepPickerSettings
-from pickeropt.pickers.picker_records import LabelledMicrograph, PickerTrainingJob
+from pickeropt.pickers.picker_records import PickedMicrograph, PickerTrainingJob
 
 DIAMETER = 64 / 1.4
 SETTINGS = DeepPickerSettings(epochs=4, patience=4, batch_size=16)
@@ -27,7 +27,7 @@ def micrograph(folder, seed, side=400, per_side=4, contrast=0.7, zoom=1.0):
         xy = (xy + 0.5) * zoom - 0.5
     path = Path(folder) / f"m{seed}_{zoom:g}.mrc"
     write_mrc(path, pixels.astype(np.float32), 2.0)
-    return LabelledMicrograph(path, xy, 2.0, 2.0 * DIAMETER * zoom)
+    return PickedMicrograph(path, xy, 2.0, 2.0 * DIAMETER * zoom)
 
 
 def job(folder, seed=0, on_progress=lambda what, done, total: None):

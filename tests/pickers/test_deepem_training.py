@@ -21,7 +21,7 @@ from pickeropt.pickers.deepem_training import (
     train,
     windows_of,
 )
-from pickeropt.pickers.picker_records import Detections, LabelledMicrograph, Material, PickerTrainingJob, TrainedPicker
+from pickeropt.pickers.picker_records import Detections, Material, PickedMicrograph, PickerTrainingJob, TrainedPicker
 
 SIDE, RADIUS = 320, 15
 SETTINGS = DeepEMSettings(box=48, least_steps=60, epochs=1, batch=32, rounds=1, target_error=0.0)
@@ -32,7 +32,7 @@ class KilledError(Exception):
     pass
 
 
-def micrograph(folder: Path, number: int) -> LabelledMicrograph:
+def micrograph(folder: Path, number: int) -> PickedMicrograph:
     """320 x 320 px of noise with about 16 discs of 30 px, at 2 Å/px."""
     rng = np.random.default_rng(number)
     pixels = rng.normal(100.0, 2.0, (SIDE, SIDE))
@@ -43,7 +43,7 @@ def micrograph(folder: Path, number: int) -> LabelledMicrograph:
         pixels[(x - cx) ** 2 + (y - cy) ** 2 < RADIUS**2] -= 1.5
     path = folder / f"{number}.mrc"
     write_mrc(path, pixels.astype(np.float32), 2.0)
-    return LabelledMicrograph(path, centres, 2.0, 60.0)
+    return PickedMicrograph(path, centres, 2.0, 60.0)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def trained(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Tra
     return learnt(material, tmp_path_factory.mktemp("job"))
 
 
-def detected(trained: TrainedPicker, one: LabelledMicrograph, **changes: object) -> Detections:
+def detected(trained: TrainedPicker, one: PickedMicrograph, **changes: object) -> Detections:
     picker = load(trained.settings | changes, trained.state, trained.threshold, CPU)
     return picker.detect(read_micrograph(one.path), one.pixel_size, one.diameter_angstrom)
 

@@ -7,14 +7,14 @@ from picker_world import make_coordinates, make_micrograph
 from pickeropt.errors import PickeroptError
 from pickeropt.io.labels import LabelRows, labels_content
 from pickeropt.pickers.picker_config import PickTrainConfig
-from pickeropt.pickers.picker_records import LabelledMicrograph
+from pickeropt.pickers.picker_records import PickedMicrograph
 from pickeropt.pickers.picker_training import chosen, read_material, split
 
 CONFIG = PickTrainConfig("deepem", diameter_angstrom=24.0)
 
 
-def labelled(count: int, name: str = "a") -> LabelledMicrograph:
-    return LabelledMicrograph(Path(f"{name}.mrc"), np.arange(2.0 * count).reshape(-1, 2), 2.0, 24.0)
+def labelled(count: int, name: str = "a") -> PickedMicrograph:
+    return PickedMicrograph(Path(f"{name}.mrc"), np.arange(2.0 * count).reshape(-1, 2), 2.0, 24.0)
 
 
 def test_labels_bring_their_diameters_and_only_particles_count(tmp_path: Path) -> None:

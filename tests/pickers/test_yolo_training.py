@@ -7,7 +7,7 @@ import torch
 
 from pickeropt.errors import CheckpointError, GeometryError, ShotsError
 from pickeropt.io.micrographs import write_mrc
-from pickeropt.pickers.picker_records import LabelledMicrograph, Material, PickerTrainingJob
+from pickeropt.pickers.picker_records import Material, PickedMicrograph, PickerTrainingJob
 from pickeropt.pickers.yolo_network import YoloSettings
 from pickeropt.pickers.yolo_training import batch, particle_size, rate, sampled, train
 
@@ -29,7 +29,7 @@ def labelled(path, seed, side=224, count=15):
             disc = np.hypot(x - at[0], y - at[1]) < DIAMETER / (2 if particle else 4)
             pixels[disc] -= 1.5 if particle else -1.5
     write_mrc(path, pixels, 2.0)
-    return LabelledMicrograph(path, np.array(places[:count]), 2.0, 2.0 * DIAMETER)
+    return PickedMicrograph(path, np.array(places[:count]), 2.0, 2.0 * DIAMETER)
 
 
 @pytest.fixture(scope="module")
