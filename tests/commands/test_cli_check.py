@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from pickeropt.cli import app
 from pickeropt.frame.evidence import judge_frame
-from pickeropt.frame.frame_config import IDENTITY, RIGHT, WRONG, Frame, FrameConfig, Site
-from pickeropt.io.micrographs import write_mrc
+from pickeropt.frame.frame_config import IDENTITY, RIGHT, WRONG, Frame, FrameConfig, FrameSite
+from pickeropt.io.micrographs import read_micrograph_header, write_mrc
 from pickeropt.io.picks import read_picks
 
 ANGSTROM = str(DIAMETER * PIXEL_SIZE)
@@ -163,6 +163,7 @@ def test_real_picks_of_three_pickers(shared_data: Path, tmp_path: Path) -> None:
         for frame, spoil in REAL.values():
             xy = np.column_stack(spoil(*picks.coordinates.T, side))
             merit = picks.figure_of_merit
-            found = Site("m", tmp_path / "m.mrc", pixels.shape, 191 / 1.77, 1.77, xy, merit)
+            header = read_micrograph_header(tmp_path / "m.mrc")
+            found = FrameSite("m", header, 191 / 1.77, 1.77, xy, merit)
             opinion = judge_frame([found], FrameConfig()).opinion
             assert (opinion.answer, opinion.frame) == (RIGHT if frame == IDENTITY else WRONG, frame)
