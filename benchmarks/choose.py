@@ -62,7 +62,7 @@ def measure(variant: Variant, seen: list[torch.Tensor], micrographs: list[Labell
     config = FinetuneConfig(DIAMETER, init=args.init, weights=args.weights, loss_weights=variant.loss_weights)
     plain = make_classifier(config, CLASSES, None)
     # without the pretraining's opinion, which is of one geometry only
-    spec = replace(plain.spec, view_diameters=variant.views, windows=variant.windows, parents=(), lean=0.0)
+    spec = replace(plain.spec, view_diameters=variant.views, windows=variant.windows, parents=(), prior_weight=0.0)
     classifier = PickClassifier(spec, plain.backbone)
     cells = []
     for per_class in (10, 30):

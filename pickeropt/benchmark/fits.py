@@ -368,8 +368,8 @@ class DrawFitter:
 def with_losses(made: PickClassifier, loss_weights: tuple[float, ...]) -> PickClassifier:
     """The same backbone and source head with a fresh head of other branches."""
     classifier = PickClassifier(replace(made.spec, loss_weights=loss_weights), made.backbone)
-    if made.opinion is not None and classifier.opinion is not None:
-        classifier.opinion.load_state_dict(made.opinion.state_dict())
+    if made.source_prior is not None and classifier.source_prior is not None:
+        classifier.source_prior.load_state_dict(made.source_prior.state_dict())
     return classifier
 
 

@@ -36,16 +36,16 @@ from pickeropt.records import PARTICLE
 PENALTY = 500.0
 """Weight of |weights|²/2 against the summed loss of all shots; divided by their number in the mean."""
 
-LEAN = 0.15
-"""What the opinion of the pretraining counts for beside what the shots teach."""
+PRIOR_WEIGHT = 0.15
+"""Weight of the source prior of the pretraining beside what is fitted to the shots."""
 
-CARBON_LEAN = 1.0
-CARBON_MOST = 4.0
-CARBON_ALIKE = 0.5
+CARBON_WEIGHT = 1.0
+CARBON_LIMIT = 4.0
+CONTAMINANT_SHARE = 0.5
 CARBON_SHARE = 0.5
-"""What its evidence for carbon counts for beside that, how far it goes, the part that a contaminant gets too
-and the part that P(particle) hears. It ends at even odds, and contaminants have half of it: on grids whose
-contaminant looks like a film, shots could not speak against more."""
+"""Weight of the prior's evidence for carbon, its upper limit, the share that a contaminant gets too, and the share
+that P(particle) is subject to. The evidence starts at even odds. Contaminants get half of it: on grids whose
+contaminant resembles film, the shots could not outweigh more."""
 
 STAGES = ("layer2", "layer3")
 VIEW_DIAMETERS = (62.0,)
@@ -107,23 +107,23 @@ def with_opinion(spec: ModelSpec, backbone: Backbone, head: SourceHead | None) -
     spec = replace(
         spec,
         parents=head.parents,
-        lean=LEAN,
-        carbon_lean=CARBON_LEAN,
-        carbon_most=CARBON_MOST,
-        carbon_alike=CARBON_ALIKE,
+        prior_weight=PRIOR_WEIGHT,
+        carbon_weight=CARBON_WEIGHT,
+        carbon_limit=CARBON_LIMIT,
+        contaminant_share=CONTAMINANT_SHARE,
         carbon_share=CARBON_SHARE,
     )
     classifier = PickClassifier(spec, backbone)
-    assert classifier.opinion is not None
-    classifier.opinion.load(head)
+    assert classifier.source_prior is not None
+    classifier.source_prior.load(head)
     return classifier
 
 
 def fit_default(classifier: PickClassifier, features: Tensor, labels: Tensor) -> None:
     """Fit a fresh head to the fixed features (n, d) of the shots, labels (n,)."""
     with torch.no_grad():
-        leaning = classifier.leaning(features)
-    fit_head(classifier.head, features, labels, classifier.spec.loss_weights, PENALTY / len(labels), leaning)
+        prior = classifier.prior_logits(features)
+    fit_head(classifier.head, features, labels, classifier.spec.loss_weights, PENALTY / len(labels), prior)
 
 
 def fit_paper(

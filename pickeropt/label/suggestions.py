@@ -111,8 +111,8 @@ def general_probabilities(classifier: PickClassifier, features: Tensor) -> NDArr
     prior[names.index(PARTICLE)] = math.log(max(len(names) - 1, 1))
     with torch.no_grad():
         logits = torch.zeros(len(features), len(names))
-        if classifier.opinion is not None:
-            logits = classifier.opinion(features)
+        if classifier.source_prior is not None:
+            logits = classifier.source_prior(features)
         found: Floats = torch.softmax(logits + prior, 1).double().numpy()
     return found
 

@@ -34,43 +34,43 @@ class PickClassifier(nn.Module):
         self.temperature: Tensor
         self.spec, self.backbone = spec, backbone
         self.head = BranchedHead(spec.layout, len(spec.class_names), len(spec.loss_weights), spec.limit)
-        self.opinion = SourcePrior(spec.layout.width, spec.parents, spec.class_names) if spec.parents else None
+        self.source_prior = SourcePrior(spec.layout.width, spec.parents, spec.class_names) if spec.parents else None
         self.register_buffer("temperature", torch.ones(()))
 
-    def leaning(self, features: Tensor) -> Tensor:
-        """(n, d) features -> (n, k) logits that stand before any shot has been seen; 0 without an opinion."""
-        leaning, film = self._opinions(features)
-        return leaning + film
+    def prior_logits(self, features: Tensor) -> Tensor:
+        """(n, d) features -> (n, k) logits of the source prior, before any shot; 0 without one."""
+        prior, carbon = self._prior_terms(features)
+        return prior + carbon
 
     def logits(self, features: Tensor) -> Tensor:
-        """(n, d) features -> (n, k) logits, all branches read.
+        """(n, d) features -> (n, k) logits, all branches summed.
 
-        The evidence for carbon says in full which kind of reject a pick is, and in part (`carbon_share`)
-        whether it is a particle: the other classes are moved together until it is so. A part of it
-        (`carbon_alike`) is for a contaminant as well, or those that look like film would be called carbon.
+        The evidence for carbon decides in full between the classes of rejects, and in part (`carbon_share`)
+        between particle and reject: the logits of the other classes are shifted together until that holds. A
+        contaminant gets a part of it (`contaminant_share`), or contaminants that resemble film would become carbon.
         """
-        leaning, film = self._opinions(features)
-        logits = joint_logits(self.head(features), self.spec.loss_weights) + leaning
-        said = logits + film
+        prior, carbon = self._prior_terms(features)
+        without = joint_logits(self.head(features), self.spec.loss_weights) + prior
+        logits = without + carbon
         rest = [i for i, name in enumerate(self.spec.class_names) if name != PARTICLE]
-        heard = logits[:, rest] + self.spec.carbon_share * film[:, rest]
-        said[:, rest] += (heard.logsumexp(1) - said[:, rest].logsumexp(1))[:, None]
-        return said
+        partial = without[:, rest] + self.spec.carbon_share * carbon[:, rest]
+        logits[:, rest] += (partial.logsumexp(1) - logits[:, rest].logsumexp(1))[:, None]
+        return logits
 
-    def _opinions(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """What the opinion counts for, and its evidence for carbon beside that: (n, k) each."""
+    def _prior_terms(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The weighted logits of the source prior, and its evidence for carbon: (n, k) each."""
         names, spec = self.spec.class_names, self.spec
-        leaning = film = features.new_zeros(len(features), len(names))
-        if self.opinion is not None:
-            opinion = self.opinion(features)
-            leaning = spec.lean * opinion
-            if spec.carbon_lean and CARBON in names:
-                film = torch.zeros_like(leaning)
+        prior = evidence = features.new_zeros(len(features), len(names))
+        if self.source_prior is not None:
+            logits = self.source_prior(features)
+            prior = spec.prior_weight * logits
+            if spec.carbon_weight and CARBON in names:
+                evidence = torch.zeros_like(prior)
                 carbon = names.index(CARBON)
-                film[:, carbon] = spec.carbon_lean * carbon_evidence(opinion, carbon, spec.carbon_most)
+                evidence[:, carbon] = spec.carbon_weight * carbon_evidence(logits, carbon, spec.carbon_limit)
                 if CONTAMINANT in names:
-                    film[:, names.index(CONTAMINANT)] = spec.carbon_alike * film[:, carbon]
-        return leaning, film
+                    evidence[:, names.index(CONTAMINANT)] = spec.contaminant_share * evidence[:, carbon]
+        return prior, evidence
 
     def probabilities(self, features: Tensor) -> Tensor:
         """(n, d) features -> (n, k) probabilities, rows sum to 1."""
@@ -89,14 +89,16 @@ class PickClassifier(nn.Module):
 
 
 def general_classifier(backbone: Backbone, source: SourceHead) -> PickClassifier:
-    """A classifier that says its pretraining's opinion and nothing else: no shot has been seen.
+    """A classifier of the source prior alone: no shot has been seen.
 
     Its classes are `DEFAULT_CLASSES`; the softmax over the source classes is summed by parent.
     """
-    spec = replace(source.spec, class_names=DEFAULT_CLASSES, parents=source.parents, lean=1.0, loss_weights=(1.0,))
+    spec = replace(
+        source.spec, class_names=DEFAULT_CLASSES, parents=source.parents, prior_weight=1.0, loss_weights=(1.0,)
+    )
     classifier = PickClassifier(spec, backbone)
-    assert classifier.opinion is not None
-    classifier.opinion.load(source)
+    assert classifier.source_prior is not None
+    classifier.source_prior.load(source)
     for parameter in classifier.head.parameters():
         nn.init.zeros_(parameter)
     return classifier.eval()
@@ -181,7 +183,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         described = json.loads(metadata["pickeropt"])
         spec = spec_of(described["spec"])
         classifier = PickClassifier(spec, Backbone(spec.backbone, spec.stages))
-        classifier.load_state_dict(state)
+        classifier.load_state_dict({_renamed(name): value for name, value in state.items()})
         diameter = float(described["diameter_angstrom"])
     except (CheckpointError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: a damaged pickeropt model ({error}); fine-tune again") from error
@@ -190,8 +192,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(classifier, diameter, described.get("provenance", {}), digest)
 
 
+def _renamed(name: str) -> str:
+    """The name of a weight, also where a file of an earlier version has the former one."""
+    first, dot, rest = name.partition(".")
+    return f"source_prior.{rest}" if dot and first == "opinion" else name
+
+
 def general_checkpoint() -> Checkpoint:
-    """The general model of the package: what its pretraining thinks, without a shot of the user's."""
+    """The general model of the package: the source prior of its pretraining, without a shot of the user's."""
     source = initial_head("shipped")
     if source is None:
         raise CheckpointError("the weights in the package hold no classifier; install pickeropt again")

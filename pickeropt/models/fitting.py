@@ -122,11 +122,11 @@ def fit_head(
     labels: Tensor,
     loss_weights: Sequence[float],
     decay: float,
-    leaning: Tensor | None = None,
+    prior: Tensor | None = None,
 ) -> None:
     """Fit the branches to fixed features: multi-loss plus decay/2 |weights|², by L-BFGS on all shots at once.
 
-    features : (n, d); labels : (n,) int; leaning : (n, k) logits that every branch starts from
+    features : (n, d); labels : (n,) int; prior : (n, k) logits that every branch starts from
     Shots count by `rooted_weights`, also in the mean and spread that standardise the features. The logits are
     those of classes that are equally likely, whatever their numbers: the log of what each class counts for is
     added to them while they are fitted.
@@ -136,8 +136,8 @@ def fit_head(
     class_weights = rooted_weights(labels, _classes(head))
     head.standardise(features, class_weights[labels])
     before = shares_of_classes(labels, class_weights).log()
-    if leaning is not None:
-        before = before + leaning
+    if prior is not None:
+        before = before + prior
     weights = [p for name, p in head.named_parameters() if name.endswith("weight")]
     optimiser = torch.optim.LBFGS(head.parameters(), max_iter=100, line_search_fn="strong_wolfe")
 

@@ -148,12 +148,12 @@ class ModelSpec:
     centred : whether each map is freed of its micrograph's typical feature
     normalise : "micrograph" or "box", whose grey level and noise scale the pixels
     loss_weights : one a branch
-    parents : of the source classes of the pretraining whose opinion counts too (`opinion.py`); none: ()
-    lean : what the opinion counts for beside the branches, 1 for as much as by itself
-    carbon_lean : what its evidence for carbon counts for on top of that (`opinion.carbon_evidence`)
-    carbon_most : that evidence goes no further; files that do not say it were fitted with 10
-    carbon_alike : the part of that evidence which the class `contaminant` gets as well, 0 to 1
-    carbon_share : the part of that evidence which P(particle) hears too, 0 to 1
+    parents : of the source classes of the pretraining whose prior is used (`source_head.py`); none: ()
+    prior_weight : weight of the source prior's logits beside the branches
+    carbon_weight : weight of the prior's evidence for carbon on top of that (`source_head.carbon_evidence`)
+    carbon_limit : upper limit of that evidence; files without it were fitted with 10
+    contaminant_share : share of that evidence that the class `contaminant` gets as well, 0 to 1
+    carbon_share : share of that evidence that P(particle) is subject to, 0 to 1
     limit : standardised features go no further than this from 0 into the branches; None: as they are
     """
 
@@ -170,10 +170,10 @@ class ModelSpec:
     loss_weights: tuple[float, ...]
     class_names: tuple[str, ...]
     parents: tuple[str, ...] = ()
-    lean: float = 0.0
-    carbon_lean: float = 0.0
-    carbon_most: float = 10.0
-    carbon_alike: float = 0.0
+    prior_weight: float = 0.0
+    carbon_weight: float = 0.0
+    carbon_limit: float = 10.0
+    contaminant_share: float = 0.0
     carbon_share: float = 1.0
     limit: float | None = None
 
@@ -194,8 +194,20 @@ class ModelSpec:
         return round(self.box_diameters * view_diameter / 32) * 32 + 1
 
 
+FORMER_FIELDS = {
+    "lean": "prior_weight",
+    "carbon_lean": "carbon_weight",
+    "carbon_most": "carbon_limit",
+    "carbon_alike": "contaminant_share",
+}
+"""Fields of a spec as files of earlier versions name them, and as they are called now."""
+
+
 def spec_of(values: Mapping[str, Any]) -> ModelSpec:
-    """A spec from the JSON of a file. Raises ValueError where fields are unknown or missing."""
+    """A spec from the JSON of a file, also of an earlier version. Raises ValueError for unknown or missing fields."""
+    if not isinstance(values, Mapping):
+        raise ValueError("the spec is no set of fields")
+    values = {FORMER_FIELDS.get(name, name): value for name, value in values.items()}
     known = {field.name for field in fields(ModelSpec)}
     needed = {field.name for field in fields(ModelSpec) if field.default is MISSING}
     if not needed <= set(values) <= known:

@@ -129,8 +129,8 @@ def test_other_losses_leave_the_pretrainings_opinion_as_it_is():
     classifier = with_losses(made, (1.0, 0.2, 0.1))
     features = torch.randn(5, made.spec.layout.width)
     with torch.no_grad():
-        assert torch.equal(classifier.leaning(features), made.leaning(features))
-        assert made.leaning(features).abs().max() > 0.1
+        assert torch.equal(classifier.prior_logits(features), made.prior_logits(features))
+        assert made.prior_logits(features).abs().max() > 0.1
     assert len(classifier.head.branches) == 3
     bare = make_classifier(FinetuneConfig(100.0, init="none"), ("particle", "carbon"), None)
     assert with_losses(bare, (1.0,)).opinion is None

@@ -57,7 +57,7 @@ def small(bench):
         def __init__(self):
             head = source_head()
             spec = replace(
-                head.spec, class_names=bench.CLASSES, parents=head.parents, lean=0.0, loss_weights=(1.0, 0.3)
+                head.spec, class_names=bench.CLASSES, parents=head.parents, prior_weight=0.0, loss_weights=(1.0, 0.3)
             )
             self.classifier = PickClassifier(spec, Backbone("resnet18", ("layer1",))).eval()
             self.config, self.regression = FinetuneConfig(191.0), False

@@ -85,16 +85,16 @@ def test_who_leans_on_the_pretraining(recipe, init, box_diameters, leans: bool) 
     shipped = initial_head("shipped")
     assert shipped is not None
     spec = classifier.spec
-    assert (spec.parents, spec.lean) == ((shipped.parents, recipes.LEAN) if leans else ((), 0.0))
+    assert (spec.parents, spec.prior_weight) == ((shipped.parents, recipes.PRIOR_WEIGHT) if leans else ((), 0.0))
     assert spec.class_names == ("particle", "ice", "edge")
-    carbon = ("carbon_lean", "carbon_most", "carbon_alike", "carbon_share")
+    carbon = ("carbon_weight", "carbon_limit", "contaminant_share", "carbon_share")
     expected = [getattr(recipes, name.upper()) for name in carbon] if leans else [0.0, 10.0, 0.0, 1.0]
     assert [getattr(spec, name) for name in carbon] == expected
     assert spec.limit == (None if recipe == "paper" else LIMIT)
-    assert (classifier.opinion is not None) == leans
-    if classifier.opinion is not None:
-        assert torch.equal(classifier.opinion.linear.weight, shipped.weight)
-        assert torch.equal(classifier.opinion.linear.bias, shipped.bias)
+    assert (classifier.source_prior is not None) == leans
+    if classifier.source_prior is not None:
+        assert torch.equal(classifier.source_prior.linear.weight, shipped.weight)
+        assert torch.equal(classifier.source_prior.linear.bias, shipped.bias)
 
 
 def test_the_head_of_a_file_counts_where_it_sees_the_same(tmp_path: Path) -> None:
@@ -108,13 +108,13 @@ def test_the_head_of_a_file_counts_where_it_sees_the_same(tmp_path: Path) -> Non
     tensors |= {"head.mean": torch.zeros(width), "head.scale": torch.ones(width)}
     path = write_source(tmp_path / "fits", {**weights, **tensors}, source_metadata(fitting))
     classifier = make_classifier(replace(CONFIG, init=str(path)), NAMES, None)
-    assert (classifier.spec.parents, classifier.spec.lean) == (PARENTS, recipes.LEAN)
-    assert classifier.opinion is not None
-    assert torch.equal(classifier.opinion.linear.weight, head.weight)
+    assert (classifier.spec.parents, classifier.spec.prior_weight) == (PARENTS, recipes.PRIOR_WEIGHT)
+    assert classifier.source_prior is not None
+    assert torch.equal(classifier.source_prior.linear.weight, head.weight)
     wider = source_metadata(replace(fitting, windows=(0.5, 1.2, 2.4)))
     path = write_source(tmp_path / "wider", {**weights, **tensors}, wider)
     classifier = make_classifier(replace(CONFIG, init=str(path)), NAMES, None)
-    assert (classifier.spec.parents, classifier.opinion) == ((), None)
+    assert (classifier.spec.parents, classifier.source_prior) == ((), None)
     del tensors["head.mean"]
     path = write_source(tmp_path / "broken", {**weights, **tensors}, source_metadata(fitting))
     with pytest.raises(CheckpointError, match="broken: its head cannot be read"):
@@ -126,16 +126,16 @@ def test_the_default_fit_starts_from_the_opinion() -> None:
     head = source_head(source_spec())
     spec = source_spec(class_names=NAMES, loss_weights=(1.0, 0.3))
     classifier = recipes.with_opinion(spec, Backbone("resnet18", ("layer1",)), head)
-    assert classifier.opinion is not None
+    assert classifier.source_prior is not None
     features, labels = torch.randn(10, spec.layout.width), torch.arange(10) % 2
     fresh = deepcopy(classifier.head)
     fit_default(classifier, features, labels)
-    for leaning, same in ((recipes.LEAN * classifier.opinion(features), True), (None, False)):
+    for leaning, same in ((recipes.PRIOR_WEIGHT * classifier.source_prior(features), True), (None, False)):
         reference = deepcopy(fresh)
         fit_head(reference, features, labels, spec.loss_weights, recipes.PENALTY / 10, leaning)
         pairs = zip(reference.parameters(), classifier.head.parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs) == same
-    assert torch.equal(classifier.opinion.linear.weight, head.weight)
+    assert torch.equal(classifier.source_prior.linear.weight, head.weight)
 
 
 def test_augmenting_turns_about_the_middle() -> None:

@@ -116,10 +116,10 @@ def test_classes_of_the_user_and_the_opinion_of_the_pretraining(
     classifier = load_checkpoint(tmp_path / "m").classifier
     source = initial_head(init)
     if source is None:
-        assert (classifier.spec.parents, classifier.spec.lean, classifier.opinion) == ((), 0.0, None)
+        assert (classifier.spec.parents, classifier.spec.prior_weight, classifier.source_prior) == ((), 0.0, None)
         return
-    assert (classifier.spec.parents, classifier.spec.lean) == (source.parents, recipes.LEAN)
-    assert torch.equal(classifier.opinion.linear.weight, source.weight)
+    assert (classifier.spec.parents, classifier.spec.prior_weight) == (source.parents, recipes.PRIOR_WEIGHT)
+    assert torch.equal(classifier.source_prior.linear.weight, source.weight)
     assert report.accuracy is not None
     assert report.accuracy > 0.6  # chance is 1/3
     found = load_scorer(tmp_path / "m", "cpu").score(
@@ -248,7 +248,7 @@ def test_boxes_without_micrographs(tmp_path: Path, recipe: str) -> None:
     scorer = load_scorer(tmp_path / "m", "cpu")
     spec = scorer.checkpoint.classifier.spec
     assert spec.normalise == "box"
-    assert (spec.parents, spec.lean) == ((), 0.0)  # the pretraining's head has seen whole micrographs
+    assert (spec.parents, spec.prior_weight) == ((), 0.0)  # the pretraining's head has seen whole micrographs
     assert spec.box_diameters == 1.5  # 60 px over 40 px
     assert not spec.dense
     rng = np.random.default_rng(1)

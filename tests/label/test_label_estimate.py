@@ -35,9 +35,9 @@ CLASSES = ("particle", "background", "contaminant", "carbon")
 @pytest.fixture
 def classifier():
     head = source_head()
-    spec = replace(head.spec, class_names=CLASSES, parents=head.parents, lean=0.15, loss_weights=(1.0, 0.3))
+    spec = replace(head.spec, class_names=CLASSES, parents=head.parents, prior_weight=0.15, loss_weights=(1.0, 0.3))
     made = PickClassifier(spec, Backbone("resnet18", ("layer1",)))
-    made.opinion.load(head)
+    made.source_prior.load(head)
     return made.eval()
 
 
@@ -55,7 +55,7 @@ def test_without_labels_it_is_the_general_model(classifier):
     features, labels, groups = told_apart(classifier)
     found = refit(classifier, features, np.full_like(labels, UNLABELLED), groups)
     with torch.no_grad():
-        logits = classifier.opinion(features).double().numpy()
+        logits = classifier.source_prior(features).double().numpy()
     weights = np.exp(logits - logits.max(1, keepdims=True)) * [3, 1, 1, 1]
     np.testing.assert_allclose(found, weights / weights.sum(1, keepdims=True), rtol=1e-4)
 
@@ -107,7 +107,7 @@ def test_features_made_in_inference_mode_can_be_learnt_from(classifier):
 def test_the_classifier_of_the_package_has_the_users_classes_and_an_opinion():
     made = fewshot_classifier(191.0, ("particle", "carbon", "ice"))
     assert made.spec.class_names == ("particle", "carbon", "ice")
-    assert made.opinion is not None
+    assert made.source_prior is not None
 
 
 @pytest.mark.parametrize(

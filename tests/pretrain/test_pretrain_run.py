@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from pickeropt.commands.pretrain import run_pretrain
 from pickeropt.errors import CheckpointError, OutputError, PickeroptError
 from pickeropt.finetune.finetune_config import FinetuneConfig
-from pickeropt.finetune.recipes import LEAN, fit_default, make_classifier
+from pickeropt.finetune.recipes import PRIOR_WEIGHT, fit_default, make_classifier
 from pickeropt.models.backbone import initial_backbone
 from pickeropt.models.classifier import general_classifier
 from pickeropt.models.source_head import fits, read_source_head
@@ -98,7 +98,7 @@ def test_finetune_hears_the_head(root: Path, trained: PretrainReport) -> None:
     assert head is not None
     assert fits(head, classifier.spec)
     assert head.spec.class_names == ("big", "small", "empty_ice", "stripes")
-    assert (classifier.spec.parents, classifier.spec.lean) == (head.parents, LEAN)
+    assert (classifier.spec.parents, classifier.spec.prior_weight) == (head.parents, PRIOR_WEIGHT)
     features, labels = of_points(root / "sim", classifier.backbone.eval(), classifier.spec)
     tensors = {n.removeprefix("head."): v.double() for n, v in load_file(str(trained.out)).items()}
     standardised = (features - tensors["mean"]) * tensors["scale"]
@@ -106,10 +106,10 @@ def test_finetune_hears_the_head(root: Path, trained: PretrainReport) -> None:
     share = torch.softmax(source, 1)
     expected = torch.stack([share[:, :2].sum(1), share[:, 2], share[:, 3]], 1)
     with torch.no_grad():
-        assert classifier.spec.carbon_lean > 0
-        classifier.spec = replace(classifier.spec, carbon_lean=0.0)  # that is test_classifier's matter
-        leaning = classifier.leaning(features)[:, [0, 1, 3]].double()
-    torch.testing.assert_close(torch.softmax(leaning / LEAN, 1), expected, rtol=1e-3, atol=1e-3)
+        assert classifier.spec.carbon_weight > 0
+        classifier.spec = replace(classifier.spec, carbon_weight=0.0)  # that is test_classifier's matter
+        leaning = classifier.prior_logits(features)[:, [0, 1, 3]].double()
+    torch.testing.assert_close(torch.softmax(leaning / PRIOR_WEIGHT, 1), expected, rtol=1e-3, atol=1e-3)
     fit_default(classifier, features, labels)
     with torch.no_grad():
         assert classifier.logits(features).argmax(1).tolist() == labels.tolist()
