@@ -12,7 +12,8 @@ longer than a pruning.
 
 `compare` compares two such folders byte for byte and prints each difference; the exit status is 1 where there
 is one. Not compared, since they may differ: the folder's own path, the version of pickeropt, seconds, the
-sha256 of the model, and the `format` of summary.json and of the model's metadata. A model's weights are
+sha256 of the model, the `format` of summary.json and of the model's metadata, and names that the model's
+description had in earlier versions. A model's weights are
 compared as bytes, and so are the pictures and the page of a report.
 """
 
@@ -323,15 +324,31 @@ class Masks:
         return content
 
 
+FORMER_NAMES = {
+    "lean": "prior_weight",
+    "carbon_lean": "carbon_weight",
+    "carbon_most": "carbon_limit",
+    "carbon_alike": "contaminant_share",
+}
+"""Fields of a model's description as earlier versions name them; `opinion.` begins the names of some weights."""
+
+
 def mask_model(content: bytes) -> bytes:
-    """A model without the versions and the name of its format; the header is sorted, so bytes compare."""
+    """A model without the versions and the name of its format, names as of today, weights sorted by name."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
-    described = json.loads(header["__metadata__"].pop("pickeropt"))
-    header["__metadata__"].pop("format", None)
+    metadata = header.pop("__metadata__")
+    described = json.loads(metadata.pop("pickeropt"))
+    metadata.pop("format", None)
     described.pop("format", None)
     described["provenance"]["versions"].pop("pickeropt", None)
-    return json.dumps([header, described], indent=1).encode() + content[end:]
+    described["spec"] = {FORMER_NAMES.get(name, name): value for name, value in described["spec"].items()}
+    weights = {}
+    for name, weight in header.items():
+        first, last = weight.pop("data_offsets")
+        digest = hashlib.sha256(content[end + first : end + last]).hexdigest()
+        weights[name.replace("opinion.", "source_prior.")] = {**weight, "sha256": digest}
+    return json.dumps([metadata, described, dict(sorted(weights.items()))], indent=1).encode()
 
 
 def masks_of(folder: Path) -> Masks:
