@@ -22,11 +22,11 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.recipes import PENALTY, fresh_head, make_classifier
-from pickeropt.finetune.splits import choose_shots
 from pickeropt.models.backbone import inference_copy
 from pickeropt.models.classifier import PickClassifier
 from pickeropt.models.features import describe_micrograph
 from pickeropt.models.fitting import fit_head, inference_dtype
+from pickeropt.shots import choose_shots
 
 WINDOWS = ((0.5, 1.2, 2.7), (0.5, 0.8, 1.2, 1.8, 2.7), (0.5, 1.2), (1.8,))
 

@@ -30,7 +30,7 @@ from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.pickers.deepem_network import PUBLISHED, STEP, DeepEMNetwork, DeepEMSettings, scan
 from pickeropt.pickers.deepem_training import load, train
 from pickeropt.pickers.picker_records import Material, PickedMicrograph, PickerTrainingJob, TrainedPicker
-from pickeropt.pickers.picker_training import chosen
+from pickeropt.pickers.picking import chosen
 
 CPU = torch.device("cpu")
 HELD_BACK = 4

@@ -36,7 +36,7 @@ from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.pickers.deeppicker_network import CALIBRATION, DeepPickerSettings, calibrated
 from pickeropt.pickers.deeppicker_training import AGREES, iterate, load, train
 from pickeropt.pickers.picker_records import Material, PickedMicrograph, PickerTrainingJob, TrainedPicker
-from pickeropt.pickers.picker_training import chosen
+from pickeropt.pickers.picking import chosen
 
 CPU = torch.device("cpu")
 TARGETS = {

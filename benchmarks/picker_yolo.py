@@ -32,8 +32,14 @@ from pickeropt.datasets.simulate.simulation_config import CRYOLO_SNR, PRESETS
 from pickeropt.files import write_bytes_atomically
 from pickeropt.io.micrographs import read_micrograph, write_mrc
 from pickeropt.models.fitting import inference_dtype
-from pickeropt.pickers.picker_file import picker_bytes, read_picker
-from pickeropt.pickers.picker_records import Material, PickedMicrograph, PickerTrainingJob, TrainedPicker
+from pickeropt.pickers.picker_records import (
+    Material,
+    PickedMicrograph,
+    PickerTrainingJob,
+    TrainedPicker,
+    picker_bytes,
+    read_picker,
+)
 from pickeropt.pickers.yolo_network import STRIDE, YoloNetwork, YoloSettings, matched, weights_of
 from pickeropt.pickers.yolo_training import PAPERS_IOU, Yolo, area, labelled_boxes, load, train
 from pickeropt.pickers.yolo_view import particle_in_view

@@ -27,7 +27,7 @@ from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.finetuning import finetune
 from pickeropt.io.picks import read_picks, subset
 from pickeropt.pickers.picker_config import PickRunConfig
-from pickeropt.pickers.picker_file import read_picker
+from pickeropt.pickers.picker_records import read_picker
 from pickeropt.pickers.picking import pick
 from pickeropt.prune.prune_config import PruneConfig
 from pickeropt.prune.pruning import prune

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from pickeropt.evaluate.curves import average_precision, descending, match, precision_recall
 from pickeropt.evaluate.evaluation import quality
+from pickeropt.evaluate.metrics import average_precision, descending, match, precision_recall
 
 Coordinates = NDArray[np.float64]
 

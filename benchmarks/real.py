@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from real_data import CLASSES, DIAMETER_PX, PADDING_PX, RADIUS_PX, Labelled, picks_of, pixels_of, read_all
 from sklearn.metrics import f1_score, roc_auc_score
 
-from pickeropt.evaluate.curves import best_f1, descending, false_removed_at_recall, match, precision_recall
-from pickeropt.finetune.splits import choose_shots
+from pickeropt.evaluate.metrics import best_f1, descending, false_removed_at_recall, match, precision_recall
 from pickeropt.prune.picker_score import NEAR, ShotsOnPicks, combine
+from pickeropt.shots import choose_shots
 
 DRAWS = 20
 ROWS = "crops,dense,paper,imagenet,general,default"

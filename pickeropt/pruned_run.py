@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pickeropt.errors import FormatError, OutputError
-from pickeropt.io.csv_table import PIECE, CsvTable, csv_pieces
+from pickeropt.io.delimited import PIECE, CsvTable, csv_pieces
 from pickeropt.io.inputs import SUMMARY
 
 KEPT, REJECTED, SCORES = "kept", "rejected", "scores.csv"

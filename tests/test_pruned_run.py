@@ -9,7 +9,7 @@ import pytest
 from pickeropt import pruned_run
 from pickeropt.errors import FormatError, OutputError
 from pickeropt.evaluate.evaluation import evaluate_scores
-from pickeropt.io import csv_table
+from pickeropt.io import delimited as csv_table
 from pickeropt.pruned_run import (
     COLUMNS,
     FILTER,
@@ -26,7 +26,7 @@ from pickeropt.pruned_run import (
     write_scores,
     write_summary,
 )
-from pickeropt.report.reading import read_run
+from pickeropt.report.kinds import read_run
 
 SUMMARY = {
     **{"picks": 3, "kept": 2, "rejected": 1, "threshold": 0.5, "diameter_angstrom": 60.0, "pixel_sizes": [2.0]},

@@ -26,11 +26,10 @@ from pickeropt.datasets.class_folders import ClassPoints, entry_of, gather_point
 from pickeropt.errors import FormatError, GeometryError, ShotsError
 from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.shot_features import LocatedShots, LooseShots, hold_loose
-from pickeropt.finetune.splits import choose_shots
 from pickeropt.io.labels import read_labels
 from pickeropt.pretrain.training_set import DataSet, check_names, read_data_set
 from pickeropt.records import DEFAULT_CLASSES, PARTICLE
-from pickeropt.shots import BoxShots, Shots, read_class_boxes
+from pickeropt.shots import BoxShots, Shots, choose_shots, read_class_boxes
 
 Indices = NDArray[np.int64]
 

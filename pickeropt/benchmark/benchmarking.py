@@ -13,10 +13,18 @@ import torch
 from pickeropt.benchmark.benchmark_config import BenchmarkConfig, BenchmarkReport, check_config
 from pickeropt.benchmark.benchmark_sets import BenchmarkSet, read_sets
 from pickeropt.benchmark.fits import DrawFitter, Method, Start, draw, draw_seed, find_starts, leave_out_notes, needed
-from pickeropt.benchmark.results import DrawRecord, DrawResults, Key, key_of, read_records, write_records
-from pickeropt.benchmark.tables import TableContext, markdown
+from pickeropt.benchmark.results import (
+    DrawRecord,
+    DrawResults,
+    Key,
+    TableContext,
+    key_of,
+    markdown,
+    read_records,
+    write_records,
+)
 from pickeropt.errors import OutputError
-from pickeropt.evaluate.classification import classification
+from pickeropt.evaluate.metrics import classification
 from pickeropt.files import write_bytes_atomically
 from pickeropt.models.fitting import choose_device
 from pickeropt.records import OnProgress, Scores
@@ -212,7 +220,7 @@ def _lacking(data: BenchmarkSet, records: Sequence[DrawRecord], label: int) -> I
 
 
 def _write(out: Path, log: _DrawLog, context: TableContext) -> tuple[str, tuple[Path, ...]]:
-    from pickeropt.benchmark.tables import pictures
+    from pickeropt.benchmark.results import pictures
 
     results = DrawResults(log.done.values())
     text = markdown(results, context)

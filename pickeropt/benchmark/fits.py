@@ -26,12 +26,12 @@ from pickeropt.errors import CheckpointError, PickeroptError
 from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.recipes import ShotBoxes, fit_default, fit_paper, fresh_head, make_classifier
 from pickeropt.finetune.shot_features import LooseShots
-from pickeropt.finetune.splits import choose_shots
 from pickeropt.models.backbone import SHIPPED, inference_copy
 from pickeropt.models.classifier import PickClassifier
 from pickeropt.models.features import box_features
 from pickeropt.models.fitting import inference_dtype, seed_everything
 from pickeropt.records import PARTICLE, OnProgress
+from pickeropt.shots import choose_shots
 
 Indices = NDArray[np.int64]
 

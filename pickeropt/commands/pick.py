@@ -93,7 +93,7 @@ def run_pick_train(
         device=device,
     )
     from pickeropt.commands.console import progress
-    from pickeropt.pickers.picker_training import train_picker
+    from pickeropt.pickers.picking import train_picker
 
     with progress() as on_progress:
         report = train_picker(
@@ -172,7 +172,7 @@ def _run(micrographs: list[Path], config: PickRunConfig, model: Path | None, pru
 def run_pick_settings(picker: Kind) -> None:
     """List the settings of a network, and their defaults."""
     from pickeropt.errors import PickeroptError
-    from pickeropt.pickers.picker_file import default_settings
+    from pickeropt.pickers.picker_records import default_settings
 
     if picker not in KINDS:
         raise PickeroptError(f"--picker is {picker!r}; give one of {', '.join(KINDS)}")

@@ -35,7 +35,7 @@ def run_report(folder: RunFolder, overlays: Overlays = ReportConfig.overlays, ct
     pictures of them.
     """
     from pickeropt.report.ice_and_defocus import silent_stars
-    from pickeropt.report.reading import read_run
+    from pickeropt.report.kinds import read_run
     from pickeropt.report.reporting import write_report
 
     stars = tuple(ctf or ())

@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 from pickeropt.datasets.dataset_config import BY, BuildConfig
 from pickeropt.errors import GeometryError, MicrographError, OutputError, PickeroptError, ShotsError
 from pickeropt.files import partial_name, write_bytes_atomically
-from pickeropt.finetune.splits import choose_shots
 from pickeropt.io.labels import PIXEL_SIZE, Labels, read_labels
 from pickeropt.io.micrographs import AGREE, choose_pixel_size, read_micrograph, write_mrc
 from pickeropt.io.picks_file import row_place
 from pickeropt.models.views import cut_boxes, level_and_noise, make_view
 from pickeropt.records import FloatArray, OnProgress
-from pickeropt.shots import Rows, check_class_name, check_inside, common_pixel_size
+from pickeropt.shots import Rows, check_class_name, check_inside, choose_shots, common_pixel_size
 from pickeropt.sites import Site, SitedPicks, locate
 
 SMALLEST = 4.0

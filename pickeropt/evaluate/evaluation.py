@@ -15,14 +15,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pickeropt.errors import GeometryError, OutputError
-from pickeropt.evaluate.classification import Calibration, calibration
-from pickeropt.evaluate.curves import (
+from pickeropt.evaluate.metrics import (
+    Calibration,
     Coordinates,
     Curve,
     Flags,
     Order,
     average_precision,
     best_f1,
+    calibration,
     descending,
     false_removed_at_recall,
     match_micrographs,
@@ -109,7 +110,7 @@ class PickQuality:
 
 @dataclass(frozen=True)
 class Ranking:
-    """All picks ranked by one score; the fields are those of `pickeropt.evaluate.curves`.
+    """All picks ranked by one score; the fields are those of `pickeropt.evaluate.metrics`.
 
     false_removed : share of the false picks below the threshold that keeps 95 % of the true
         ones, None where there are no true or no false picks

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError
-from pickeropt.io.csv_table import read_csv
+from pickeropt.io.delimited import read_csv
 from pickeropt.io.find import PICKER_SUFFIXES
 from pickeropt.io.picks import read_picks
 from pickeropt.records import PARTICLE, Picks

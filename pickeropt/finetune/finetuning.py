@@ -15,12 +15,11 @@ from pickeropt.errors import OutputError, ShotsError
 from pickeropt.finetune.finetune_config import MODEL_FILE, FinetuneConfig, FinetuneReport, check_config
 from pickeropt.finetune.recipes import ShotBoxes, Trial, ask, fit_measured, fit_paper, make_classifier, set_temperature
 from pickeropt.finetune.shot_features import LocatedShots, LooseShots, check_shot_frame, hold_loose, locate
-from pickeropt.finetune.splits import Split, choose_shots, shortfalls, validation_split
 from pickeropt.models.backbone import inference_copy
 from pickeropt.models.classifier import Checkpoint, PickClassifier, save_checkpoint
 from pickeropt.models.fitting import Quality, choose_device, inference_dtype, seed_everything
 from pickeropt.records import OnProgress
-from pickeropt.shots import BoxShots, Shots
+from pickeropt.shots import BoxShots, Shots, Split, choose_shots, shortfalls, validation_split
 
 ABOVE_CHANCE = 0.15
 """Macro-F1 that a model must have above that of guessing, or it is warned of."""

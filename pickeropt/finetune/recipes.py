@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from pickeropt.finetune.finetune_config import FinetuneConfig
-from pickeropt.finetune.splits import Split, validation_split
 from pickeropt.models.backbone import Backbone, initial_backbone, initial_head, unfold_batch_norm
 from pickeropt.models.classifier import PickClassifier
 from pickeropt.models.features import box_features
@@ -32,6 +31,7 @@ from pickeropt.models.fitting import (
 from pickeropt.models.head import LIMIT, ModelSpec, multi_loss
 from pickeropt.models.source_head import SourceHead, fits
 from pickeropt.records import PARTICLE
+from pickeropt.shots import Split, validation_split
 
 PENALTY = 500.0
 """Weight of |weights|²/2 against the summed loss of all shots; divided by their number in the mean."""

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pickeropt.errors import GeometryError, MicrographError, ShotsError
 from pickeropt.finetune.finetune_config import FinetuneConfig
+from pickeropt.frame.checking import describe
 from pickeropt.frame.evidence import judge_frame
-from pickeropt.frame.findings import describe
 from pickeropt.frame.frame_config import WRONG, FrameConfig, FrameSite
 from pickeropt.io.micrographs import choose_pixel_size, read_micrograph
 from pickeropt.models.backbone import Backbone

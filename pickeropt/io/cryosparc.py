@@ -25,8 +25,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import FormatError, GeometryError
-from pickeropt.io.csg import GroupEntry, is_csg, read_group, rewrite_counts
-from pickeropt.io.npy_table import MAGIC, NpyTable, load_npy_table, read_npy_table
+from pickeropt.io.cryosparc_files import (
+    MAGIC,
+    GroupEntry,
+    NpyTable,
+    is_csg,
+    load_npy_table,
+    read_group,
+    read_npy_table,
+    rewrite_counts,
+)
 from pickeropt.io.picks_file import Companion, PicksFile, check_keep
 from pickeropt.io.relion_star import Names
 from pickeropt.records import Picks

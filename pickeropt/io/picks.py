@@ -28,7 +28,7 @@ from pickeropt.errors import FormatError, GeometryError
 from pickeropt.io import cryosparc
 from pickeropt.io.cbox import FILAMENTS, find_cbox, read_cbox, subset_filaments
 from pickeropt.io.cryosparc import is_cs, read_cs, read_csg, subset_cs, subset_csg
-from pickeropt.io.csg import is_csg
+from pickeropt.io.cryosparc_files import is_csg
 from pickeropt.io.deeppicker import is_pickle, read_deeppicker, subset_deeppicker
 from pickeropt.io.delimited import OUR_TABLE, read_table, table_layout
 from pickeropt.io.eman import is_box, is_info_json, read_box, read_info_json, subset_info_json

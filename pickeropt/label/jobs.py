@@ -10,7 +10,7 @@ from typing import Any
 from pickeropt.errors import OutputError, PickeroptError
 from pickeropt.files import partial_name
 from pickeropt.label.gallery import PickResults
-from pickeropt.label.labels_file import digest, keep_copy
+from pickeropt.label.label_store import digest, keep_copy
 from pickeropt.label.session import Session
 from pickeropt.prune.prune_config import Finish
 from pickeropt.pruned_run import read_summary

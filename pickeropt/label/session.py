@@ -18,8 +18,7 @@ from pickeropt.io.picks import read_picks, read_picks_start
 from pickeropt.io.picks_file import PicksFile, placed
 from pickeropt.io.relion_star import CLASS
 from pickeropt.label.label_config import LabelConfig
-from pickeropt.label.label_store import SKIPPED, Action, Box, LabelStore, PickTable
-from pickeropt.label.labels_file import LabelsFile, labelled_star
+from pickeropt.label.label_store import SKIPPED, Action, Box, LabelsFile, LabelStore, PickTable, labelled_star
 from pickeropt.sites import Micrographs
 
 SAME = 0.01

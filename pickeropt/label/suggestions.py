@@ -34,11 +34,11 @@ from pickeropt.finetune.recipes import (
     make_classifier,
     set_temperature,
 )
-from pickeropt.finetune.splits import Split
 from pickeropt.label.label_store import UNLABELLED
 from pickeropt.models.classifier import PickClassifier
 from pickeropt.models.head import LIMIT
 from pickeropt.records import PARTICLE
+from pickeropt.shots import Split
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]

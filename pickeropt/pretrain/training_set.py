@@ -18,8 +18,7 @@ from torch.nn import functional
 
 from pickeropt.errors import FormatError, MicrographError, PickeroptError
 from pickeropt.io.labels import DIAMETER, read_labels
-from pickeropt.io.micrographs import read_micrograph_header
-from pickeropt.io.stacks import read_class_folder
+from pickeropt.io.micrographs import read_class_folder, read_micrograph_header
 from pickeropt.records import DEFAULT_CLASSES, FloatArray
 
 TRUTH, DESCRIPTION = "truth.star", "dataset.json"

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pickeropt.errors import CheckpointError, FormatError, GeometryError, PickeroptError
+from pickeropt.frame.checking import describe
 from pickeropt.frame.evidence import judge_frame
-from pickeropt.frame.findings import describe
 from pickeropt.frame.frame_config import WRONG, FrameConfig, FrameSite, Verdict
 from pickeropt.io.cbox import FILAMENT_REMEDY, FILAMENTS
 from pickeropt.io.inputs import Inputs, ListSource, Source, read_inputs

@@ -12,7 +12,7 @@ from pickeropt.errors import PickeroptError
 from pickeropt.io.relion_star import MICROGRAPH, X, Y
 from pickeropt.io.star import Block, find_block, read_blocks
 from pickeropt.io.text import TextFile, read_content, tokens
-from pickeropt.report.reading import ReportedRun
+from pickeropt.report.kinds import ReportedRun
 
 HEAD = 2**18
 """Bytes in which the names of a STAR file's columns stand."""

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 import pickeropt
 from pickeropt.display import Image8, as_jpeg
 from pickeropt.report.ice_and_defocus import Quantity
-from pickeropt.report.kinds import KEPT, Kind, MicrographCounts
-from pickeropt.report.reading import ReportedRun
+from pickeropt.report.kinds import KEPT, Kind, MicrographCounts, ReportedRun
 from pickeropt.report.report_pictures import BOX, VIEW, Sheet, halo, outline
 from pickeropt.report.rerun_command import another_threshold, command_of
 

@@ -11,8 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pickeropt.display import LOWPASS, Filter, Image8, display_box, display_micrograph, micrograph_grey_scale
 from pickeropt.errors import PickeroptError
 from pickeropt.io.micrographs import map_micrograph
-from pickeropt.report.kinds import KEPT, Kind, Rows, by_score, closest, spread
-from pickeropt.report.reading import ReportedRun
+from pickeropt.report.kinds import KEPT, Kind, ReportedRun, Rows, by_score, closest, spread
 
 BOX = 112
 """px of a box's picture."""

@@ -9,8 +9,7 @@ from pickeropt.errors import OutputError
 from pickeropt.files import write_bytes_atomically
 from pickeropt.pruned_run import OVERLAYS, REPORT, SHEET
 from pickeropt.report.ice_and_defocus import read_optics
-from pickeropt.report.kinds import extremes, kinds_of, tally
-from pickeropt.report.reading import ReportedRun, read_run
+from pickeropt.report.kinds import ReportedRun, extremes, kinds_of, read_run, tally
 from pickeropt.report.report_page import Content, Overlay, page
 from pickeropt.report.report_pictures import Missing, boxes_of, contact_sheet, overlay_of, sheets_of
 from pickeropt.report.rerun_command import ReportConfig

@@ -11,8 +11,17 @@ from benchmark_world import DIAMETER, boxes, class_folder, micrographs, write_st
 from pickeropt.benchmark.benchmark_config import BenchmarkConfig
 from pickeropt.benchmark.benchmark_sets import read_sets
 from pickeropt.benchmark.fits import TABLE_3, Method, draw, draw_seed, held_out, needed, table_3, table_4, with_losses
-from pickeropt.benchmark.results import DrawRecord, DrawResults, differences, read_records, summary, write_records
-from pickeropt.benchmark.tables import TableContext, macro_f1, markdown
+from pickeropt.benchmark.results import (
+    DrawRecord,
+    DrawResults,
+    TableContext,
+    differences,
+    macro_f1,
+    markdown,
+    read_records,
+    summary,
+    write_records,
+)
 from pickeropt.errors import FormatError, GeometryError, PickeroptError, ShotsError
 from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.recipes import make_classifier

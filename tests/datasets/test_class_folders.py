@@ -13,8 +13,7 @@ from pickeropt.errors import FormatError, GeometryError, MicrographError, Output
 from pickeropt.finetune.finetune_config import FinetuneConfig
 from pickeropt.finetune.finetuning import finetune
 from pickeropt.io.labels import LabelRows, labels_content, read_labels
-from pickeropt.io.micrographs import read_mrc_header, read_mrc_sections, write_mrc
-from pickeropt.io.stacks import read_class_folder
+from pickeropt.io.micrographs import read_class_folder, read_mrc_header, read_mrc_sections, write_mrc
 from pickeropt.shots import read_class_boxes
 
 PIXEL_SIZE = 2.0

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
-from pickeropt.evaluate.classification import calibration
+from pickeropt.evaluate.metrics import calibration
 
 
 def test_two_bins_by_hand():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pickeropt.evaluate.classification import classification, particle_auc
+from pickeropt.evaluate.metrics import classification, particle_auc
 from pickeropt.records import Scores
 
 NAMES = ("particle", "background", "carbon")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from pickeropt.evaluate.curves import (
+from pickeropt.evaluate.metrics import (
     average_precision,
     best_f1,
     false_removed_at_recall,

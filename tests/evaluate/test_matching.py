@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pickeropt.evaluate.curves import descending, match, match_micrographs
+from pickeropt.evaluate.metrics import descending, match, match_micrographs
 
 
 def points(*xy):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pickeropt.errors import ShotsError
-from pickeropt.finetune.splits import Split, choose_shots, shortfalls, validation_split
+from pickeropt.shots import Split, choose_shots, shortfalls, validation_split
 
 Array = NDArray[np.int64]
 seeds = st.integers(0, 2**32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from frame_world import box_file
 
-from pickeropt.frame.findings import (
+from pickeropt.frame.checking import (
     FAULT,
     FINE,
     WARNING,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pickeropt.frame.findings import propose_rule
+from pickeropt.frame.checking import propose_rule
 
 UID = "012345678901234567890"
 

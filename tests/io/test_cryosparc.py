@@ -13,8 +13,7 @@ from numpy.lib.recfunctions import repack_fields
 
 from pickeropt.errors import FormatError, GeometryError, PickeroptError
 from pickeropt.io.cryosparc import companion_subsets, is_cs, read_cs, read_csg, subset_cs, subset_csg, write_cs
-from pickeropt.io.csg import is_csg
-from pickeropt.io.npy_table import read_npy_table
+from pickeropt.io.cryosparc_files import is_csg, read_npy_table
 from pickeropt.io.picks_file import PicksFile
 from pickeropt.records import Picks
 

@@ -6,8 +6,7 @@ import pytest
 from PIL import Image
 
 from pickeropt.errors import FormatError
-from pickeropt.io.micrographs import write_mrc
-from pickeropt.io.stacks import read_class_folder
+from pickeropt.io.micrographs import read_class_folder, write_mrc
 
 BOX = np.arange(16, dtype=np.float32).reshape(4, 4)
 

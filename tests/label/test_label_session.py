@@ -12,8 +12,7 @@ from pickeropt.errors import FormatError, GeometryError, MicrographError, Output
 from pickeropt.io.micrographs import write_mrc
 from pickeropt.label import app as views
 from pickeropt.label import session as loading
-from pickeropt.label.label_store import FIRST_ADDED, Box, LabelStore, PickTable
-from pickeropt.label.labels_file import LabelsFile, labelled_star
+from pickeropt.label.label_store import FIRST_ADDED, Box, LabelsFile, LabelStore, PickTable, labelled_star
 from pickeropt.label.server import LabelServer
 from pickeropt.shots import read_labelled_star
 
@@ -199,7 +198,7 @@ def test_what_cannot_be_saved_is_not_labelled(tmp_path, monkeypatch):
         def full(path, data):
             raise OutputError(f"{path}: cannot be written (No space left on device); free space")
 
-        monkeypatch.setattr("pickeropt.label.labels_file.write_bytes_atomically", full)
+        monkeypatch.setattr("pickeropt.label.label_store.write_bytes_atomically", full)
         assert "No space" in label(client, (0, "carbon"), (1, "carbon"), status=409)["error"]
         monkeypatch.undo()
         items = client.get("/api/picks?limit=2").json()["items"]
@@ -220,7 +219,7 @@ def test_a_second_server_is_refused(tmp_path):
 
 
 def test_a_lock_whose_process_died_is_none(tmp_path):
-    code = "import sys, os; from pathlib import Path; from pickeropt.label.labels_file import LabelsFile\n"
+    code = "import sys, os; from pathlib import Path; from pickeropt.label.label_store import LabelsFile\n"
     code += "LabelsFile(Path(sys.argv[1])); os._exit(9)"
     path = tmp_path / "labels.star"
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 9

@@ -8,7 +8,7 @@ from pickeropt.errors import PickeroptError
 from pickeropt.io.labels import LabelRows, labels_content
 from pickeropt.pickers.picker_config import PickTrainConfig
 from pickeropt.pickers.picker_records import PickedMicrograph
-from pickeropt.pickers.picker_training import chosen, read_material, split
+from pickeropt.pickers.picking import chosen, read_material, split
 
 CONFIG = PickTrainConfig("deepem", diameter_angstrom=24.0)
 

@@ -16,9 +16,8 @@ from pickeropt.cli import app
 from pickeropt.errors import PickeroptError
 from pickeropt.io.picks import read_picks
 from pickeropt.pickers.picker_config import PickRunConfig, PickTrainConfig
-from pickeropt.pickers.picker_file import make_settings, read_picker
-from pickeropt.pickers.picker_training import read_unlabelled, train_picker
-from pickeropt.pickers.picking import pick
+from pickeropt.pickers.picker_records import make_settings, read_picker
+from pickeropt.pickers.picking import pick, read_unlabelled, train_picker
 from pickeropt.records import Micrograph
 
 pytestmark = pytest.mark.usefixtures("fake_picker")
@@ -83,7 +82,7 @@ def test_a_folder_without_a_name_is_refused(folder: Path, out: str) -> None:
 def test_a_folder_where_the_picker_belongs_is_told_before_the_training(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pickeropt.pickers.picker_training.seed_everything", lambda seed: pytest.fail("it trained"))
+    monkeypatch.setattr("pickeropt.pickers.picking.seed_everything", lambda seed: pytest.fail("it trained"))
     config = PickTrainConfig("deepem", diameter_angstrom=picker_world.DIAMETER)
     for out in (folder / "coords", Path()):
         with pytest.raises(PickeroptError, match="is a folder; give the name of a file with --out"):
@@ -170,7 +169,7 @@ def test_an_unfinished_training_with_other_settings_is_not_touched(
     def killed(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pickeropt.pickers.picker_file.train", killed)
+    monkeypatch.setattr("pickeropt.pickers.picker_records.train", killed)
     with pytest.raises(KeyboardInterrupt):
         trained(folder, seed=1)
     (folder / "picker.safetensors").unlink()
@@ -292,8 +291,7 @@ def test_micrographs_without_coordinates(folder: Path) -> None:
 
 def test_a_damaged_picker_is_told(folder: Path) -> None:
     file = read_picker(folder / "picker.safetensors")
-    from pickeropt.pickers.picker_file import picker_bytes
-    from pickeropt.pickers.picker_records import TrainedPicker
+    from pickeropt.pickers.picker_records import TrainedPicker, picker_bytes
 
     path = folder / "damaged.safetensors"
     path.write_bytes(

@@ -14,10 +14,9 @@ from typer.testing import CliRunner
 from pickeropt.cli import app
 from pickeropt.prune import scoring
 from pickeropt.prune.prune_config import Filters, PruneConfig, ScorerConfig, recorded_settings
-from pickeropt.report import reading
+from pickeropt.report import kinds as reading
 from pickeropt.report.ice_and_defocus import read_optics
-from pickeropt.report.kinds import closest, extremes, kinds_of, spread, tally
-from pickeropt.report.reading import ReportedRun, read_run
+from pickeropt.report.kinds import ReportedRun, closest, extremes, kinds_of, read_run, spread, tally
 from pickeropt.report.report_page import ticks
 from pickeropt.report.reporting import write_report
 from pickeropt.report.rerun_command import ReportConfig, another_threshold, command_of
