@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pickeropt.demonstration import KEPT, PICKED, REJECTED, SIDE, overlay_png
+from pickeropt.demonstration import KEPT_COLOUR, PICKED_COLOUR, REJECTED_LOOKS, SIDE, overlay_png
 from pickeropt.errors import FormatError
 from pickeropt.io.micrographs import write_mrc
 
@@ -78,18 +78,18 @@ def test_size_and_places(micrograph: Path, tmp_path: Path) -> None:
     assert picture.shape == (round(INCHES[1] * DPI), round(INCHES[0] * DPI), 3)
     before, after = panels(picture)
     assert before.shape[1] / before.shape[0] == pytest.approx(WIDTH / HEIGHT, rel=0.02)
-    assert places(before, PICKED) == {(60, 50), (240, 150), (240, 50), (60, 150)}
-    assert places(after, KEPT) == {(60, 50)}
+    assert places(before, PICKED_COLOUR) == {(60, 50), (240, 150), (240, 50), (60, 150)}
+    assert places(after, KEPT_COLOUR) == {(60, 50)}
     # carbon and contaminant in the order of the alphabet, then particles that were not sure enough
-    for (color, _), place in zip(REJECTED, [(240, 150), (240, 50), (60, 150)], strict=False):
+    for (color, _), place in zip(REJECTED_LOOKS, [(240, 150), (240, 50), (60, 150)], strict=False):
         assert places(after, color) == {place}
         assert places(before, color) == set()
-    assert places(before, KEPT) == places(after, PICKED) == places(after, REJECTED[3][0]) == set()
+    assert places(before, KEPT_COLOUR) == places(after, PICKED_COLOUR) == places(after, REJECTED_LOOKS[3][0]) == set()
 
 
 def test_circles_have_the_diameter_of_the_particle(micrograph: Path, tmp_path: Path) -> None:
     before, _ = panels(drawn(micrograph, tmp_path, ROWS[:1]))
-    yellow = [int(PICKED[i : i + 2], 16) for i in (1, 3, 5)]
+    yellow = [int(PICKED_COLOUR[i : i + 2], 16) for i in (1, 3, 5)]
     _, x = np.nonzero((np.abs(before - yellow) < 10).all(2))
     across = (x.max() - x.min() + 1) * WIDTH / before.shape[1]
     assert 0.8 * DIAMETER < across < 1.1 * DIAMETER
@@ -97,10 +97,10 @@ def test_circles_have_the_diameter_of_the_particle(micrograph: Path, tmp_path: P
 
 def test_nothing_kept_and_nothing_at_all(micrograph: Path, tmp_path: Path) -> None:
     _, after = panels(drawn(micrograph, tmp_path, ROWS[1:2]))
-    assert places(after, KEPT) == set()
-    assert places(after, REJECTED[0][0]) == {(240, 150)}
+    assert places(after, KEPT_COLOUR) == set()
+    assert places(after, REJECTED_LOOKS[0][0]) == {(240, 150)}
     for panel in panels(drawn(micrograph, tmp_path, ROWS[4:])):
-        assert places(panel, PICKED) == places(panel, KEPT) == set()
+        assert places(panel, PICKED_COLOUR) == places(panel, KEPT_COLOUR) == set()
 
 
 def test_the_same_picks_are_the_same_picture(micrograph: Path, tmp_path: Path) -> None:

@@ -300,10 +300,6 @@ def percent(probability: float) -> str:
     return "more than 99.9 %" if probability > 0.999 else f"{100 * probability:.0f} %"
 
 
-def _micrographs_as_text(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"
-
-
 LEVELS = (FINE, WARNING, FAULT)
 THOROUGH = FrameConfig(micrographs=8, pixels=400_000_000)
 """More micrographs than `prune` looks at."""

@@ -150,7 +150,7 @@ TRUTH_COLUMNS = (
     DIAMETER,
 )
 _HEADER = "data_\n\nloop_\n" + "".join(f"{name} #{i}\n" for i, name in enumerate(TRUTH_COLUMNS, 1))
-_SIZED = f"{_HEADER}{PIXEL_SIZE} #{len(COLUMNS) + 1}\n"
+_SIZED = f"{_HEADER}{PIXEL_SIZE} #{len(TRUTH_COLUMNS) + 1}\n"
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,12 @@
 """`pickeropt evaluate`, with nothing replaced."""
 
+import json
+
 import pytest
 from typer.testing import CliRunner
 
 from pickeropt.cli import app
+from pickeropt.pruned_run import KINDS, NUMBERS
 
 
 def run(*words):
@@ -100,13 +103,15 @@ def test_the_radius_is_half_the_diameter_that_prune_wrote_down(scores, tmp_path)
     """24 Å at 1.5 Å/px is 16 px across: a pick 8 px off is true, one 9 px off is not."""
     (tmp_path / "truth.csv").write_text("micrograph,x,y\nm.mrc,18,10\nm.mrc,99,90\n")
     summary = tmp_path / "summary.json"
-    summary.write_text('{"diameter_angstrom": 24.0, "pixel_sizes": [1.5]}')
+    whole = dict.fromkeys(NUMBERS, 0) | {name: kind() for name, kind in KINDS.items()}
+    whole |= {"picks": 3, "diameter_angstrom": 24.0}
+    summary.write_text(json.dumps({**whole, "pixel_sizes": [1.5]}))
     result = run("evaluate", scores, "--truth", tmp_path / "truth.csv")
     assert result.exit_code == 0, result.stderr
     assert ["before", "pruning", "3", "1", "0.333", "0.500", "0.400"] in [
         line.split() for line in result.stdout.splitlines()
     ]
-    summary.write_text('{"diameter_angstrom": 24.0, "pixel_sizes": [1.5, 2.0]}')
+    summary.write_text(json.dumps({**whole, "pixel_sizes": [1.5, 2.0]}))
     result = run("evaluate", scores, "--truth", tmp_path / "truth.csv")
     assert result.exit_code == 2
     assert "--radius" in result.stderr

@@ -16,6 +16,7 @@ from pickeropt.finetune import finetuning
 from pickeropt.io.micrographs import write_mrc
 from pickeropt.label.active_learning import Suggester
 from pickeropt.label.jobs import Jobs
+from pickeropt.pruned_run import KINDS, NUMBERS
 
 CLASSES = ("particle", "background", "carbon")
 
@@ -262,6 +263,8 @@ def test_a_pruning_of_another_model_or_of_other_picks_is_not_replaced(tmp_path, 
     config = config_of(tmp_path)
     config.pruned.mkdir(parents=True)
     summary = {
+        **dict.fromkeys(NUMBERS, 0),
+        **{name: kind() for name, kind in KINDS.items()},
         "settings": {"model": model},
         "files": [{"name": name, "path": str(tmp_path / name)} for name in files],
     }
