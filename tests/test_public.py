@@ -189,7 +189,7 @@ def test_public_names_are_there_whatever_was_imported_before() -> None:
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="no attribute 'prone'"):
-        pickeropt.prone
+        pickeropt.prone  # noqa: B018
 
 
 def test_import_takes_less_than_a_tenth_of_a_second() -> None:

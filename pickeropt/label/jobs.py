@@ -20,7 +20,7 @@ JobFunction = Callable[[OnProgress], str]
 """A job: reports its progress, returns one line that says the outcome."""
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
     """Raised within a job, by its next report of progress, after it was stopped."""
 
 

@@ -41,7 +41,7 @@ def read_state(path: Path, optimiser: torch.optim.Optimizer) -> tuple[int, dict[
     parts: dict[str, dict[str, Tensor]] = {}
     with safe_open(str(path), framework="pt") as file:
         step = int(file.metadata()["step"])
-        for key in file.keys():
+        for key in file.keys():  # noqa: SIM118
             part, _, name = key.partition(".")
             parts.setdefault(part, {})[name] = file.get_tensor(key)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
@@ -61,7 +61,7 @@ BFLOAT16_CAPABILITY = (8, 0)
 def seed_everything(seed: int) -> None:
     """Seed Python's, numpy's and torch's generators."""
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (libraries that still draw from the global one)
     torch.manual_seed(seed)
 
 

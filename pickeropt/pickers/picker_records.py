@@ -370,7 +370,7 @@ def read_picker(path: Path) -> PickerFile:
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         what = f"{path}: not a safetensors file, or a truncated one"
         raise CheckpointError(f"{what}; make a picker with `pickeropt pick train`") from error

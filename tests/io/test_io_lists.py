@@ -27,7 +27,7 @@ _rlnMicrographCoordinates #2
 MotionCorr/job002/a.mrc   AutoPick/job006/a_autopick.star  # first
 # a comment
 'MotionCorr/job002/b c.mrc'\t"AutoPick/job006/b c_autopick.star"
-"""
+"""  # noqa: W291
 
 
 @pytest.fixture

@@ -249,7 +249,7 @@ def test_seeds_reach_all_generators() -> None:
     draws = []
     for _ in range(2):
         seed_everything(3)
-        draws.append((torch.rand(2).tolist(), np.random.rand(2).tolist()))
+        draws.append((torch.rand(2).tolist(), np.random.rand(2).tolist()))  # noqa: NPY002
     assert draws[0] == draws[1]
 
 

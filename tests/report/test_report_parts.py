@@ -12,9 +12,9 @@ from report_world import PlaceScorer, make_project, prune_with_report, read_page
 from typer.testing import CliRunner
 
 from pickeropt.cli import app
+from pickeropt.io import delimited
 from pickeropt.prune import scoring
 from pickeropt.prune.prune_config import Filters, PruneConfig, ScorerConfig, recorded_settings
-from pickeropt.report import kinds as reading
 from pickeropt.report.ice_and_defocus import read_optics
 from pickeropt.report.kinds import ReportedRun, closest, extremes, kinds_of, read_run, spread, tally
 from pickeropt.report.report_page import ticks
@@ -122,7 +122,7 @@ def test_the_table_is_read_as_it_stands_in_pieces_of_any_size(tmp_path, monkeypa
     prune_with_report(tmp_path, make_project(tmp_path), filters=Filters(max_std=0.9))
     rows = table(tmp_path / "out")
     for piece in (7, 20_000):
-        monkeypatch.setattr(reading, "PIECE", piece)
+        monkeypatch.setattr(delimited, "PIECE", piece)
         run = read_run(tmp_path / "out")
         assert len(run) == len(rows) == 90
         assert run.xy.tolist() == pytest.approx(np.array([[r["x"], r["y"]] for r in rows], np.float32))
