@@ -36,9 +36,13 @@ def micrograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def drawn(micrograph: Path, folder: Path, rows: Rows) -> NDArray[np.int64]:
     """(h, w, 3) pixels of the picture."""
-    lines = [f"p.star,{i},{m},{x},{y},{c},0.5,{k}" for i, (m, x, y, c, k) in enumerate(rows)]
+    classes = list(dict.fromkeys(["particle", *(row[3] for row in rows)]))
+    cells = ",".join(["0.5"] * len(classes))
+    lines = [f"p.star,{i},{m},{x},{y},{c},{cells},{k}" for i, (m, x, y, c, k) in enumerate(rows)]
     path = folder / "scores.csv"
-    path.write_text("\n".join(["file,row,micrograph,x,y,class,p_particle,kept", *lines]) + "\n")
+    path.write_text(
+        "\n".join([f"file,row,micrograph,x,y,class,{','.join(f'p_{name}' for name in classes)},kept", *lines]) + "\n"
+    )
     with Image.open(io.BytesIO(overlay_png(micrograph, path, DIAMETER))) as image:
         assert image.format == "PNG"
         return np.asarray(image.convert("RGB")).astype(np.int64)

@@ -142,7 +142,7 @@ def test_other_losses_leave_the_pretrainings_opinion_as_it_is():
         assert made.prior_logits(features).abs().max() > 0.1
     assert len(classifier.head.branches) == 3
     bare = make_classifier(FinetuneConfig(100.0, init="none"), ("particle", "carbon"), None)
-    assert with_losses(bare, (1.0,)).opinion is None
+    assert with_losses(bare, (1.0,)).source_prior is None
 
 
 def test_table_3_is_the_papers_rows_and_those_it_lacks():
