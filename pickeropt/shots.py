@@ -1,11 +1,9 @@
-"""The user's labelled shots, read and checked: points on micrographs, or boxes cut by another program.
+"""The user's labelled shots, read, checked and split: points on micrographs, or boxes cut by another program.
 
 They come as one STAR file with a class in each row, as coordinate files of one class each, or as a folder of
 boxes for each class.
 
-Which shots to train on and which to hold out.
-
-Only `random()` of a PCG64 stream and sorting decide, so that a seed means the same on
+Which shots to train on and which to hold out: only `random()` of a PCG64 stream and sorting decide, so that a seed means the same on
 every machine and, as far as numpy promises it, in every version.
 """
 

@@ -1,7 +1,4 @@
-"""The results of single draws: the rows of benchmark.csv, and their mean and confidence interval.
-
-The tables of benchmark.md and their figures, with the 95 % confidence interval of each mean.
-"""
+"""The results of a benchmark: single draws in benchmark.csv, their means with 95 % intervals, tables and figures."""
 
 import csv
 import io

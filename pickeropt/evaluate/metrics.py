@@ -1,4 +1,4 @@
-"""Precision, recall and F1 over thresholds, and the numbers read off them.
+"""Metrics: picks matched to true particles, precision and recall over thresholds, classification, calibration.
 
 A threshold t keeps the picks with score >= t. Precision is true / kept, recall is
 true / all true particles (found or not), F1 their harmonic mean. Equal scores stand or
@@ -9,9 +9,7 @@ Greedy matching depends on the order of the picks, so a precision-recall curve t
 (`false_removed_at_recall`), match once, in an order that neither of the compared
 classifiers chose: the picker's own score, or the row order where it gave none.
 
-One-to-one matching of picks to true particles.
-
-Greedy in the order given, best pick first: each pick takes the nearest true particle
+Matching is one-to-one and greedy in the order given, best pick first: each pick takes the nearest true particle
 within the radius that no earlier pick took, and is false where there is none. A second
 pick on the same particle is therefore false.
 
@@ -19,7 +17,7 @@ Two facts that the reports rest on, for one and the same order: adding a pick ne
 the number of matches, so recall after pruning is at most recall before it; and matching
 the first k picks alone gives the same as the first k of matching them all.
 
-Quality of a classification of labelled boxes by scikit-learn, and the calibration of its probabilities.
+The classification of labelled boxes is measured with scikit-learn.
 """
 
 from collections.abc import Sequence

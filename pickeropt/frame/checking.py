@@ -1,6 +1,6 @@
-"""The check of picks: everything that can be wrong with files of picks and their micrographs, and what to do.
+"""The check of picks against their micrographs: what can be wrong, and what to do about it.
 
-The findings of a check: names, pixel sizes, boxes, picks outside, duplicates, and the frame in words.
+A check gives findings: names, pixel sizes, boxes, picks outside, duplicates, and the frame in words.
 
 For names that match no file, the rule that would make them match is proposed.
 """

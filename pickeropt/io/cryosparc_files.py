@@ -1,6 +1,7 @@
-"""cryoSPARC's result groups (`.csg`): which `.cs` files hold the fields of one output.
+"""cryoSPARC's two kinds of files as bytes: result groups (`.csg`) and tables (`.cs`).
 
-A small YAML file; of its lines only these matter::
+A group says which `.cs` files hold the fields of one output. It is a small YAML file; of its lines only these
+matter::
 
     results:
       blob:
@@ -14,7 +15,7 @@ A small YAML file; of its lines only these matter::
 `>` stands for the folder of the `.csg` itself. Source: files shown in public (cryoDRGN's issue 150,
 lab protocols, tests of other programs); no YAML library is needed for them.
 
-NumPy files (`.npy`) that hold a table: a one-dimensional structured array, as cryoSPARC's `.cs`.
+A table is a NumPy file (`.npy`) of a one-dimensional structured array.
 
 `numpy.lib.format` reads the header; arrays of Python objects are refused, so that no pickle is ever loaded.
 Headers may be longer than the 10,000 characters that `numpy.load` takes (3D classes make them so). The rows

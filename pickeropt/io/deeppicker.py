@@ -1,15 +1,13 @@
 """DeepPicker's `autopick_results.pickle`: for each micrograph a list of [x, y, score, micrograph].
 
 x, y are the centre in px of the micrograph, rows as stored. All candidates are in it, whatever threshold
-DeepPicker was given. The file is read by `plain_pickle`, which runs nothing of it. Source:
+DeepPicker was given. Nothing of the file is run. Source:
 DeepPicker-python, autoPick.py and autoPicker.py.
 
 A pruned file is a pickle of protocol 2 of the same lists less the rows: NumPy's scalars become Python's
 numbers of the same value, so that any NumPy, or none, reads them. Kept whole, it is the input's bytes.
 
-Pickles of plain values, read by `pickle.Unpickler` with nothing of the file's choosing ever called.
-
-A pickle of picks holds lists, tuples, strings, numbers, None, and NumPy's scalars, which pickle as
+The pickle is read by `pickle.Unpickler`, and nothing of the file's choosing is ever called. A pickle of picks holds lists, tuples, strings, numbers, None, and NumPy's scalars, which pickle as
 `numpy.core.multiarray.scalar(numpy.dtype('f4', 0, 1), b'....')`; Python 3 writes bytes for Python 2 as
 `_codecs.encode('....', 'latin1')`. Functions of this file stand in for these three names, every other
 name is refused, and no function of NumPy or of `codecs` is called in their place.

@@ -1,4 +1,4 @@
-"""Tables of picks: Topaz `.txt`, CSV with a header, CryoPPP's CSV, and bare `x y [score]` rows.
+"""Delimited tables: picks as Topaz `.txt`, CSV, CryoPPP's CSV or bare `x y [score]` rows; and any CSV by column.
 
 Topaz writes `image_name  x_coord  y_coord  [score]` with tabs, for many micrographs, named without
 folder and extension. Its coordinates are px of the image it searched, which may be binned: they must be
@@ -9,15 +9,13 @@ header counts where a column is x and one is y in a common spelling. All are cen
 Rows are lines. Spreadsheets' byte order mark and CR+LF stay what they are; a blank line and one that
 starts with `#` is none.
 
-CryoPPP's particle coordinates: one CSV a micrograph (Dhakal et al., Scientific Data 10, 392 (2023)).
-
-Columns used: `X-Coordinate`, `Y-Coordinate`, px of the micrograph, the particle's centre; the others
+CryoPPP has one CSV a micrograph (Dhakal et al., Scientific Data 10, 392 (2023)). Columns used: `X-Coordinate`, `Y-Coordinate`, px of the micrograph, the particle's centre; the others
 (`Diameter` px, angles, defocus) are left. **The y of these files counts from the last row of the MRC file
 upwards**: cryoSPARC's fraction times the height, not turned back. It becomes the
 row as stored by `picks_file.placed`: ``row = height - y``. (``height - 1 - y`` would be one pixel off:
 y = 0 is the outer edge.)
 
-A comma-separated table with a header: named columns as text, whole or some rows at a time.
+`csv_pieces` reads named columns of a CSV table as text, some rows at a time.
 """
 
 import csv

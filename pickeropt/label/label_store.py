@@ -1,6 +1,6 @@
-"""The label store of a session: the picks as growing columns, classes, labels, added boxes, and undo by browser.
+"""The labels of a session: picks as growing columns, classes, labels, added boxes, undo by browser, and their file.
 
-The labels' file: complete at every moment, one server at a time, changes by other programs never overwritten.
+The file is complete at every moment, one server at a time, changes by other programs never overwritten.
 """
 
 import fcntl

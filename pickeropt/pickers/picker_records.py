@@ -1,9 +1,9 @@
-"""The records that the three pickers share, and the two steps that they share: local maxima and the training loop.
+"""What the three pickers share: records, local maxima, the training loop, and the picker file.
 
 A training that is killed continues from its last saved state and ends with the same weights. Therefore all
 random numbers come from the seed and the step, never from a generator that keeps running.
 
-The picker file: weights, settings, threshold and provenance of one trained picker, in safetensors, never a pickle.
+A picker file holds weights, settings, threshold and provenance of one trained picker, in safetensors, never a pickle.
 
 The functions that take a `kind` import the module of that picker only when it is needed.
 """

@@ -1,7 +1,4 @@
-"""Picking: from micrographs to one coordinate file each.
-
-Training of a picker: from coordinate files and micrographs to a picker file.
-"""
+"""The two commands of a picker: train it from coordinates on micrographs, and pick on micrographs with it."""
 
 import json
 import shutil

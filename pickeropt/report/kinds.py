@@ -1,4 +1,4 @@
-"""The kinds of picks in a report: kept, or rejected and why; and the picks of each kind to show.
+"""What a report is about: the finished run, and its kinds of picks, kept or rejected and why.
 
 A finished pruning read back from its folder: `summary.json` and, frugally, `scores.csv`.
 """
