@@ -3,8 +3,8 @@
 They come as one STAR file with a class in each row, as coordinate files of one class each, or as a folder of
 boxes for each class.
 
-Which shots to train on and which to hold out: only `random()` of a PCG64 stream and sorting decide, so that a seed means the same on
-every machine and, as far as numpy promises it, in every version.
+Which shots to train on and which to hold out: only `random()` of a PCG64 stream and sorting decide, so that a seed
+means the same on every machine and, as far as numpy promises it, in every version.
 """
 
 import math

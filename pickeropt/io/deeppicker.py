@@ -7,10 +7,11 @@ DeepPicker-python, autoPick.py and autoPicker.py.
 A pruned file is a pickle of protocol 2 of the same lists less the rows: NumPy's scalars become Python's
 numbers of the same value, so that any NumPy, or none, reads them. Kept whole, it is the input's bytes.
 
-The pickle is read by `pickle.Unpickler`, and nothing of the file's choosing is ever called. A pickle of picks holds lists, tuples, strings, numbers, None, and NumPy's scalars, which pickle as
+The pickle is read by `pickle.Unpickler`, and nothing of the file's choosing is ever called. A pickle of picks holds
+lists, tuples, strings, numbers, None, and NumPy's scalars, which pickle as
 `numpy.core.multiarray.scalar(numpy.dtype('f4', 0, 1), b'....')`; Python 3 writes bytes for Python 2 as
-`_codecs.encode('....', 'latin1')`. Functions of this file stand in for these three names, every other
-name is refused, and no function of NumPy or of `codecs` is called in their place.
+`_codecs.encode('....', 'latin1')`. Functions of this file stand in for these three names, every other name is
+refused, and no function of NumPy or of `codecs` is called in their place.
 
 `Unpickler` alone lets a short file take much memory (a far place in the memo, a text said to be long), so
 the opcodes are checked first, as `pickletools` knows them: only those of plain values, no gaps in the memo,

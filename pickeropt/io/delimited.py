@@ -9,11 +9,11 @@ header counts where a column is x and one is y in a common spelling. All are cen
 Rows are lines. Spreadsheets' byte order mark and CR+LF stay what they are; a blank line and one that
 starts with `#` is none.
 
-CryoPPP has one CSV a micrograph (Dhakal et al., Scientific Data 10, 392 (2023)). Columns used: `X-Coordinate`, `Y-Coordinate`, px of the micrograph, the particle's centre; the others
-(`Diameter` px, angles, defocus) are left. **The y of these files counts from the last row of the MRC file
-upwards**: cryoSPARC's fraction times the height, not turned back. It becomes the
-row as stored by `picks_file.placed`: ``row = height - y``. (``height - 1 - y`` would be one pixel off:
-y = 0 is the outer edge.)
+CryoPPP has one CSV a micrograph (Dhakal et al., Scientific Data 10, 392 (2023)). Columns used: `X-Coordinate`,
+`Y-Coordinate`, px of the micrograph, the particle's centre; the others (`Diameter` px, angles, defocus) are left.
+**The y of these files counts from the last row of the MRC file upwards**: cryoSPARC's fraction times the height, not
+turned back. It becomes the row as stored by `picks_file.placed`: ``row = height - y``. (``height - 1 - y`` would be
+one pixel off: y = 0 is the outer edge.)
 
 `csv_pieces` reads named columns of a CSV table as text, some rows at a time.
 """
