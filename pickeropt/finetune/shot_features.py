@@ -93,7 +93,7 @@ def check_shot_frame(shots: Shots, diameters_px: Sequence[float], config: Finetu
     if verdict.opinion.answer == WRONG:
         remedy = "bring them into that of the micrographs (`pickeropt convert` does for a file a class)"
         raise GeometryError(f"{what}; {remedy}, or, if you know that it is right, go on with --trust-frame")
-    return (f"{what}; look at some of them on their micrograph",) * verdict.opinion.doubtful
+    return (f"{what}; inspect some of them on their micrograph",) * verdict.opinion.doubtful
 
 
 def _sites(shots: Shots, diameters_px: Sequence[float]) -> list[FrameSite]:

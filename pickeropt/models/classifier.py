@@ -112,7 +112,7 @@ class Checkpoint:
     """A classifier and what it was made for.
 
     diameter_angstrom : particle diameter in Å; with the pixel size of a micrograph it fixes the view.
-        None for the general model, which is of no particle
+        None for the general model, which was made for no single particle
     provenance : recipe, seed, shots a class, initial weights, figures on held-out shots, versions
     digest : sha256 of the file
     """

@@ -272,8 +272,8 @@ def make_scorer(checkpoint: Checkpoint, config: ScorerConfig) -> CheckpointScore
     diameter = checkpoint.diameter_angstrom if config.diameter_angstrom is None else config.diameter_angstrom
     if diameter is None:
         raise GeometryError(
-            "the general model is of no particle: give its diameter with --diameter (Å), or a model of your "
-            "own with --model (`pickeropt finetune` makes one of a few labelled shots)"
+            "the general model has no particle diameter: give it with --diameter (Å), or give a model of your "
+            "own with --model (`pickeropt finetune` makes one from a few labelled shots)"
         )
     place = choose_device(config.device)
     backbone = inference_copy(checkpoint.classifier.backbone, place, inference_dtype(place))

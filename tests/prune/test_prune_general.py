@@ -96,7 +96,7 @@ def model_used() -> str:
 def test_the_command_without_a_model(command: Callable[..., Any]) -> None:
     result = command()
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: the general model is of no particle: give its diameter with --diameter")
+    assert result.stderr.startswith("error: the general model has no particle diameter: give it with --diameter")
     assert not Path("pruned").exists()
     result = command("--diameter", "20")
     assert result.exit_code == 0
